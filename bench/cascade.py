@@ -67,13 +67,22 @@ def make_small(folder: Path) -> None:
     left_out = tuple(f"model.layers.{layer}." for layer in range(LAYERS, text["num_hidden_layers"]))
     text["num_hidden_layers"], text["layer_types"] = LAYERS, text["layer_types"][:LAYERS]
     (folder / "config.json").write_text(json.dumps(config))
-    kept = {k: v for k, v in load_file(JUDGE / "model.safetensors").items() if not k.startswith(left_out)}
+    kept = {
+        k: v
+        for k, v in load_file(JUDGE / "model.safetensors").items()
+        if not k.startswith(left_out)
+    }
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def score(world: Path, service: str, name: str, band: dict[str, object] | None = None) -> Cost:
     """Estimates a job, then runs it as the demo does. With a band, the job is the second step of a cascade."""
-    words: dict[str, object] = {"service": service, "pool": "subset", "shard_size": 64, "out": world / name}
+    words: dict[str, object] = {
+        "service": service,
+        "pool": "subset",
+        "shard_size": 64,
+        "out": world / name,
+    }
     words |= {"corpus": world / "corpus", "vectors": world / "vectors"}
     bill = estimate_cost(ScoreSettings(**words, cascade=band or {}), probe_pairs=50)
     words |= {f"band.{key}": value for key, value in (band or {}).items()}
@@ -83,14 +92,28 @@ def score(world: Path, service: str, name: str, band: dict[str, object] | None =
     return Cost(pairs, pairs * probe.computed_tokens, pairs * probe.flops.prefix_cached)
 
 
-def choose(truth: Truth, name: str, small: Cost, large: Cost, scores: list[Path], preset: Preset = "unime-v2") -> Line:
+def choose(
+    truth: Truth,
+    name: str,
+    small: Cost,
+    large: Cost,
+    scores: list[Path],
+    preset: Preset = "unime-v2",
+) -> Line:
     """Selects negatives, and compares them with the full selection, which must run first."""
     world, folder = scores[0].parent, scores[0].parent / f"chosen, {name}"
     compare = None if name == "full run" else world / "chosen, full run"
-    settings = SelectSettings(corpus=world / "corpus", scores=tuple(scores), out=folder, compare=compare, preset=preset)
+    settings = SelectSettings(
+        corpus=world / "corpus", scores=tuple(scores), out=folder, compare=compare, preset=preset
+    )
     same = [share for what, share in select(settings).items() if what.startswith("compared")]
     rows, query = read_triples(folder, truth.corpus.fingerprint), truth.query
-    chosen = [truth.is_right(query(row.query_id), one) for row in rows for one in row.negatives if not one.duplicate]
+    chosen = [
+        truth.is_right(query(row.query_id), one)
+        for row in rows
+        for one in row.negatives
+        if not one.duplicate
+    ]
     return Line(name, small, large, same or [1.0] * 3, sum(chosen), len(chosen))
 
 
@@ -99,14 +122,20 @@ def show(lines: list[Line], full: Cost) -> None:
     heads = "selection,pairs sent to the large judge,tokens,FLOPs,rows,rows with the same negatives,negatives"
     print(f"\n| {heads.replace(',', ' | ')} | false negatives |\n" + "|---" * 8 + "|")
     for line in lines:
-        costs = [line.large.pairs / full.pairs, (line.small.tokens + line.large.tokens) / full.tokens, line.price(full)]
+        costs = [
+            line.large.pairs / full.pairs,
+            (line.small.tokens + line.large.tokens) / full.tokens,
+            line.price(full),
+        ]
         shown = " | ".join(f"{share:.1%}" for share in [*costs, *line.same])
         print(f"| {line.name} | {shown} | {line.false} of {line.chosen:,} |")
 
 
 def finding(full: Line, cascades: list[Line], alone: Line, blind: Line) -> str:
     """Returns a conclusion in sentences, made from the numbers."""
-    limits = ", ".join(f"{1 - line.large.flops / full.large.flops:.0%} ({line.name})" for line in cascades)
+    limits = ", ".join(
+        f"{1 - line.large.flops / full.large.flops:.0%} ({line.name})" for line in cascades
+    )
     sentences = [
         f"The small judge costs {alone.price(full.large):.0%} of the large judge.",
         f"A cascade saves FLOPs if this share is below {limits}.",
@@ -125,7 +154,9 @@ def finding(full: Line, cascades: list[Line], alone: Line, blind: Line) -> str:
     if saved > lost and best.same[2] > max(alone.same[2], blind.same[2]):
         sentences.append("The cascade helps.")
     else:
-        sentences.append("The cascade does not help: it must lose less than it saves, and less than both alternatives.")
+        sentences.append(
+            "The cascade does not help: it must lose less than it saves, and less than both alternatives."
+        )
     return " ".join(sentences)
 
 
@@ -142,20 +173,30 @@ def main(scenes: int) -> None:
             small = score(world, service, "small")
         with serving(JUDGE, "auto", out / "large.log") as service:
             large = score(world, service, "large")
-            bands = {w: score(world, service, f"{w}", {"scores": world / "small", "width": w}) for w in WIDTHS}
+            bands = {
+                w: score(world, service, f"{w}", {"scores": world / "small", "width": w})
+                for w in WIDTHS
+            }
         truth, first = Truth(out, 0), world / "small"
         full = choose(truth, "full run", nothing, large, [world / "large"])
-        cascades = [choose(truth, f"width {w}", small, cost, [first, world / f"{w}"]) for w, cost in bands.items()]
+        cascades = [
+            choose(truth, f"width {w}", small, cost, [first, world / f"{w}"])
+            for w, cost in bands.items()
+        ]
         alone = choose(truth, "small judge alone", small, nothing, [first])
         blind = choose(truth, "no judge", nothing, nothing, [first], "cyclic")
     print(f"\n{scenes} scenes, {large.pairs:,} pairs; {time.monotonic() - begun:.0f} s")
     for name, cost in (("small", small), ("large", large)):
-        print(f"{name} judge: {cost.tokens / cost.pairs:.1f} tokens, {cost.flops / cost.pairs:.3g} FLOPs per pair")
+        print(
+            f"{name} judge: {cost.tokens / cost.pairs:.1f} tokens, {cost.flops / cost.pairs:.3g} FLOPs per pair"
+        )
     show([full, *reversed(cascades), alone, blind], large)
     print("\n" + finding(full, cascades, alone, blind))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scenes", type=int, default=200)
     main(parser.parse_args().scenes)

@@ -66,14 +66,21 @@ async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
         number = 0
         while True:
             number += 1
-            candidates = [Content(f"candidate {number}.{n} of {name}.{worker}") for n in range(options.candidates)]
+            candidates = [
+                Content(f"candidate {number}.{n} of {name}.{worker}")
+                for n in range(options.candidates)
+            ]
             answers = await judge.judge(Content(f"query {number} of {name}.{worker}"), candidates)
             if begun + WARM_UP_S < time.monotonic() < end:
                 counted.pairs += sum(isinstance(answer, Verdict) for answer in answers)
 
     async with JudgeClient(url, max_in_flight=options.in_flight, transport=transport) as judge:
-        workers = [asyncio.create_task(asking(judge, worker)) for worker in range(options.in_flight)]
-        await asyncio.wait(workers, timeout=end - time.monotonic(), return_when=asyncio.FIRST_EXCEPTION)
+        workers = [
+            asyncio.create_task(asking(judge, worker)) for worker in range(options.in_flight)
+        ]
+        await asyncio.wait(
+            workers, timeout=end - time.monotonic(), return_when=asyncio.FIRST_EXCEPTION
+        )
         for worker in workers:
             worker.cancel()
         for ended in await asyncio.gather(*workers, return_exceptions=True):
@@ -84,7 +91,9 @@ async def ask(url: str, name: str, options: argparse.Namespace) -> Client:
 
 async def ask_all(url: str, clients: int, options: argparse.Namespace) -> list[Client]:
     """Runs all clients, started at the same time."""
-    return await asyncio.gather(*(ask(url, f"client {n} of {clients}", options) for n in range(clients)))
+    return await asyncio.gather(
+        *(ask(url, f"client {n} of {clients}", options) for n in range(clients))
+    )
 
 
 def jain(shares: list[int]) -> float:
@@ -94,21 +103,42 @@ def jain(shares: list[int]) -> float:
 
 def main() -> None:
     """Runs one client, then ten, and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--in-flight", type=int, default=64, help="queries in flight for each client")
+    parser.add_argument(
+        "--in-flight", type=int, default=64, help="queries in flight for each client"
+    )
     parser.add_argument("--candidates", type=int, default=10, help="candidates of each query")
-    parser.add_argument("--delay-s", type=float, default=0.1, help="time of the judge for a request, in seconds")
-    parser.add_argument("--seconds", type=float, default=60, help="counted duration of each run, in seconds")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="more settings of the service")
+    parser.add_argument(
+        "--delay-s", type=float, default=0.1, help="time of the judge for a request, in seconds"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="counted duration of each run, in seconds"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more settings of the service",
+    )
     options = parser.parse_args()
-    settings: dict[str, object] = {"model.backend": "scripted", "model.scripted_delay_s": options.delay_s}
+    settings: dict[str, object] = {
+        "model.backend": "scripted",
+        "model.scripted_delay_s": options.delay_s,
+    }
     settings |= dict(setting.split("=", 1) for setting in options.set)
 
     with serving(settings) as url:
-        measured = {clients: asyncio.run(ask_all(url, clients, options)) for clients in (1, options.clients)}
+        measured = {
+            clients: asyncio.run(ask_all(url, clients, options)) for clients in (1, options.clients)
+        }
     alone = sum(client.pairs for client in measured[1])
-    print("| clients | pairs/s | ratio to one client | Jain's index | fewest and most pairs | HTTP statuses |")
+    print(
+        "| clients | pairs/s | ratio to one client | Jain's index | fewest and most pairs | HTTP statuses |"
+    )
     print("|---|---|---|---|---|---|")
     for clients, found in measured.items():
         pairs = [client.pairs for client in found]

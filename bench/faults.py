@@ -197,7 +197,9 @@ def wait_for_deaths(scene: Scene) -> float:
     while not scene.deaths.exists() or time.time() - scene.deaths.stat().st_mtime < QUIET_S:
         time.sleep(0.1)
     pairs = Counter(scene.deaths.read_text().splitlines())
-    scene.notes.append(f"{pairs.total()} deaths by {len(pairs)} pairs, at most {max(pairs.values())} by one")
+    scene.notes.append(
+        f"{pairs.total()} deaths by {len(pairs)} pairs, at most {max(pairs.values())} by one"
+    )
     return time.monotonic() - (time.time() - scene.deaths.stat().st_mtime)
 
 
@@ -226,10 +228,17 @@ FAULTS = [
     Fault("hang", "one of two replicas stopped (SIGSTOP)", hang_one),
     Fault("service-killed", "`judge serve` killed, restarted after 1 s", kill_service),
     Fault("service-ended", "SIGTERM to `judge serve`, restarted after its end", end_service),
-    Fault("clock", "wall clock set an hour forward, after 4 s back; then one replica killed", jump, "clock"),
+    Fault(
+        "clock",
+        "wall clock set an hour forward, after 4 s back; then one replica killed",
+        jump,
+        "clock",
+    ),
     Fault("pictures-full", "disk of the images full for 6 s", fill_pictures, "pictures"),
     Fault("pictures-read-only", "disk of the images read-only for 6 s", lock_pictures, "pictures"),
-    Fault("memory", "a candidate of 8,000 tokens, not enough memory for it", limit_memory, "memory"),
+    Fault(
+        "memory", "a candidate of 8,000 tokens, not enough memory for it", limit_memory, "memory"
+    ),
     Fault("deadly", "a candidate that kills its replica each time", wait_for_deaths, "deadly"),
 ]
 POISON = {"memory": LONG, "deadly": LETHAL}
@@ -245,18 +254,31 @@ def scene_of(kind: str) -> Iterator[Scene]:
         folder = Path(name)
         pictures, clock, deaths = folder / "pictures", folder / "clock", folder / "deaths"
         if kind == "clock":
-            environment = {"PYTHONPATH": str(Path(__file__).parent / "clock"), "UNIJUDGE_BENCH_CLOCK": str(clock)}
+            environment = {
+                "PYTHONPATH": str(Path(__file__).parent / "clock"),
+                "UNIJUDGE_BENCH_CLOCK": str(clock),
+            }
         elif kind == "deadly":
-            environment = {"PYTHONPATH": str(Path(__file__).parent / "deadly"), "UNIJUDGE_BENCH_LETHAL": LETHAL}
+            environment = {
+                "PYTHONPATH": str(Path(__file__).parent / "deadly"),
+                "UNIJUDGE_BENCH_LETHAL": LETHAL,
+            }
             environment |= {"UNIJUDGE_BENCH_DEATHS": str(deaths)}
         elif kind == "pictures":
             mounts.enter_context(_small_disk(pictures))
             settings["blobs.folder"] = pictures
         elif kind == "memory":
             make_model(folder / "model")
-            settings = {"model.name": folder / "model", "model.backend": "transformers", "health.min_label_mass": 0}
+            settings = {
+                "model.name": folder / "model",
+                "model.backend": "transformers",
+                "health.min_label_mass": 0,
+            }
             settings |= {"health.canary_every_s": 0, "model.batch_tokens": 2**16, "replicas": 2}
-        with running(Service(settings, environment)) as service, BadNetwork(service.port) as network:
+        with (
+            running(Service(settings, environment)) as service,
+            BadNetwork(service.port) as network,
+        ):
             yield Scene(service, network, pictures, clock, deaths)
 
 
@@ -279,7 +301,9 @@ def row_of(fault: Fault, scene: Scene, number: int) -> str:
     scene.notes.clear()
     with tempfile.TemporaryDirectory() as folder:
         poison = POISON.get(fault.kind, "")
-        job = Job(Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=poison, seed=number)
+        job = Job(
+            Path(folder), QUERIES, pictures=fault.kind == "pictures", poison=poison, seed=number
+        )
         times: dict[str, float] = {}
         striking = threading.Thread(target=_strike, args=(fault, scene, job, times))
         striking.start()
@@ -339,8 +363,12 @@ def show(faults: Sequence[Fault]) -> None:
 
 def main() -> None:
     """Runs all faults, or some of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS], help="run only these faults")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=[fault.name for fault in FAULTS], help="run only these faults"
+    )
     given = parser.parse_args()
     show([fault for fault in FAULTS if given.only is None or fault.name in given.only])
 

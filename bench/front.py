@@ -63,9 +63,16 @@ async def _ask(url: str, seconds: float) -> int:
         number = 0
         while time.monotonic() < end:
             number += 1
-            candidates = [WireContent(text=f"candidate {number}.{place} of a query") for place in range(CANDIDATES)]
-            request = ScoreRequest.model_construct(query=WireContent(text=f"{name}: {number}"), candidates=candidates)
-            answer = await http.post(f"{url}/v1/score", content=request.model_dump_json(exclude_none=True))
+            candidates = [
+                WireContent(text=f"candidate {number}.{place} of a query")
+                for place in range(CANDIDATES)
+            ]
+            request = ScoreRequest.model_construct(
+                query=WireContent(text=f"{name}: {number}"), candidates=candidates
+            )
+            answer = await http.post(
+                f"{url}/v1/score", content=request.model_dump_json(exclude_none=True)
+            )
             answer.raise_for_status()
             pairs += CANDIDATES
 
@@ -145,8 +152,12 @@ def compare(delay_s: float, turns: int, seconds: float) -> list[Way]:
 
 def main() -> None:
     """Prints a table with both speeds of the judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs-per-s", type=float, default=2000, help="limit of the judge in the first comparison")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pairs-per-s", type=float, default=2000, help="limit of the judge in the first comparison"
+    )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8, help="duration of each turn")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
@@ -164,7 +175,10 @@ def main() -> None:
     for pace, delay_s in paces.items():
         ways = compare(delay_s, given.turns, given.seconds)
         for way in ways:
-            shares = [ours / alone for ours, alone in zip(way.pairs_per_s, ways[0].pairs_per_s, strict=True)]
+            shares = [
+                ours / alone
+                for ours, alone in zip(way.pairs_per_s, ways[0].pairs_per_s, strict=True)
+            ]
             print(
                 f"| {pace} | {way.name} | {statistics.median(way.pairs_per_s):.0f} | {statistics.median(shares):.3f} "
                 f"| {statistics.median(way.cpu_ms):.0f} |",

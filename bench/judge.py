@@ -29,7 +29,10 @@ from unijudge.judging.verdicts import Judge, Verdict
 Work = list[tuple[Content, list[Content]]]
 UNTRAINED = {"health.min_label_mass": 0, "health.canary_every_s": 0}
 MODEL = {"min_pixels": 3136, "max_pixels": 224 * 224, "max_tokens": 1024}
-SCENARIOS = {"image → image, 12 candidates": (4, 12, True), "image → text, 50 candidates": (2, 50, False)}
+SCENARIOS = {
+    "image → image, 12 candidates": (4, 12, True),
+    "image → text, 50 candidates": (2, 50, False),
+}
 WAYS = {
     "one": "transformers, one pair at a time",
     "batched": "transformers, batches of 10",
@@ -45,23 +48,32 @@ def work(queries: int, candidates: int, *, images: bool, seed: int, side: int = 
     dice = random.Random(seed)  # noqa: S311  reproducible, not secret
 
     def text(words: int) -> str:
-        return " ".join(dice.choices(["red", "seven", "bridge", "a photo of", "under", "the table"], k=words))
+        return " ".join(
+            dice.choices(["red", "seven", "bridge", "a photo of", "under", "the table"], k=words)
+        )
 
     def picture() -> bytes:
         out = io.BytesIO()
-        Image.frombytes("RGB", (4, 4), dice.randbytes(48)).resize((side, side)).save(out, "PNG", compress_level=1)
+        Image.frombytes("RGB", (4, 4), dice.randbytes(48)).resize((side, side)).save(
+            out, "PNG", compress_level=1
+        )
         return out.getvalue()
 
     def candidate() -> Content:
         return Content(text(4), picture()) if images else Content(text(6))
 
-    return [(Content(text(12), picture()), [candidate() for _ in range(candidates)]) for _ in range(queries)]
+    return [
+        (Content(text(12), picture()), [candidate() for _ in range(candidates)])
+        for _ in range(queries)
+    ]
 
 
 async def by_query(judge: Judge, todo: Work) -> list[float]:
     """Scores all queries at the same time, each with its candidates, as the miner does. Returns the log-odds."""
     answers = await asyncio.gather(*(judge.judge(query, candidates) for query, candidates in todo))
-    return [verdict.log_odds for found in answers for verdict in found if isinstance(verdict, Verdict)]
+    return [
+        verdict.log_odds for found in answers for verdict in found if isinstance(verdict, Verdict)
+    ]
 
 
 def settings(folder: str, backend: str):  # noqa: ANN201  a settings class, imported late
@@ -71,7 +83,9 @@ def settings(folder: str, backend: str):  # noqa: ANN201  a settings class, impo
     return ServiceSettings(model=ModelSettings(name=folder, backend=backend, **MODEL))
 
 
-def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
+def run_transformers(
+    way: str, folder: str
+) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
     """Opens one of the three ways that run transformers."""
     from judge_service.backends import open_judge
     from unijudge.modeling.chat_encoder import shared_prefix
@@ -104,7 +118,9 @@ def run_transformers(way: str, folder: str) -> tuple[Callable[[Work], Awaitable[
     return score, lambda: sum(lengths) / len(lengths)
 
 
-def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
+def run_offline(
+    folder: str,
+) -> tuple[Callable[[Work], Awaitable[list[float]]], Callable[[], float]]:
     """Opens vLLM's `LLM.generate` on rendered prompts, with default options."""
     from judge_service.backends.engine_options import engine_plan
     from judge_service.backends.model_sizes import load_sizes
@@ -121,7 +137,11 @@ def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], 
     inputs = open_inputs(chosen.model, chosen.prompt, chosen.limits)
     size = {"shortest_edge": MODEL["min_pixels"], "longest_edge": MODEL["max_pixels"]}
     engine = LLM(
-        model=folder, dtype="float32", enforce_eager=True, max_model_len=1024, mm_processor_kwargs={"size": size}
+        model=folder,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=1024,
+        mm_processor_kwargs={"size": size},
     )
     labels = [inputs.renderer.yes_id, inputs.renderer.no_id]
     sampling = SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=labels)
@@ -131,11 +151,17 @@ def run_offline(folder: str) -> tuple[Callable[[Work], Awaitable[list[float]]], 
         prompts = []
         for query, candidates in todo:
             for stream in inputs.renderer.streams(query, candidates):
-                images = [inputs.model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]
+                images = [
+                    inputs.model.pictures(entry).image
+                    for entry in stream
+                    if isinstance(entry, bytes)
+                ]
                 ids = inputs.model.placeholders(stream)
                 prompts.append({"prompt_token_ids": ids, "multi_modal_data": {"image": images}})
         outputs = engine.generate(prompts, sampling, use_tqdm=False)
-        computed[:] = [len(output.prompt_token_ids) - (output.num_cached_tokens or 0) for output in outputs]
+        computed[:] = [
+            len(output.prompt_token_ids) - (output.num_cached_tokens or 0) for output in outputs
+        ]
         first = [output.outputs[0].logprobs[0] for output in outputs]
         return [at[labels[0]].logprob - at[labels[1]].logprob for at in first]
 
@@ -193,7 +219,11 @@ async def measure(way: str, folder: str) -> dict[str, dict[str, object]]:
             begun = time.perf_counter()
             log_odds = await score(todo)
             seconds = time.perf_counter() - begun
-            found[name] = {"pairs_per_s": len(log_odds) / seconds, "tokens": computed(), "log_odds": log_odds}
+            found[name] = {
+                "pairs_per_s": len(log_odds) / seconds,
+                "tokens": computed(),
+                "log_odds": log_odds,
+            }
         return found
 
 
@@ -202,7 +232,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = f"{scratch}/model"
         make = "from demo.tiny_model import make_model; from pathlib import Path; "
-        make += f"make_model(Path('{folder}'), width=512, layers=12, vision_width=320, vision_layers=6)"
+        make += (
+            f"make_model(Path('{folder}'), width=512, layers=12, vision_width=320, vision_layers=6)"
+        )
         subprocess.run([sys.executable, "-c", make], check=True)
         measured = {}
         for way in WAYS:
@@ -213,13 +245,19 @@ def main() -> None:
             measured[way] = json.loads(re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)[-1])
     for name in SCENARIOS:
         base = measured["one"][name]
-        print(f"\n| {name} | pairs/s | ratio | tokens computed per pair | largest difference |\n|---|---|---|---|---|")
+        print(
+            f"\n| {name} | pairs/s | ratio | tokens computed per pair | largest difference |\n|---|---|---|---|---|"
+        )
         for way, title in WAYS.items():
             one = measured[way][name]
-            largest = max(abs(a - b) for a, b in zip(one["log_odds"], base["log_odds"], strict=True))
+            largest = max(
+                abs(a - b) for a, b in zip(one["log_odds"], base["log_odds"], strict=True)
+            )
             tokens = "" if one["tokens"] != one["tokens"] else f"{one['tokens']:.0f}"
             ratio = one["pairs_per_s"] / base["pairs_per_s"]
-            print(f"| {title} | {one['pairs_per_s']:.1f} | {ratio:.2f} | {tokens} | {largest:.1e} |")
+            print(
+                f"| {title} | {one['pairs_per_s']:.1f} | {ratio:.2f} | {tokens} | {largest:.1e} |"
+            )
 
 
 if __name__ == "__main__":

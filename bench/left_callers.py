@@ -115,7 +115,10 @@ async def costs(judge: Any, ask: Ask, candidates: int, first: int) -> dict[str, 
         prompts_of(
             judge,
             Content(text="which?", image=pattern(first + request, SIZE)),
-            [Content(image=pattern(first + 1000 * (request + 1) + number, SIZE)) for number in range(candidates)],
+            [
+                Content(image=pattern(first + 1000 * (request + 1) + number, SIZE))
+                for number in range(candidates)
+            ],
         )
         for request in range(REQUESTS + 1)
     ]
@@ -137,7 +140,9 @@ def engine_seconds() -> float:
     return sum(one.user + one.system for one in times)
 
 
-def measure(ways: list[str], model: Path, questions: int, candidates: int) -> dict[str, dict[str, Any]]:
+def measure(
+    ways: list[str], model: Path, questions: int, candidates: int
+) -> dict[str, dict[str, Any]]:
     """Measures ways with the same options in one engine. Each way uses its own images."""
     plan = backend.engine_plan
 
@@ -149,7 +154,11 @@ def measure(ways: list[str], model: Path, questions: int, candidates: int) -> di
     backend.engine_plan = with_options
     settings = ServiceSettings(
         model=ModelSettings(
-            name=str(model), backend="vllm", min_pixels=3136, max_pixels=SIZE[0] * SIZE[1], max_num_seqs=64
+            name=str(model),
+            backend="vllm",
+            min_pixels=3136,
+            max_pixels=SIZE[0] * SIZE[1],
+            max_num_seqs=64,
         ),
         engine=EngineSettings(multiprocessing=True),
         log_folder=model.parent,
@@ -177,13 +186,24 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.model:
-        print("RESULT", json.dumps(measure(given.ways, given.model, given.questions, given.candidates)), flush=True)
+        print(
+            "RESULT",
+            json.dumps(measure(given.ways, given.model, given.questions, given.candidates)),
+            flush=True,
+        )
         return
     print("way            left  unanswered  storm s  front ms/pair  engine ms/pair  pairs/s")
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "tiny"
         make_model(model)
-        sizes = ["--questions", str(given.questions), "--candidates", str(given.candidates), "--model", str(model)]
+        sizes = [
+            "--questions",
+            str(given.questions),
+            "--candidates",
+            str(given.candidates),
+            "--model",
+            str(model),
+        ]
         for options in {str(WAYS[way]) for way in given.ways}:
             alike = [way for way in given.ways if str(WAYS[way]) == options]
             command = [sys.executable, "-m", "bench.left_callers", *sizes, "--ways", *alike]

@@ -25,11 +25,18 @@ from trainer.data.dataset import Example
 from unijudge.alike import Excluded, sign_of
 from unijudge.content import Content
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
+from unijudge.formats.vectors import (
+    VectorManifest,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 
 UNIJUDGE = (sys.executable, "-m", "unijudge")
 SCRIPTED_JUDGE = {"model.backend": "scripted", "front.max_ongoing_requests": 32}
-WORDS = "red seven bridge photo under table cat street green blue train window two child river stone"
+WORDS = (
+    "red seven bridge photo under table cat street green blue train window two child river stone"
+)
 
 BATCH, NEGATIVES = 8, 8
 KINDS = [(True, False)] * 5 + [(False, True)] * 2 + [(True, True)]
@@ -54,17 +61,27 @@ def make_vectors(corpus_folder: Path, folder: Path, width: int) -> None:
     positives = items[[int(corpus.positives(row)[0]) for row in range(num_queries)]]
     queries = positives + 0.8 * numbers.normal(size=positives.shape).astype(np.float32)
     first: dict[bytes, int] = {}
-    queries = queries[[first.setdefault(query.key, row) for row, query in enumerate(corpus.queries)]]
+    queries = queries[
+        [first.setdefault(query.key, row) for row, query in enumerate(corpus.queries)]
+    ]
     manifest = VectorManifest(
         corpus=corpus.fingerprint, model="made up", weights="0", encoding="none", width=width, dtype="float32",
         items=num_items, queries=num_queries, min_pixels=1, max_pixels=1, model_dtype="none",
     )  # fmt: skip
     start_vectors(folder, manifest)
-    made: list[tuple[Any, Any, Any]] = [("items", corpus.item_ids, items), ("queries", corpus.query_ids, queries)]
+    made: list[tuple[Any, Any, Any]] = [
+        ("items", corpus.item_ids, items),
+        ("queries", corpus.query_ids, queries),
+    ]
     for kind, ids, vectors in made:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         for path, rows in missing_vector_parts(folder, manifest, kind):
-            write_vectors_part(path, manifest, ids[rows.start : rows.stop].to_pylist(), unit[rows.start : rows.stop])
+            write_vectors_part(
+                path,
+                manifest,
+                ids[rows.start : rows.stop].to_pylist(),
+                unit[rows.start : rows.stop],
+            )
 
 
 def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
@@ -78,7 +95,9 @@ def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
     def picture() -> bytes:
         out = io.BytesIO()
         size = dice.choice([(640, 480), (480, 640), (500, 375), (512, 512), (640, 360)])
-        Image.frombytes("RGB", (8, 8), dice.randbytes(192)).resize(size).save(out, "JPEG", quality=90)
+        Image.frombytes("RGB", (8, 8), dice.randbytes(192)).resize(size).save(
+            out, "JPEG", quality=90
+        )
         return out.getvalue()
 
     def content(*lengths: int, image: bool) -> Content:
@@ -95,13 +114,19 @@ def training_rows(batches: int, repeats: int, seed: int) -> list[list[Example]]:
         return found
 
     pools = {images: pool(images=images) for images in (False, True)}
-    return [[_example(content(12, 50, image=q), pools[c], dice) for q, c in KINDS] for _ in range(batches)]
+    return [
+        [_example(content(12, 50, image=q), pools[c], dice) for q, c in KINDS]
+        for _ in range(batches)
+    ]
 
 
 def _example(query: Content, pool: list[Content], dice: random.Random) -> Example:
     taken = [pool.pop() for _ in range(1 + NEGATIVES)]
     keys = [hashlib.sha256(repr(one).encode()).digest() for one in taken]
-    signs = [sign_of(one.text, hashlib.sha256(one.image).hexdigest() if one.image else None) for one in taken]
+    signs = [
+        sign_of(one.text, hashlib.sha256(one.image).hexdigest() if one.image else None)
+        for one in taken
+    ]
     teacher = [dice.uniform(0.5, 0.9), *(dice.uniform(0.0, 0.8) for _ in range(NEGATIVES))]
     return Example(query, taken, keys, signs, teacher, Excluded(frozenset([signs[0].content])))
 
@@ -134,7 +159,9 @@ class Service:
 
     def start(self) -> None:
         """Starts the service, and does not wait until the service is ready."""
-        self.process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log, env=self._environment)
+        self.process = subprocess.Popen(
+            self._command, stdout=self._log, stderr=self._log, env=self._environment
+        )
 
     def stop(self) -> None:
         """Stops the service with SIGINT, as a user does, and waits for its end."""
@@ -164,7 +191,11 @@ class Service:
         errors = [line for line in lines if line.startswith("error: ")]
         reason = (errors or lines or ["no output"])[-1]
         ended = self.process.poll() is not None
-        state = f"ended with status {self.process.returncode}" if ended else f"was not ready after {start_s:g} s"
+        state = (
+            f"ended with status {self.process.returncode}"
+            if ended
+            else f"was not ready after {start_s:g} s"
+        )
         raise RuntimeError(f"the service {state}: {reason}")
 
 

@@ -64,7 +64,9 @@ def picture(dice: random.Random, side: int) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
-    Image.frombytes("RGB", (side, side), dice.randbytes(side * side * 3)).save(out, "PNG", compress_level=0)
+    Image.frombytes("RGB", (side, side), dice.randbytes(side * side * 3)).save(
+        out, "PNG", compress_level=0
+    )
     return out.getvalue()
 
 
@@ -78,7 +80,9 @@ def make_group(side: int) -> Callable[[Path, int], None]:
         dice = random.Random(1)  # noqa: S311  reproducible, not secret
         number = max(FEW, size * MEGABYTE // (side * side * 3))
         pictures = pa.array([picture(dice, side) for _ in range(number)], pa.binary())
-        table = pa.table({"query_image": pictures, "positive_text": [f"caption {row}" for row in range(number)]})
+        table = pa.table(
+            {"query_image": pictures, "positive_text": [f"caption {row}" for row in range(number)]}
+        )
         pq.write_table(table, folder / "rows.parquet", row_group_size=number)
 
     return make
@@ -92,7 +96,10 @@ def make_zip(folder: Path, members: int) -> None:
             archive.writestr(f"images/of the set/{member:08}.png", data)
     with (folder / "rows.jsonl").open("w") as file:
         for member in range(0, members, 500):
-            row = {"query_image": f"images/of the set/{member:08}.png", "positive_text": f"caption {member}"}
+            row = {
+                "query_image": f"images/of the set/{member:08}.png",
+                "positive_text": f"caption {member}",
+            }
             file.write(json.dumps(row) + "\n")
 
 
@@ -126,11 +133,23 @@ def make_corpus(folder: Path, rows: int, repeats: int = 1) -> None:
 
     def query(row: int) -> Query:
         first = row - row % repeats
-        return Query(f"a set/original-00000:{row}", subsets[row], (f"{first:032x}",), text=f"find {text(first)}")
+        return Query(
+            f"a set/original-00000:{row}",
+            subsets[row],
+            (f"{first:032x}",),
+            text=f"find {text(first)}",
+        )
 
     subsets = [f"subset {number // SUBSET}" for number in range(rows)]
     items = (Item(f"{n:032x}", (subsets[n],), text=text(n)) for n in range(rows))
-    write_corpus(folder / "corpus", items, map(query, range(rows)), images=folder, rejects=0, source="made up")
+    write_corpus(
+        folder / "corpus",
+        items,
+        map(query, range(rows)),
+        images=folder,
+        rejects=0,
+        source="made up",
+    )
 
 
 def make_vectors(folder: Path, rows: int) -> None:
@@ -138,7 +157,12 @@ def make_vectors(folder: Path, rows: int) -> None:
     import numpy as np
 
     from unijudge.formats.corpus import Corpus
-    from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
+    from unijudge.formats.vectors import (
+        VectorManifest,
+        missing_vector_parts,
+        start_vectors,
+        write_vectors_part,
+    )
 
     make_corpus(folder, rows, REPEATS)
     corpus, numbers = Corpus(folder / "corpus"), np.random.default_rng(1)
@@ -189,16 +213,30 @@ def make_scores(folder: Path, rows: int, scored: int | None = None) -> None:
     def judged(item: Any, rank: int | None) -> Judged:
         score = 0.95 if rank is None else dice.uniform(0.01, 0.8)
         measured = math.log(score), math.log1p(-score)
-        return Judged(item.item_id, item.key, rank, None if rank is None else 0.5, *measured, argmax_is_label=True)
+        return Judged(
+            item.item_id,
+            item.key,
+            rank,
+            None if rank is None else 0.5,
+            *measured,
+            argmax_is_label=True,
+        )
 
-    for shard in range(len(plan.parts) if scored is None else min(len(plan.parts), scored // plan.shard_size)):
+    for shard in range(
+        len(plan.parts) if scored is None else min(len(plan.parts), scored // plan.shard_size)
+    ):
         found = []
         for row in plan.parts.rows_of(shard):
             query, start = corpus.queries[row], row // SUBSET * SUBSET
-            near = [start + (row + place) % min(SUBSET, rows - start) for place in range(1, NEGATIVES + 1)]
+            near = [
+                start + (row + place) % min(SUBSET, rows - start)
+                for place in range(1, NEGATIVES + 1)
+            ]
             candidates = [judged(corpus.items[other], rank) for rank, other in enumerate(near)]
             positives = [judged(corpus.items[row], None)]
-            found.append(JudgedQuery(query.query_id, query.subset, query.key, positives, candidates))
+            found.append(
+                JudgedQuery(query.query_id, query.subset, query.key, positives, candidates)
+            )
         write_shard(folder / "scores", plan, shard, found)
 
 
@@ -214,14 +252,29 @@ def located(words: tuple[str, ...], folder: Path, url: str = "") -> list[str]:
 
 IMPORT = ("mine", "import", "pairs")
 SCORE = settings(
-    corpus="FOLDER/corpus", vectors="FOLDER/vectors", out="FOLDER/scores", service="URL", k="1", pool="subset"
+    corpus="FOLDER/corpus",
+    vectors="FOLDER/vectors",
+    out="FOLDER/scores",
+    service="URL",
+    k="1",
+    pool="subset",
 )
-SELECT = settings(corpus="FOLDER/corpus", scores="FOLDER/scores", out="FOLDER/triples", num_negatives=str(NEGATIVES))
-EMBED = settings(corpus="FOLDER/corpus", out="FOLDER/vectors", model__name=str(ROOT / "demo/models/base"))
+SELECT = settings(
+    corpus="FOLDER/corpus",
+    scores="FOLDER/scores",
+    out="FOLDER/triples",
+    num_negatives=str(NEGATIVES),
+)
+EMBED = settings(
+    corpus="FOLDER/corpus", out="FOLDER/vectors", model__name=str(ROOT / "demo/models/base")
+)
 EXPORT = ("mine", "export")
 WRITTEN = ("--corpus", "FOLDER/corpus", "FOLDER/triples")
 EXPORTS = (
-    ("mine export sentence-transformers", (*EXPORT, "sentence-transformers", *WRITTEN, "FOLDER/rows.parquet")),
+    (
+        "mine export sentence-transformers",
+        (*EXPORT, "sentence-transformers", *WRITTEN, "FOLDER/rows.parquet"),
+    ),
     ("mine export flagembedding", (*EXPORT, "flagembedding", *WRITTEN, "FOLDER/rows.jsonl")),
 )
 MILLION = (62_500, 250_000, 1_000_000)
@@ -274,7 +327,9 @@ def embed(folder: Path) -> None:
             return self._numbers.normal(size=(len(prepared), self.width))
 
     embed.OurModel = Scripted  # type: ignore[assignment,misc]
-    embed.embed_corpus(EmbedSettings(corpus=folder / "corpus", out=folder / "vectors"), lambda *_: None)
+    embed.embed_corpus(
+        EmbedSettings(corpus=folder / "corpus", out=folder / "vectors"), lambda *_: None
+    )
 
 
 def peak_of(command: list[str]) -> tuple[float, float]:
@@ -297,9 +352,24 @@ def peak_of(command: list[str]) -> tuple[float, float]:
 def measured(case: Case, size: int, scratch: Path, url: str) -> list[tuple[float, float]]:
     """Returns the peaks and seconds of a case's commands for one size. The input is deleted afterwards."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
-        peak_of([sys.executable, "-m", "bench.memory", "--make", case.name, "--size", str(size), "--scratch", name])
+        peak_of(
+            [
+                sys.executable,
+                "-m",
+                "bench.memory",
+                "--make",
+                case.name,
+                "--size",
+                str(size),
+                "--scratch",
+                name,
+            ]
+        )
         commands = [case.words, *(words for _, words in case.then)]
-        return [peak_of([sys.executable, "-m", case.module, *located(words, Path(name), url)]) for words in commands]
+        return [
+            peak_of([sys.executable, "-m", case.module, *located(words, Path(name), url)])
+            for words in commands
+        ]
 
 
 def rows_of(case: Case, scratch: Path, share: float, url: str) -> Iterator[str]:
@@ -332,7 +402,9 @@ def table(names: list[str], scratch: Path, share: float) -> Iterator[str]:
 def judging() -> Iterator[str]:
     """Yields the URL of the scripted judge. A separate process starts the service, so this process stays small."""
     command = [sys.executable, "-m", "bench.memory", "--serve"]
-    process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process: Any = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     with process:
         yield process.stdout.readline().strip()  # at the end, Popen closes the pipes and waits for the process
 
@@ -347,10 +419,18 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", default=[], help="run only cases with this text in their names")
-    parser.add_argument("--share", type=float, default=1.0, help="share of each size, for a shorter run")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="folder with 20 GB free")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], help="run only cases with this text in their names"
+    )
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of each size, for a shorter run"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, default=Path(tempfile.gettempdir()), help="folder with 20 GB free"
+    )
     parser.add_argument("--make", help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--embed", action="store_true", help=argparse.SUPPRESS)
@@ -361,7 +441,9 @@ if __name__ == "__main__":
     elif options.embed:
         embed(options.scratch)
     elif options.make:
-        next(case for case in CASES if case.name == options.make).make(options.scratch, options.size)
+        next(case for case in CASES if case.name == options.make).make(
+            options.scratch, options.size
+        )
     else:
         for line in table(options.only, options.scratch, options.share):
             print(line, flush=True)

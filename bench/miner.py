@@ -36,16 +36,23 @@ def make(folder: Path, queries: int, width: int) -> None:
     """Writes a corpus of texts, and its vectors."""
     dice = random.Random(1)  # noqa: S311  reproducible, not secret
     items = [Item(f"i{n}", ("p",), text=f"{n}: " + sentence(dice, 9)) for n in range(queries)]
-    asked = [Query(f"q{n}", "p", (f"i{n}",), text=f"find {n}: " + sentence(dice, 7)) for n in range(queries)]
+    asked = [
+        Query(f"q{n}", "p", (f"i{n}",), text=f"find {n}: " + sentence(dice, 7))
+        for n in range(queries)
+    ]
     write_corpus(folder / "corpus", items, asked, images=folder, rejects=0, source="made up")
     make_vectors(folder / "corpus", folder / "vectors", width)
 
 
-def watched(command: list[Any], environment: dict[str, str] | None = None) -> tuple[float, float, str]:
+def watched(
+    command: list[Any], environment: dict[str, str] | None = None
+) -> tuple[float, float, str]:
     """Runs a command. Returns its seconds, its peak memory in MB, and its output."""
     most = 0.0
     begun = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
     def watch() -> None:
         nonlocal most
@@ -78,7 +85,10 @@ def bench_score(queries: int) -> None:
         for name, value in settings.items():
             command += [f"{name}={value}"]
         plan = subprocess.run(
-            [*UNIJUDGE, "mine", "estimate", *command[len(UNIJUDGE) + 2 :]], check=True, capture_output=True, text=True
+            [*UNIJUDGE, "mine", "estimate", *command[len(UNIJUDGE) + 2 :]],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         print(plan.stdout)
         seconds, most, printed = watched(command)
@@ -100,7 +110,10 @@ async def one_pair_a_request(url: str, folder: Path, pairs: int) -> float:
 
     async def ask(judge: JudgeClient, number: int) -> None:
         async with room:
-            query, item = corpus.queries[number % len(corpus.queries)], corpus.items[-number % len(corpus.items)]
+            query, item = (
+                corpus.queries[number % len(corpus.queries)],
+                corpus.items[-number % len(corpus.items)],
+            )
             await judge.judge(corpus.content(query), [corpus.content(item)])
 
     async with JudgeClient(url) as judge:
@@ -126,7 +139,12 @@ def retrieve_unijudge(folder: Path, k: int) -> Callable[[], Read]:
         corpus = Corpus(folder / "corpus")
         settings = RetrievalSettings(corpus=folder / "corpus", k=k)
         manifest = CandidateManifest(
-            corpus=corpus.fingerprint, vectors="", queries=len(corpus.queries), k=k, pool="global", retrieval={}
+            corpus=corpus.fingerprint,
+            vectors="",
+            queries=len(corpus.queries),
+            k=k,
+            pool="global",
+            retrieval={},
         )
         vectors = VectorFolder(folder / "vectors", corpus)
         found = find_candidates(folder / "candidates", manifest, corpus, vectors, settings)
@@ -151,7 +169,9 @@ def retrieve_sentence_transformers(folder: Path, k: int) -> Callable[[], Read]:
             corpus = Corpus(folder / "corpus")
             stored = VectorFolder(folder / "vectors", corpus)
             self.rows = {
-                entry.text: (kind, n) for kind in ("queries", "items") for n, entry in enumerate(getattr(corpus, kind))
+                entry.text: (kind, n)
+                for kind in ("queries", "items")
+                for n, entry in enumerate(getattr(corpus, kind))
             }
             self.vectors = {kind: stored.whole(kind) for kind in ("queries", "items")}
 
@@ -201,13 +221,27 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
         make(folder, queries, width)
         measured = {}
         for way in WAYS:
-            command = [sys.executable, __file__, "one", "--way", way, "--folder", folder, "--k", str(k)]
+            command = [
+                sys.executable,
+                __file__,
+                "one",
+                "--way",
+                way,
+                "--folder",
+                folder,
+                "--k",
+                str(k),
+            ]
             *_, printed = watched(command)
             measured[way] = json.loads(re.findall(r"^RESULT (.*)$", printed, re.MULTILINE)[-1])
         ours, theirs = (json.loads((folder / f"{way}.json").read_text()) for way in WAYS)
-        full = [(one, other) for one, other in zip(ours, theirs, strict=True) if len(one) == k and other]
+        full = [
+            (one, other) for one, other in zip(ours, theirs, strict=True) if len(one) == k and other
+        ]
         same = np.mean([len(set(one) & set(other)) / k for one, other in full])
-        print(f"{queries} queries and items of {width} dimensions, the {k} most similar below the positive\n")
+        print(
+            f"{queries} queries and items of {width} dimensions, the {k} most similar below the positive\n"
+        )
         print("| way | seconds | ratio | memory, MB | ratio |\n|---|---|---|---|---|")
         base = measured["sentence-transformers"]
         for way, one in measured.items():
@@ -216,7 +250,9 @@ def bench_retrieve(queries: int, width: int, k: int) -> None:
             print(f"| {way} | {one['seconds']:.1f} | {times:.2f} | {grown:.0f} | {room:.2f} |")
         print(f"\nequal candidates in {len(full)} queries for which both found {k}: {same:.4%}")
         full_ours, full_theirs = sum(len(one) == k for one in ours), sum(map(bool, theirs))
-        print(f"queries with {k} candidates: unijudge {full_ours}, sentence-transformers {full_theirs}")
+        print(
+            f"queries with {k} candidates: unijudge {full_ours}, sentence-transformers {full_theirs}"
+        )
 
 
 def run_one(way: str, folder: Path, k: int) -> None:
@@ -232,7 +268,9 @@ def run_one(way: str, folder: Path, k: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["score", "retrieve", "one"])
     parser.add_argument("--queries", type=int)
     parser.add_argument("--width", type=int, default=512)

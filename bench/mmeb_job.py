@@ -41,9 +41,12 @@ def rows(subset: int, number: int, dice: random.Random) -> Iterator[dict[str, st
     for row in range(number):
         query, positive = shape.split(" → ")
         yield {
-            "qry": ("<|image_1|>\n" if "image" in query else "") + f"Task {subset}, {row}: {sentence(dice, 8)}\n",
+            "qry": ("<|image_1|>\n" if "image" in query else "")
+            + f"Task {subset}, {row}: {sentence(dice, 8)}\n",
             "qry_image_path": picture() if "image" in query else "",
-            "pos_text": "<|image_1|>\nRepresent the given image." if positive == "image" else sentence(dice, 5),
+            "pos_text": "<|image_1|>\nRepresent the given image."
+            if positive == "image"
+            else sentence(dice, 5),
             "pos_image_path": picture() if positive == "image" else "",
         }
 
@@ -85,7 +88,12 @@ def main(queries: int, k: int) -> None:
         said, seconds = run("mine", "import", "mmeb", folder / "MMEB-train", folder / "corpus")
         print(f"import, {seconds:.0f} s: {said.strip().partition(': ')[2]}")
         make_vectors(folder / "corpus", folder / "vectors", 128)
-        job = {"corpus": folder / "corpus", "vectors": folder / "vectors", "out": folder / "scores", "service": url}
+        job = {
+            "corpus": folder / "corpus",
+            "vectors": folder / "vectors",
+            "out": folder / "scores",
+            "service": url,
+        }
         words = [f"{name}={value}" for name, value in (job | {"k": k}).items()]
         said, seconds = run("mine", "estimate", *words, "--probe", "2000")
         print(f"\nestimate, {seconds:.0f} s, including the search for candidates:\n\n{said}")
@@ -103,7 +111,9 @@ def main(queries: int, k: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--queries", type=int, default=100_000)
     parser.add_argument("--k", type=int, default=10)
     options = parser.parse_args()

@@ -43,7 +43,10 @@ class Load:
     def line(self, multiple: float, capacity: float) -> str:
         """Returns one row of the table."""
         worst = _quantile(self.times, 0.99)
-        refused = ", ".join(f"{status} × {number}" for status, number in sorted(self.others.items())) or "nothing"
+        refused = (
+            ", ".join(f"{status} × {number}" for status, number in sorted(self.others.items()))
+            or "nothing"
+        )
         return (
             f"{multiple:5g} × {self.offered / self.seconds:8.1f}/s  goodput {self.goodput():7.1f}/s "
             f"{100 * self.goodput() / capacity:6.1f} %  median {statistics.median(self.times or [0]):6.2f} s  "
@@ -56,7 +59,9 @@ class Caller:
 
     def __init__(self, url: str, candidates: int):
         self._url = url
-        self._candidates = ",".join(f'{{"text":"candidate {number}"}}' for number in range(candidates))
+        self._candidates = ",".join(
+            f'{{"text":"candidate {number}"}}' for number in range(candidates)
+        )
         self._number = 0
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=256)
         self._http = httpx2.AsyncClient(timeout=PATIENCE_S + 5, limits=limits)
@@ -140,7 +145,9 @@ async def soak(caller: Caller, rate: float, seconds: float) -> None:
         sizes.append(_memory())
     await running
     shown = ", ".join(f"{size / 2**20:.0f}" for size in sizes)
-    print(f"{seconds:g} s at {rate:.1f} requests/s: {load.goodput():.1f}/s answered in time; memory in MiB: {shown}")
+    print(
+        f"{seconds:g} s at {rate:.1f} requests/s: {load.goodput():.1f}/s answered in time; memory in MiB: {shown}"
+    )
 
 
 async def measure(url: str, given: argparse.Namespace) -> None:
@@ -152,7 +159,9 @@ async def measure(url: str, given: argparse.Namespace) -> None:
         await caller._counted(alone)
     capacity = await caller.closed_loop(2 * slots, seconds)
     longest_s = max(alone.times)
-    print(f"capacity {capacity:.1f} requests/s with {2 * slots} waiting callers; without load: p99 {longest_s:.2f} s")
+    print(
+        f"capacity {capacity:.1f} requests/s with {2 * slots} waiting callers; without load: p99 {longest_s:.2f} s"
+    )
     for multiple in given.loads:
         load = Load(seconds)
         await caller.open_loop(multiple * capacity, seconds, load)
@@ -166,19 +175,42 @@ async def measure(url: str, given: argparse.Namespace) -> None:
 
 def main() -> None:
     """Starts a service and measures it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loads", type=float, nargs="+", default=[1, 2, 4, 8, 16], help="multiples of the capacity")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--loads", type=float, nargs="+", default=[1, 2, 4, 8, 16], help="multiples of the capacity"
+    )
     parser.add_argument("--seconds", type=float, default=20, help="duration of each load")
-    parser.add_argument("--soak-s", type=float, default=0, help="duration of the memory measurement, in seconds")
-    parser.add_argument("--slots", type=int, default=4, help="requests that the replica processes at the same time")
+    parser.add_argument(
+        "--soak-s", type=float, default=0, help="duration of the memory measurement, in seconds"
+    )
+    parser.add_argument(
+        "--slots", type=int, default=4, help="requests that the replica processes at the same time"
+    )
     parser.add_argument("--candidates", type=int, default=1, help="pairs per request")
-    parser.add_argument("--delay", type=float, default=0.2, help="time of the scripted judge for a request, in seconds")
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=0.2,
+        help="time of the scripted judge for a request, in seconds",
+    )
     parser.add_argument("--model", help="folder of a real model, instead of the scripted judge")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="more settings of the service")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="more settings of the service",
+    )
     given = parser.parse_args()
     settings: dict[str, object] = {"front.max_ongoing_requests": given.slots, "front.max_wait_s": 1}
     if given.model:
-        settings |= {"model.name": given.model, "health.min_label_mass": 0, "health.canary_every_s": 0}
+        settings |= {
+            "model.name": given.model,
+            "health.min_label_mass": 0,
+            "health.canary_every_s": 0,
+        }
     else:
         settings |= {"model.backend": "scripted", "model.scripted_delay_s": given.delay}
     settings |= dict(one.split("=", 1) for one in given.set)

@@ -48,10 +48,17 @@ def write_pairs(path: Path, rows: int, kind: str) -> None:
             asks = "what is it?"
             if kind in ("labels", "questions"):
                 asks = f"label {number % 10 if kind == 'labels' else dice.randrange(QUESTIONS)}"
-            row = {"query_text": asks, "positive_text": f"{number}: {sentence(dice, 9)}", "subset": "many"}
+            row = {
+                "query_text": asks,
+                "positive_text": f"{number}: {sentence(dice, 9)}",
+                "subset": "many",
+            }
             file.write(json.dumps(row | ({"query_id": "one"} if kind == "id" else {})) + "\n")
         for number in range(rows // 5):
-            row = {"query_text": f"find {number}", "positive_text": f"own {number}: {sentence(dice, 9)}"}
+            row = {
+                "query_text": f"find {number}",
+                "positive_text": f"own {number}: {sentence(dice, 9)}",
+            }
             file.write(json.dumps(row | {"subset": "own"}) + "\n")
 
 
@@ -61,7 +68,9 @@ async def judge_at(url: str) -> JudgeIdentity:
         return judge.identity
 
 
-def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, judge: JudgeIdentity) -> None:
+def made_up_scores(
+    folder: Path, corpus: Corpus, candidates: CandidateFolder, judge: JudgeIdentity
+) -> None:
     """Writes a folder of generated scores for the candidates."""
     numbers = np.random.default_rng(0)
     plan = ScoreManifest(
@@ -73,10 +82,14 @@ def made_up_scores(folder: Path, corpus: Corpus, candidates: CandidateFolder, ju
 
     def judged(item: int, rank: int | None) -> Judged:
         odds = float(numbers.normal(2 if rank is None else -1))
-        return Judged(*items[item], rank, 0.5, -float(np.log1p(np.exp(-odds))), -float(np.log1p(np.exp(odds))))
+        return Judged(
+            *items[item], rank, 0.5, -float(np.log1p(np.exp(-odds))), -float(np.log1p(np.exp(odds)))
+        )
 
     for shard in range(len(plan.parts)):
-        found = zip(plan.parts.rows_of(shard), candidates.of(plan.parts.rows_of(shard)), strict=True)
+        found = zip(
+            plan.parts.rows_of(shard), candidates.of(plan.parts.rows_of(shard)), strict=True
+        )
         judgements = []
         for row, near in found:
             query = corpus.queries[row]
@@ -116,13 +129,19 @@ def measure(kind: str, rows: int, width: int, url: str, *, evaluate: bool) -> di
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pairs(folder / "pairs.jsonl", rows, kind)
-        took = {"import": seconds_of(["import", "pairs", str(folder / "pairs.jsonl"), str(folder / "corpus")])}
+        took = {
+            "import": seconds_of(
+                ["import", "pairs", str(folder / "pairs.jsonl"), str(folder / "corpus")]
+            )
+        }
         make_vectors(folder / "corpus", folder / "vectors", width)
         common = [f"corpus={folder / 'corpus'}"]
         job = [*common, f"vectors={folder / 'vectors'}", f"out={folder / 'plan'}"]
         took["plan"] = seconds_of(["estimate", *job, f"service={url}"])
         corpus, judge = Corpus(folder / "corpus"), asyncio.run(judge_at(url))
-        made_up_scores(folder / "scores", corpus, CandidateFolder(folder / "plan" / "candidates"), judge)
+        made_up_scores(
+            folder / "scores", corpus, CandidateFolder(folder / "plan" / "candidates"), judge
+        )
         chosen = [*common, f"scores={folder / 'scores'}"]
         took["select"] = seconds_of(["select", *chosen, f"out={folder / 'triples'}"])
         took["the three"] = took["import"] + took["plan"] + took["select"]
@@ -137,21 +156,28 @@ def measure(kind: str, rows: int, width: int, url: str, *, evaluate: bool) -> di
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs=2, default=[12_500, 50_000])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument(
-        "--evaluate", action="store_true", help="also run `train evaluate`, which ranks all items for each row"
+        "--evaluate",
+        action="store_true",
+        help="also run `train evaluate`, which ranks all items for each row",
     )
     options = parser.parse_args()
     small, large = options.rows
     with serving() as url:
         print("Wall-clock seconds (CPU seconds). The ratio compares CPU seconds.\n")
-        print(f"| kind of data | command | {small:,} rows | {large:,} rows | ratio |\n|---|---|---|---|---|")
+        print(
+            f"| kind of data | command | {small:,} rows | {large:,} rows | ratio |\n|---|---|---|---|---|"
+        )
         for kind in options.kinds:
             before, after = (
-                measure(kind, rows, options.width, url, evaluate=options.evaluate) for rows in (small, large)
+                measure(kind, rows, options.width, url, evaluate=options.evaluate)
+                for rows in (small, large)
             )
             for name, one in before.items():
                 ratio = after[name].processors / one.processors

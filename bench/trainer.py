@@ -95,7 +95,9 @@ def forward(backbone: Backbone, inputs: dict[str, Tensor]) -> Tensor:
 def plain(backbone: Backbone, examples: Sequence[Example]) -> None:
     """Runs a batch as one padded batch."""
     contents = [content for example in examples for content in (example.query, *example.candidates)]
-    loss(forward(backbone, prepared(backbone, contents)).unflatten(0, (len(examples), -1)), examples).backward()
+    loss(
+        forward(backbone, prepared(backbone, contents)).unflatten(0, (len(examples), -1)), examples
+    ).backward()
 
 
 def reference(backbone: Backbone, examples: Sequence[Example]) -> None:
@@ -133,7 +135,9 @@ def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, floa
     """Measures one way on one set of rows, and saves its gradients in the folder."""
     if way in ("plain", "once", "reference"):
         trainer.models.length_buckets.MOST_PADDING = UNBOUNDED
-    backbone = opened(folder, device="cpu", max_pixels=224 * 224, vision_cache_mb=1024 if way == "ours" else 0)
+    backbone = opened(
+        folder, device="cpu", max_pixels=224 * 224, vision_cache_mb=1024 if way == "ours" else 0
+    )
     step: Way = {"reference": reference, "plain": plain}.get(way, ours)
     (warming,) = training_rows(1, repeats, seed=7)
     step(backbone, warming[:1])
@@ -143,7 +147,9 @@ def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, floa
     for examples in todo:
         step(backbone, examples)
     seconds = time.process_time() - begun
-    torch.save({name: one.grad for name, one in trained(backbone).items()}, f"{folder}/{way}-{repeats}.pt")
+    torch.save(
+        {name: one.grad for name, one in trained(backbone).items()}, f"{folder}/{way}-{repeats}.pt"
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"rows_per_s": batches * BATCH / seconds, "peak_mb": peak}
 
@@ -151,7 +157,9 @@ def measure(way: str, folder: str, batches: int, repeats: int) -> dict[str, floa
 def difference(folder: str, way: str, repeats: int) -> float:
     """Returns the difference between the gradients of a way and of the reference."""
     theirs, found = (torch.load(f"{folder}/{one}-{repeats}.pt") for one in ("reference", way))
-    return max(((found[name] - one).abs().max() / one.abs().max()).item() for name, one in theirs.items())
+    return max(
+        ((found[name] - one).abs().max() / one.abs().max()).item() for name, one in theirs.items()
+    )
 
 
 def describe(batches: int, repeats: int) -> str:
@@ -164,21 +172,40 @@ def main() -> None:
     """Runs every way, one after another, and prints the tables."""
     with tempfile.TemporaryDirectory() as folder:
         make = "from demo.tiny_model import make_model; from pathlib import Path; "
-        make += f"make_model(Path('{folder}'), width=512, layers=8, vision_width=320, vision_layers=6)"
+        make += (
+            f"make_model(Path('{folder}'), width=512, layers=8, vision_width=320, vision_layers=6)"
+        )
         subprocess.run([sys.executable, "-c", make], check=True)
         for title, (batches, repeats, ways) in SETS.items():
             told = f"{title}: {describe(batches, repeats)}"
-            print(f"\n| {told} | rows/s | ratio | peak memory, MB | gradient difference |\n|---|---|---|---|---|")
+            print(
+                f"\n| {told} | rows/s | ratio | peak memory, MB | gradient difference |\n|---|---|---|---|---|"
+            )
             base = 0.0
             for way in ways:
-                command = [sys.executable, "-m", "bench.trainer", way, folder, str(batches), str(repeats)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "bench.trainer",
+                    way,
+                    folder,
+                    str(batches),
+                    str(repeats),
+                ]
                 done = subprocess.run(
-                    command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                    command,
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
                 )
                 one = json.loads(re.findall(r"^RESULT (.*)$", done.stdout, re.MULTILINE)[-1])
                 base = base or one["rows_per_s"]
                 figures = f"{one['rows_per_s']:.2f} | {one['rows_per_s'] / base:.2f} | {one['peak_mb']:.0f}"
-                print(f"| {WAYS[way]} | {figures} | {difference(folder, way, repeats):.1e} |", flush=True)
+                print(
+                    f"| {WAYS[way]} | {figures} | {difference(folder, way, repeats):.1e} |",
+                    flush=True,
+                )
 
 
 def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
@@ -194,9 +221,13 @@ def flops(backbone: Backbone, examples: Sequence[Example]) -> float:
     streams = {tuple(stream_of(backbone, one)) for one in [*batch.queries, *batch.candidates]}
     weights = sum(one.numel() for one in trained(backbone).values())
     lengths = [backbone.inputs.length(list(stream)) for stream in streams]
-    text = sum(3 * text_flops(shape, n, 0) + (6 * weights - shape.linear_flops) * n for n in lengths)
+    text = sum(
+        3 * text_flops(shape, n, 0) + (6 * weights - shape.linear_flops) * n for n in lengths
+    )
     pictures = {entry for stream in streams for entry in stream if isinstance(entry, bytes)}
-    return text + sum(vision_flops(shape.vision, len(backbone.inputs.pictures(one).token_ids)) for one in pictures)
+    return text + sum(
+        vision_flops(shape.vision, len(backbone.inputs.pictures(one).token_ids)) for one in pictures
+    )
 
 
 if __name__ == "__main__":

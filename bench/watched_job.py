@@ -63,10 +63,14 @@ class Watched(httpx2.AsyncHTTPTransport):
         except BaseException as error:
             self._remember(request, type(error).__name__)
             raise
-        self._remember(request, str(response.status_code), has_retry_after="Retry-After" in response.headers)
+        self._remember(
+            request, str(response.status_code), has_retry_after="Retry-After" in response.headers
+        )
         return response
 
-    def _remember(self, request: httpx2.Request, outcome: str, *, has_retry_after: bool = False) -> None:
+    def _remember(
+        self, request: httpx2.Request, outcome: str, *, has_retry_after: bool = False
+    ) -> None:
         self._seen.append(Seen(time.monotonic(), request.method, outcome, has_retry_after))
 
 
@@ -87,7 +91,9 @@ class Pairs:
 class Job:
     """A scoring job with generated queries."""
 
-    def __init__(self, folder: Path, queries: int, *, pictures: bool = False, poison: str = "", seed: int = 0):
+    def __init__(
+        self, folder: Path, queries: int, *, pictures: bool = False, poison: str = "", seed: int = 0
+    ):
         """Creates the corpus of the job.
 
         Args:
@@ -113,8 +119,13 @@ class Job:
                 name, picture = f"{number}.png", noise(seed * queries + number)
                 (images / name).write_bytes(picture)
                 digest = hashlib.sha256(picture).hexdigest()
-            items.append(Item(f"i{number}", ("made up",), text=text, image=name, image_sha256=digest))
-        asked = [Query(f"q{n}", "made up", (f"i{n}",), text=f"find {n}: {sentence(dice, 7)}") for n in range(queries)]
+            items.append(
+                Item(f"i{number}", ("made up",), text=text, image=name, image_sha256=digest)
+            )
+        asked = [
+            Query(f"q{n}", "made up", (f"i{n}",), text=f"find {n}: {sentence(dice, 7)}")
+            for n in range(queries)
+        ]
         write_corpus(folder / "corpus", items, asked, images=images, rejects=0, source="made up")
         make_vectors(folder / "corpus", folder / "vectors", WIDTH)
         self.seen: list[Seen] = []
@@ -207,7 +218,9 @@ class Job:
                     without += 1
             if scripted:
                 wrong += _wrong(corpus, row.query_id, judged)
-        planned = int(CandidateFolder(self._folder / "scores" / "candidates").counts().sum()) + len(corpus.queries)
+        planned = int(CandidateFolder(self._folder / "scores" / "candidates").counts().sum()) + len(
+            corpus.queries
+        )
         missing = planned - len(counted)
         return Pairs(missing + without, sum(counted.values()) - len(counted), wrong, poisoned)
 
@@ -218,6 +231,8 @@ def _wrong(corpus: Corpus, query_id: str, judged: list[Judged]) -> int:
     candidates = [corpus.content(corpus.items[corpus.row_of[one.item_id]]) for one in judged]
     truth = asyncio.run(ScriptedJudge(Prompt()).judge(query, candidates))
     return sum(
-        isinstance(true, Verdict) and one.log_odds is not None and abs(one.log_odds - true.log_odds) > 1e-4
+        isinstance(true, Verdict)
+        and one.log_odds is not None
+        and abs(one.log_odds - true.log_odds) > 1e-4
         for one, true in zip(judged, truth, strict=True)
     )

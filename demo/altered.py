@@ -19,7 +19,14 @@ from demo.report.results import BETA, NEGATIVES, Truth
 from miner.selection.negatives import score_of
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import JudgedQuery, read_scores
-from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
+from unijudge.formats.triples import (
+    Negative,
+    Triple,
+    TripleManifest,
+    finish_triples,
+    read_triples,
+    write_triples,
+)
 from unijudge.storage.files import publishing_folder, read_json
 
 Offer = Callable[[Triple], list[Negative]]
@@ -47,7 +54,9 @@ class Replacer:
         """Returns the row with replaced negatives at random positions."""
         negatives = triple.negatives[:NEGATIVES]
         present = {negative.item_id for negative in negatives}
-        offered = [candidate for candidate in self._offer(triple) if candidate.item_id not in present]
+        offered = [
+            candidate for candidate in self._offer(triple) if candidate.item_id not in present
+        ]
         places = self._dice.sample(range(len(negatives)), round(self._share * len(negatives)))
         for place, candidate in zip(places, offered, strict=False):
             negatives[place] = candidate
@@ -70,7 +79,9 @@ def of_the_truth(scores: Path, truth: Truth, *, is_filtered: bool) -> Offer:
 
 def _right(row: JudgedQuery, truth: Truth, is_filtered: bool) -> Iterator[Negative]:
     query = truth.query(row.query_id)
-    best = max((score_of(positive) for positive in row.positives if positive.error is None), default=0.0)
+    best = max(
+        (score_of(positive) for positive in row.positives if positive.error is None), default=0.0
+    )
     for candidate in row.candidates:
         if candidate.error is not None or not truth.is_right(query, candidate):
             continue
@@ -100,7 +111,9 @@ def main() -> None:
             one.add_argument(place, type=Path)
         one.add_argument("--share", type=float, required=True)
         one.add_argument("--seed", type=int, default=0)
-        one.add_argument("--filter", action="store_true", help="planted: the judge may reject planted candidates")
+        one.add_argument(
+            "--filter", action="store_true", help="planted: the judge may reject planted candidates"
+        )
     given = parser.parse_args()
     if given.way == "mixed":
         corpus = Corpus(given.corpus)

@@ -30,7 +30,11 @@ class Phrase:
 
     def fits(self, thing: Thing) -> bool:
         """Returns whether the phrase is true of a thing."""
-        return self.shape == thing.shape and self.color in (None, thing.color) and self.size in (None, thing.size)
+        return (
+            self.shape == thing.shape
+            and self.color in (None, thing.color)
+            and self.size in (None, thing.size)
+        )
 
     @property
     def text(self) -> str:
@@ -86,14 +90,21 @@ class Long:
         """The words of the caption, with one sentence for each thing."""
         number = f"The picture shows {NUMBERS[len(self.places) - 1]} objects."
         return " ".join(
-            [number, *(f"There is {p.text} at the {self.rows[r]} {self.columns[c]}." for p, r, c in self.places)]
+            [
+                number,
+                *(
+                    f"There is {p.text} at the {self.rows[r]} {self.columns[c]}."
+                    for p, r, c in self.places
+                ),
+            ]
         )
 
     def holds(self, scene: Scene) -> bool:
         """Returns whether the scene has exactly these things at these positions."""
         at = {(thing.row, thing.column): thing for thing in scene}
         return len(at) == len(self.places) and all(
-            (row, column) in at and phrase.fits(at[row, column]) for phrase, row, column in self.places
+            (row, column) in at and phrase.fits(at[row, column])
+            for phrase, row, column in self.places
         )
 
 

@@ -38,7 +38,13 @@ class Size:
 
 
 QUICK = Size(
-    train_scenes=60, train_queries=40, eval_scenes=40, fresh_pairs=200, student_steps=4, reranker_steps=4, replicas=1
+    train_scenes=60,
+    train_queries=40,
+    eval_scenes=40,
+    fresh_pairs=200,
+    student_steps=4,
+    reranker_steps=4,
+    replicas=1,
 )
 """Sizes for the test of the demo itself: every step runs, and no model learns anything."""
 
@@ -98,22 +104,31 @@ out={folder}/{name}"
 
     def train_all(self) -> list[list[str]]:
         """Returns the commands that train the reranker, and train and evaluate each student."""
-        reranker = f"unijudge train reranker model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
+        reranker = (
+            f"unijudge train reranker model.name={JUDGE} {PIXELS} {self._rows(0, 'unime_v2')} \
 max_steps={self.size.reranker_steps} warmup_steps=12 batch_size=16 learning_rate=3e-4 \
 lora.rank=16 lora.alpha=32 loss.hardest=4 out={self.out}/runs/reranker"
-        return [[reranker], *(self._student(name, seed) for seed in range(self.seeds) for name in STUDENTS)]
+        )
+        return [
+            [reranker],
+            *(self._student(name, seed) for seed in range(self.seeds) for name in STUDENTS),
+        ]
 
     def rerank(self, service: str, name: str) -> str:
         """Returns the command that reranks the base's ten best items of each query with a service."""
-        return f"unijudge train rerank corpus={self.out}/eval/corpus evaluation={self.out}/eval/base-metrics \
+        return (
+            f"unijudge train rerank corpus={self.out}/eval/corpus evaluation={self.out}/eval/base-metrics \
 service={service} max_in_flight=48 out={self.out}/eval/rerank-{name}"
+        )
 
     def _student(self, name: str, seed: int) -> list[str]:
         rows, loss = STUDENTS[name]
         run_name = f"{name}-{seed}"
-        train = f"unijudge train embedder model.name={BASE} {PIXELS} {self._rows(seed, rows)} {loss} \
+        train = (
+            f"unijudge train embedder model.name={BASE} {PIXELS} {self._rows(seed, rows)} {loss} \
 max_steps={self.size.student_steps} warmup_steps=8 batch_size=20 learning_rate=1e-3 \
 lora.alpha=32 seed={seed} out={self.out}/runs/{run_name}"
+        )
         adapter = f"model.adapter={self.out}/runs/{run_name}/adapter"
         return [train, self._embed("eval", run_name, adapter), self._evaluate(run_name)]
 

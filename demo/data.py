@@ -31,7 +31,15 @@ import pyarrow.parquet as pq
 
 from demo.captions import Caption, Scene
 from demo.grades import Table
-from demo.teaching.lessons import DIGITS, FIND_CAPTION, FIND_IMAGE, SAME_DIGIT, TARGET, WHICH_DIGIT, Album
+from demo.teaching.lessons import (
+    DIGITS,
+    FIND_CAPTION,
+    FIND_IMAGE,
+    SAME_DIGIT,
+    TARGET,
+    WHICH_DIGIT,
+    Album,
+)
 from demo.world import WORLD
 from unijudge.foreign.cells import Side
 from unijudge.storage.files import publishing_folder
@@ -98,7 +106,9 @@ def make_data(folder: Path, recipe: Recipe) -> None:
         SystemExit: There are more queries than scenes.
     """
     if not 0 < recipe.queries <= recipe.scenes:
-        raise SystemExit(f"--queries {recipe.queries}: not in 1 … {recipe.scenes}, the scenes. Give a smaller number")
+        raise SystemExit(
+            f"--queries {recipe.queries}: not in 1 … {recipe.scenes}, the scenes. Give a smaller number"
+        )
     seed = recipe.seed + (1_000_000 if recipe.part == "eval" else 0)
     album = Album.of(WORLD, scenes=recipe.scenes, seed=seed, part=recipe.part)
     dice = random.Random(f"{recipe.part} {recipe.seed}")
@@ -115,12 +125,24 @@ def make_data(folder: Path, recipe: Recipe) -> None:
             album.pictures[place].save(draft / "images" / _name(place))
         texts = [caption.text for caption in pool.captions]
         np.savez_compressed(
-            draft / "grades.npz", percent=np.round(100 * shares).astype(np.uint8), texts=np.array(texts)
+            draft / "grades.npz",
+            percent=np.round(100 * shares).astype(np.uint8),
+            texts=np.array(texts),
         )
-        right = fmean(len(row.right) for row in rows if row.subset == TO_IMAGE) if recipe.to_image else 0.0
-        made = asdict(recipe) | {"rows": len(rows), "pictures": len(wanted), "right_of_a_caption": right}
+        right = (
+            fmean(len(row.right) for row in rows if row.subset == TO_IMAGE)
+            if recipe.to_image
+            else 0.0
+        )
+        made = asdict(recipe) | {
+            "rows": len(rows),
+            "pictures": len(wanted),
+            "right_of_a_caption": right,
+        }
         (draft / "data.json").write_text(json.dumps(made, indent=1))
-    print(f"{folder}: {len(wanted)} images, {len(rows)} queries, {right:.1f} correct images per caption")
+    print(
+        f"{folder}: {len(wanted)} images, {len(rows)} queries, {right:.1f} correct images per caption"
+    )
 
 
 def _caption(scene: Scene, recipe: Recipe, dice: random.Random) -> Caption:
@@ -136,7 +158,9 @@ def _scenes(pool: Pool, holds: npt.NDArray[np.bool_], recipe: Recipe) -> Iterato
     to_text = range(2 * recipe.queries - len(to_image))
     for place in to_image[: recipe.scenes]:
         right = [pictures[scene] for scene in np.flatnonzero(holds[place])]
-        yield Row(TO_IMAGE, Side(FIND_IMAGE + pool.captions[place].text, None), pictures[place], right)
+        yield Row(
+            TO_IMAGE, Side(FIND_IMAGE + pool.captions[place].text, None), pictures[place], right
+        )
     for place in to_text[: recipe.scenes]:
         right = [texts[caption] for caption in np.flatnonzero(holds[:, place])]
         yield Row(TO_TEXT, Side(FIND_CAPTION, _name(place)), texts[place], right)
@@ -168,10 +192,17 @@ def _write(folder: Path, rows: Sequence[Row], pool: Pool) -> None:
         (folder / "mmeb" / subset).mkdir(parents=True)
         table = pa.Table.from_pylist([_mmeb(row) for row in rows if row.subset == subset])
         pq.write_table(table, folder / "mmeb" / subset / "original-00000-of-00001.parquet")
-    _write_lines(folder / "truth.jsonl", (pair for number, row in enumerate(rows) for pair in _pairs(number, row)))
+    _write_lines(
+        folder / "truth.jsonl",
+        (pair for number, row in enumerate(rows) for pair in _pairs(number, row)),
+    )
     sought = {TO_IMAGE: pool.pictures, TO_TEXT: pool.texts}
     asked = [subset for subset in sought if any(row.subset == subset for row in rows)]
-    items = ({"subset": name, "text": side.text, "image": side.image} for name in asked for side in sought[name])
+    items = (
+        {"subset": name, "text": side.text, "image": side.image}
+        for name in asked
+        for side in sought[name]
+    )
     _write_lines(folder / "items.jsonl", items)
 
 
@@ -213,11 +244,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--part", choices=["train", "eval"], required=True)
     parser.add_argument("--scenes", type=int, required=True, help="number of images in the pool")
-    parser.add_argument("--queries", type=int, help="number of scenes that queries search for; default: all")
+    parser.add_argument(
+        "--queries", type=int, help="number of scenes that queries search for; default: all"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--left-open", type=float, default=Recipe.left_open, help="share of unmentioned colours")
+    parser.add_argument(
+        "--left-open", type=float, default=Recipe.left_open, help="share of unmentioned colours"
+    )
     parser.add_argument("--long", type=float, default=Recipe.long, help="share of long captions")
-    parser.add_argument("--to-image", type=float, default=Recipe.to_image, help="share of queries for an image")
+    parser.add_argument(
+        "--to-image", type=float, default=Recipe.to_image, help="share of queries for an image"
+    )
     given = vars(parser.parse_args())
     folder, queries = given.pop("folder"), given.pop("queries")
     make_data(folder, Recipe(queries=queries or given["scenes"], **given))

@@ -41,7 +41,9 @@ class Grades:
             found = of_all[[_number(item.image) for item in items]]
         else:
             of_all = self._shares[list(self._row.values()), _number(query.image)]
-            found = self._shares[[self._row[item.text or ""] for item in items], _number(query.image)]
+            found = self._shares[
+                [self._row[item.text or ""] for item in items], _number(query.image)
+            ]
         return found, np.sort(of_all)[::-1]
 
 
@@ -75,7 +77,9 @@ def main(data: Path, corpus_folder: Path, evaluation: Path, out: Path) -> None:
             items = [corpus.items[corpus.row_of[item_id]] for item_id in ranking.item_ids]
             values[ranking.subset].append(ndcg(*grades.of(queries[ranking.query_id], items)))
     means = {subset: float(np.mean(found)) for subset, found in sorted(values.items())}
-    text = json.dumps({"graded_ndcg@10": float(np.mean(list(means.values()))), "subsets": means}, indent=1)
+    text = json.dumps(
+        {"graded_ndcg@10": float(np.mean(list(means.values()))), "subsets": means}, indent=1
+    )
     with publishing_folder(out) as draft:
         (draft / "graded.json").write_text(text + "\n")
     print(f"{out}: graded nDCG@{CUTOFF} {text}")

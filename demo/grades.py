@@ -55,7 +55,9 @@ class Table:
         phrases = [phrase for phrase in (caption.first, caption.second, caption.also) if phrase]
         fitting = [self._fitting(phrase) for phrase in phrases]
         statements = sum(_statements(phrase) for phrase in phrases)
-        relation = RELATIONS.index(caption.relation) if caption.relation and caption.second else None
+        relation = (
+            RELATIONS.index(caption.relation) if caption.relation and caption.second else None
+        )
         best = np.zeros(len(self._counts))
         # A missing thing fits no phrase, so an assignment with a missing thing never counts.
         for places in permutations(range(MOST), len(phrases)):

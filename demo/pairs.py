@@ -54,7 +54,9 @@ def areas_of(rows: Iterable[LabelledScore]) -> dict[str, float]:
     scored = [(row, row.answer) for row in rows]
     failed = [answer for _, answer in scored if not isinstance(answer, Verdict)]
     if failed:
-        raise SystemExit(f"a pair has no verdict: {failed[0]}. Check the log of the judge, and run the demo again")
+        raise SystemExit(
+            f"a pair has no verdict: {failed[0]}. Check the log of the judge, and run the demo again"
+        )
     scores = np.array([answer.score for _, answer in scored if isinstance(answer, Verdict)])
     match = np.array([row.match for row, _ in scored])
     subsets = np.array([row.subset for row, _ in scored])
@@ -83,7 +85,13 @@ def _row(pair: Pair) -> dict[str, Any]:
     texts = {f"{name}_text": side.text for name, side in sides.items()}
     images = {f"{name}_image": _picture(side) for name, side in sides.items()}
     kind = None if pair.is_match or is_digit else pair.kind
-    return {**texts, **images, "label": int(pair.is_match), "subset": pair.kind if is_digit else SCENES, "kind": kind}
+    return {
+        **texts,
+        **images,
+        "label": int(pair.is_match),
+        "subset": pair.kind if is_digit else SCENES,
+        "kind": kind,
+    }
 
 
 def _picture(side: Content) -> str | None:

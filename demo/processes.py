@@ -97,7 +97,9 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _check(command: str, status: int) -> None:
     if status:
-        raise SystemExit(f"the demo stops: `{command}` ended with status {status}. See its output above")
+        raise SystemExit(
+            f"the demo stops: `{command}` ended with status {status}. See its output above"
+        )
 
 
 @contextlib.contextmanager
@@ -132,14 +134,20 @@ def started(command: str, url: str, log: Path) -> Iterator[None]:
     """
     print(f"\n$ {command} &", flush=True)
     with log.open("w") as file:
-        process = subprocess.Popen(_arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            _arguments(command), env=os.environ | QUIET, stdout=file, stderr=subprocess.STDOUT
+        )
     try:
         begun = time.monotonic()
         while not _ready(url):
             if process.poll() is not None:
-                raise SystemExit(f"the service ended with status {process.returncode}. Its log:\n{log.read_text()}")
+                raise SystemExit(
+                    f"the service ended with status {process.returncode}. Its log:\n{log.read_text()}"
+                )
             if time.monotonic() - begun > START_LIMIT_S:
-                raise SystemExit(f"the service was not ready after {START_LIMIT_S} s. Its log:\n{log.read_text()}")
+                raise SystemExit(
+                    f"the service was not ready after {START_LIMIT_S} s. Its log:\n{log.read_text()}"
+                )
             time.sleep(0.5)
         print(f"ready at {url}", flush=True)
         yield

@@ -12,7 +12,11 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from demo.world import WORLD
@@ -24,9 +28,16 @@ CONTROL_TOKENS = [
     "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
 # Qwen's tokenizers also have these tokens. They are not "special", so the usual switch does not keep them out of text.
-PLAIN_ADDED_TOKENS = ["<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
+PLAIN_ADDED_TOKENS = [
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+]
 SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
@@ -62,7 +73,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        WORDS * 20, trainers.BpeTrainer(vocab_size=620, initial_alphabet=alphabet, show_progress=False)
+        WORDS * 20,
+        trainers.BpeTrainer(vocab_size=620, initial_alphabet=alphabet, show_progress=False),
     )
     bpe.add_special_tokens(CONTROL_TOKENS)
     bpe.add_tokens([AddedToken(token, normalized=False) for token in PLAIN_ADDED_TOKENS])
@@ -76,7 +88,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(
-    folder: Path, *, seed: int = 0, width: int = 128, layers: int = 3, vision_width: int = 64, vision_layers: int = 2
+    folder: Path,
+    *,
+    seed: int = 0,
+    width: int = 128,
+    layers: int = 3,
+    vision_width: int = 64,
+    vision_layers: int = 2,
 ) -> None:
     """Writes an untrained model, with 0.8 million parameters by default.
 
@@ -94,7 +112,8 @@ def make_model(
         "intermediate_size": 2 * width if width < 512 else 3 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": width // 32,
-        "initializer_range": 0.08 * (128 / width) ** 0.5,  # spreads untrained scores over most of (0, 1)
+        "initializer_range": 0.08
+        * (128 / width) ** 0.5,  # spreads untrained scores over most of (0, 1)
     }
     vision = {
         "depth": vision_layers,
@@ -127,7 +146,11 @@ def build_model(
             "vocab_size": (len(tokenizer) + 63) // 64 * 64,
             "num_key_value_heads": 2,
             "max_position_embeddings": 16384,
-            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": rope_theta,
+                "mrope_section": [4, 6, 6],
+            },
             "bos_token_id": ids("<|endoftext|>"),
             "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),
@@ -145,7 +168,10 @@ def build_model(
 
 
 def save_model(
-    folder: Path, model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, side: int = 56
+    folder: Path,
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    side: int = 56,
 ) -> None:
     """Writes a folder that transformers, PEFT and vLLM can load. Images are scaled to `side`² pixels."""
     model.save_pretrained(folder)

@@ -21,7 +21,17 @@ from typing import TypeVar
 
 from PIL import Image, ImageDraw
 
-from demo.captions import NUMBERS, RELATIONS, Caption, Long, Phrase, Scene, Short, Thing, relation_of
+from demo.captions import (
+    NUMBERS,
+    RELATIONS,
+    Caption,
+    Long,
+    Phrase,
+    Scene,
+    Short,
+    Thing,
+    relation_of,
+)
 
 KINDS = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj", "add_att", "add_obj")
 RGB = {
@@ -49,7 +59,9 @@ class World:
 
     def scene(self, dice: random.Random) -> Scene:
         """Returns a scene: mostly two different things in one row or column, sometimes three or four anywhere."""
-        cells = [(row, column) for row in range(len(self.rows)) for column in range(len(self.columns))]
+        cells = [
+            (row, column) for row in range(len(self.rows)) for column in range(len(self.columns))
+        ]
         if dice.random() < 0.7:
             first, second = dice.sample(cells, 2)
             while (first[0] == second[0]) == (first[1] == second[1]):
@@ -58,7 +70,11 @@ class World:
         else:
             chosen = sorted(dice.sample(cells, dice.randint(3, 4)))
         things = [self._thing(dice, *cell) for cell in chosen]
-        while len(things) == 2 and things[0].shape == things[1].shape and things[0].color == things[1].color:
+        while (
+            len(things) == 2
+            and things[0].shape == things[1].shape
+            and things[0].color == things[1].color
+        ):
             things[1] = self._thing(dice, *chosen[1])
         return tuple(things)
 
@@ -67,7 +83,9 @@ class World:
         things = list(scene)
         place, other = dice.sample(range(len(things)), 2)
         a, b = things[place], things[other]
-        change = dice.choice(["color", "shape", "places", "colors"] + ["size"] * (len(self.sizes) > 1))
+        change = dice.choice(
+            ["color", "shape", "places", "colors"] + ["size"] * (len(self.sizes) > 1)
+        )
         if change == "places":
             things[place], things[other] = (
                 replace(a, row=b.row, column=b.column),
@@ -79,7 +97,9 @@ class World:
             things[place] = _with(a, change, _other(self._words(change), getattr(a, change), dice))
         return tuple(things)
 
-    def caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3) -> Short:
+    def caption(
+        self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3
+    ) -> Short:
         """Returns a true short caption: two things and their relation.
 
         Args:
@@ -96,27 +116,43 @@ class World:
         phrases = self._phrase(first, dice, drop), self._phrase(second, dice, drop)
         return Short(phrases[0], relation_of(first, second), phrases[1], third)
 
-    def exists(self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3) -> Short:
+    def exists(
+        self, scene: Scene, dice: random.Random, *, drop: float = 0.15, also: float = 0.3
+    ) -> Short:
         """Returns a short caption that names one or two things."""
         thing = dice.choice(scene)
-        return Short(self._phrase(thing, dice, drop), also=self._third(scene, {thing}, dice, drop, also))
+        return Short(
+            self._phrase(thing, dice, drop), also=self._third(scene, {thing}, dice, drop, also)
+        )
 
-    def _third(self, scene: Scene, named: set[Thing], dice: random.Random, drop: float, also: float) -> Phrase | None:
+    def _third(
+        self, scene: Scene, named: set[Thing], dice: random.Random, drop: float, also: float
+    ) -> Phrase | None:
         others = [thing for thing in scene if thing not in named]
-        return self._phrase(dice.choice(others), dice, drop) if others and dice.random() < also else None
+        return (
+            self._phrase(dice.choice(others), dice, drop)
+            if others and dice.random() < also
+            else None
+        )
 
     def long_caption(self, scene: Scene, dice: random.Random, *, drop: float = 0.0) -> Long:
         """Returns a true long caption: every thing with its position."""
         things = sorted(scene, key=lambda thing: (thing.row, thing.column))
-        places = tuple((self._phrase(thing, dice, drop), thing.row, thing.column) for thing in things)
+        places = tuple(
+            (self._phrase(thing, dice, drop), thing.row, thing.column) for thing in things
+        )
         return Long(places, self.rows, self.columns)
 
-    def hard_negative(self, caption: Caption, dice: random.Random, kind: str | None = None) -> tuple[str, Caption]:
+    def hard_negative(
+        self, caption: Caption, dice: random.Random, kind: str | None = None
+    ) -> tuple[str, Caption]:
         """Returns the kind and the caption of a hard negative, with the requested kind if the caption allows it."""
         wished = [kind] if kind in KINDS else []
         for choice in wished + dice.sample(KINDS, len(KINDS)):
             made = (
-                self._long(caption, choice, dice) if isinstance(caption, Long) else self._short(caption, choice, dice)
+                self._long(caption, choice, dice)
+                if isinstance(caption, Long)
+                else self._short(caption, choice, dice)
             )
             if made is not None and made != caption:
                 return choice, made
@@ -125,13 +161,20 @@ class World:
     def render(self, scene: Scene, dice: random.Random) -> Image.Image:
         """Returns an RGB image with a light background. Position, size and colour of the things vary a little."""
         scale = 2
-        picture = Image.new("RGB", (self.pixels * scale,) * 2, tuple(dice.randint(215, 255) for _ in range(3)))
+        picture = Image.new(
+            "RGB", (self.pixels * scale,) * 2, tuple(dice.randint(215, 255) for _ in range(3))
+        )
         draw = ImageDraw.Draw(picture)
         for thing in scene:
             radius = (0.43 if thing.size == "large" else 0.24) * CELL * dice.uniform(0.93, 1.07)
             jitter = max(0.0, CELL / 2 - radius) * 0.8
-            x, y = (((cell + 0.5) * CELL + dice.uniform(-jitter, jitter)) * scale for cell in (thing.column, thing.row))
-            color = tuple(min(255, max(0, part + dice.randint(-18, 18))) for part in RGB[thing.color])
+            x, y = (
+                ((cell + 0.5) * CELL + dice.uniform(-jitter, jitter)) * scale
+                for cell in (thing.column, thing.row)
+            )
+            color = tuple(
+                min(255, max(0, part + dice.randint(-18, 18))) for part in RGB[thing.color]
+            )
             _draw(draw, thing.shape, x, y, radius * scale, color)
         return picture.resize((self.pixels,) * 2, Image.Resampling.BOX)
 
@@ -139,7 +182,9 @@ class World:
         return {"color": self.colors, "shape": self.shapes, "size": self.sizes}[attribute]
 
     def _thing(self, dice: random.Random, row: int, column: int) -> Thing:
-        return Thing(dice.choice(self.shapes), dice.choice(self.colors), dice.choice(self.sizes), row, column)
+        return Thing(
+            dice.choice(self.shapes), dice.choice(self.colors), dice.choice(self.sizes), row, column
+        )
 
     def _phrase(self, thing: Thing, dice: random.Random, drop: float) -> Phrase:
         color = None if dice.random() < drop else thing.color
@@ -174,7 +219,11 @@ class World:
         if kind == "swap_obj":
             return replace(caption, first=second, second=first)
         if first.color and second.color:
-            return replace(caption, first=replace(first, color=second.color), second=replace(second, color=first.color))
+            return replace(
+                caption,
+                first=replace(first, color=second.color),
+                second=replace(second, color=first.color),
+            )
         return None
 
     def _long(self, caption: Long, kind: str, dice: random.Random) -> Long | None:
@@ -196,7 +245,9 @@ class World:
             if not free or (kind == "add_obj" and len(places) == len(NUMBERS)):
                 return None
             if kind == "add_obj":
-                places.append((self._phrase(self._thing(dice, 0, 0), dice, 0.0), *dice.choice(free)))
+                places.append(
+                    (self._phrase(self._thing(dice, 0, 0), dice, 0.0), *dice.choice(free))
+                )
             else:
                 places[place] = (phrase, *dice.choice(free))
         elif kind == "swap_obj":
@@ -224,7 +275,9 @@ def _other(words: Sequence[str], word: str, dice: random.Random) -> str:
     return dice.choice([other for other in words if other != word])
 
 
-def _draw(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, color: tuple[int, ...]) -> None:
+def _draw(
+    draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, color: tuple[int, ...]
+) -> None:
     if shape == "circle":
         draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
     elif shape == "square":
@@ -235,5 +288,10 @@ def _draw(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: float, c
         draw.rectangle((x - 0.35 * r, y - r, x + 0.35 * r, y + r), fill=color)
         draw.rectangle((x - r, y - 0.35 * r, x + r, y + 0.35 * r), fill=color)
     else:
-        spikes = [(math.sin(k * math.pi / 5), math.cos(k * math.pi / 5), 1.1 if k % 2 == 0 else 0.5) for k in range(10)]
-        draw.polygon([(x + r * long * sin, y - r * long * cos) for sin, cos, long in spikes], fill=color)
+        spikes = [
+            (math.sin(k * math.pi / 5), math.cos(k * math.pi / 5), 1.1 if k % 2 == 0 else 0.5)
+            for k in range(10)
+        ]
+        draw.polygon(
+            [(x + r * long * sin, y - r * long * cos) for sin, cos, long in spikes], fill=color
+        )

@@ -26,7 +26,14 @@ GIB = 2**30
 
 CHANGES_THE_SYSTEM = ("apt-get", "useradd")
 """Words of a `RUN` step that changes the system, and is therefore not run."""
-NOT_PASSED_ON = ("UV_SYSTEM_PYTHON", "UV_FIND_LINKS", "UV_PYTHON", "PIP_FIND_LINKS", "PYTHONPATH", "PYTHONHOME")
+NOT_PASSED_ON = (
+    "UV_SYSTEM_PYTHON",
+    "UV_FIND_LINKS",
+    "UV_PYTHON",
+    "PIP_FIND_LINKS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+)
 """Variables that would change the steps. For example, a folder of wheels may contain the CPU build of torch."""
 
 CHECKS = {
@@ -36,7 +43,10 @@ CHECKS = {
         "unijudge judge doctor deploy/judge.toml",
     ),
     "mine": ("unijudge mine --help", 'python -c "import faiss"'),
-    "mine-gpu": ("unijudge mine --help", 'python -c "import faiss; faiss.StandardGpuResources, faiss.knn_gpu"'),
+    "mine-gpu": (
+        "unijudge mine --help",
+        'python -c "import faiss; faiss.StandardGpuResources, faiss.knn_gpu"',
+    ),
     "train": (
         "unijudge train --help",
         "torchrun --help",
@@ -86,7 +96,11 @@ class Image:
         home.mkdir(parents=True)
         kept = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         path = f"{self.folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        self.environment = kept | {"HOME": str(home), "VIRTUAL_ENV": str(self.folder / "venv"), "PATH": path}
+        self.environment = kept | {
+            "HOME": str(home),
+            "VIRTUAL_ENV": str(self.folder / "venv"),
+            "PATH": path,
+        }
 
     def take(self, step: Step) -> None:
         """Executes one instruction.
@@ -116,12 +130,16 @@ class Image:
             case "USER" | "ENTRYPOINT":
                 pass
             case _:
-                raise ValueError(f"{step.instruction}: unknown instruction. Add it to Image.take in images_check.py.")
+                raise ValueError(
+                    f"{step.instruction}: unknown instruction. Add it to Image.take in images_check.py."
+                )
 
     def _start_from(self, base: str) -> None:
         wanted = re.fullmatch(r"python:(\d+\.\d+)-slim", base)
         if wanted is None:
-            raise ValueError(f"FROM {base}: not a python:X.Y-slim image. Change Image._start_from, too.")
+            raise ValueError(
+                f"FROM {base}: not a python:X.Y-slim image. Change Image._start_from, too."
+            )
         found = python_version(self.python)
         if found != wanted[1]:
             raise ValueError(
@@ -199,9 +217,15 @@ def build(program: str, folder: Path, python: str) -> bool:
 
 def main() -> int:
     """Builds the named images, or all images, and prints a table of the steps. Returns 1 if a step failed."""
-    parser = argparse.ArgumentParser(description="Runs the steps of deploy/Dockerfile without Docker.")
-    parser.add_argument("programs", nargs="*", help=f"images to build: {', '.join(CHECKS)}; all if none is named")
-    parser.add_argument("--python", default="python3.12", help="a Python of the base image's version")
+    parser = argparse.ArgumentParser(
+        description="Runs the steps of deploy/Dockerfile without Docker."
+    )
+    parser.add_argument(
+        "programs", nargs="*", help=f"images to build: {', '.join(CHECKS)}; all if none is named"
+    )
+    parser.add_argument(
+        "--python", default="python3.12", help="a Python of the base image's version"
+    )
     parser.add_argument("--folder", type=Path, help="an empty folder for the build; it is kept")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.programs) - set(CHECKS))
@@ -210,7 +234,9 @@ def main() -> int:
 
     kept = arguments.folder
     folder = kept or Path(tempfile.mkdtemp(prefix="unijudge-images-"))
-    print("| image | step | outcome | seconds | environment, GiB |\n|---|---|---|---|---|", flush=True)
+    print(
+        "| image | step | outcome | seconds | environment, GiB |\n|---|---|---|---|---|", flush=True
+    )
     good = True
     try:
         for program in arguments.programs or CHECKS:

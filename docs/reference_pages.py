@@ -59,7 +59,8 @@ def write_reference(folder: Path) -> None:
     }
     for name, text in pages.items():
         path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:  # an equal page is not built again
+        # An equal page is not built again.
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 
 
@@ -83,8 +84,14 @@ def _commands_page() -> str:
     for name, command in _commands():
         parts += [f"## `unijudge {name}`", _plain(command.help or "")]
         if isinstance(command, JobCommand):
-            parts.append(f"Takes a TOML file, `key=value`, or both: [its settings](settings.md#{_anchor(name)}).")
-        rows = [_parameter(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
+            parts.append(
+                f"Takes a TOML file, `key=value`, or both: [its settings](settings.md#{_anchor(name)})."
+            )
+        rows = [
+            _parameter(parameter)
+            for parameter in command.params
+            if not getattr(parameter, "hidden", False)
+        ]
         if rows:
             parts.append(table(["", "", "default"], rows))
     return "\n\n".join(parts) + "\n"
@@ -109,7 +116,10 @@ def _settings_page() -> str:
             continue
         parts += [f"({_anchor(name)})=", f"## `unijudge {name}`"]
         for title, rows in settings_by_table(command.kind):
-            cells = [(f"`{key}`", f"`{default}`" if default else "", meaning) for key, default, meaning in rows]
+            cells = [
+                (f"`{key}`", f"`{default}`" if default else "", meaning)
+                for key, default, meaning in rows
+            ]
             parts += [f"**{title}**", table(["key", "default", "meaning"], cells)]
     return "\n\n".join(parts) + "\n"
 
@@ -124,7 +134,8 @@ def _http_page() -> str:
             parts += [f"## `{method.upper()} {path}`", _plain(operation.get("description", ""))]
             bodies = [("Request", operation.get("requestBody", {}).get("content", {}))]
             bodies += [
-                (f"Response {status}", answer.get("content", {})) for status, answer in operation["responses"].items()
+                (f"Response {status}", answer.get("content", {}))
+                for status, answer in operation["responses"].items()
             ]
             for title, content in bodies:
                 names = [_schema_name(body.get("schema", {})) for body in content.values()]
@@ -180,11 +191,25 @@ def _folders_page() -> str:
     """The columns of every table, and the fields of every manifest."""
     parts = [FOLDERS_INTRO]
     for place, manifest in MANIFESTS.items():
-        rows = [(f"`{name}`", _plain(field.description or "")) for name, field in manifest.model_fields.items()]
-        parts += [f"## `{place}`", _plain(manifest.__doc__ or ""), table(["field", "meaning"], rows)]
+        rows = [
+            (f"`{name}`", _plain(field.description or ""))
+            for name, field in manifest.model_fields.items()
+        ]
+        parts += [
+            f"## `{place}`",
+            _plain(manifest.__doc__ or ""),
+            table(["field", "meaning"], rows),
+        ]
     for place, kind in TABLES.items():
-        rows = [(f"`{field.name}`", f"`{field.type}`", "" if field.nullable else "never null") for field in kind.schema]
-        parts += [f"## `{place}`", f"Table `{kind.name}`, version {kind.version}.", table(["column", "type", ""], rows)]
+        rows = [
+            (f"`{field.name}`", f"`{field.type}`", "" if field.nullable else "never null")
+            for field in kind.schema
+        ]
+        parts += [
+            f"## `{place}`",
+            f"Table `{kind.name}`, version {kind.version}.",
+            table(["column", "type", ""], rows),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -194,7 +219,11 @@ def _python_page() -> str:
     for name in unijudge.__all__:
         kind = "autofunction" if name == "judge_now" else "autoclass"
         options = "" if kind == "autofunction" else ":members:\n"
-        parts.append(f"```{{eval-rst}}\n.. {kind}:: unijudge.{name}\n" + (f"   {options}" if options else "") + "```")
+        parts.append(
+            f"```{{eval-rst}}\n.. {kind}:: unijudge.{name}\n"
+            + (f"   {options}" if options else "")
+            + "```"
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from judge_service.settings import ServiceSettings
 from unijudge.cli import Overwrite
@@ -19,7 +26,9 @@ from unijudge.storage.locations import locate
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Layout = Literal["pairs", "mmeb", "sugarcrepe"]
-KeyFile = Annotated[Path | None, typer.Option(help="File with the key, if the service requires one.", parser=locate)]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="File with the key, if the service requires one.", parser=locate)
+]
 LINES = 10
 """The number of lines that show the progress of a measurement in a log."""
 
@@ -38,7 +47,8 @@ def serve(words: FileAndSettings = None, example: ExampleOption = False) -> None
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     from judge_service.service import run
 
-    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]  # Ray's other processes keep their handlers
+    # Ray's other processes keep their handlers.
+    del os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"]
     run(resolved)
 
 
@@ -46,9 +56,12 @@ def serve(words: FileAndSettings = None, example: ExampleOption = False) -> None
 def verify(
     url: Annotated[str, typer.Argument(help="URL of the service.")],
     words: FileAndSettings = None,
-    queries: Annotated[int, typer.Option(min=1, help="Number of queries, with 14 pairs each.")] = 15,
+    queries: Annotated[
+        int, typer.Option(min=1, help="Number of queries, with 14 pairs each.")
+    ] = 15,
     tolerance: Annotated[
-        float | None, typer.Option(help="Largest difference in log-odds. Default: by the service's dtype.")
+        float | None,
+        typer.Option(help="Largest difference in log-odds. Default: by the service's dtype."),
     ] = None,
     key_file: KeyFile = None,
     device: Annotated[Device, typer.Option(help="Device of the reference.")] = "cpu",
@@ -69,7 +82,9 @@ def verify(
     from unijudge.provenance import without_passwords
 
     # The reference runs in this process, whatever the settings of the service.
-    exact = resolved.model.model_copy(update={"backend": "transformers", "dtype": dtype, "device": device})
+    exact = resolved.model.model_copy(
+        update={"backend": "transformers", "dtype": dtype, "device": device}
+    )
     changes = {"model": exact, "tensor_parallel_size": 1, "gpus_per_replica": 0}
     reference_settings = resolved.model_copy(update=changes)
     key = read_key(key_file)
@@ -93,32 +108,53 @@ def verify(
 def bench(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Labelled pairs, MMEB rows with their negatives, or SugarCrepe's JSON.", parser=locate),
+        typer.Argument(
+            help="Labelled pairs, MMEB rows with their negatives, or SugarCrepe's JSON.",
+            parser=locate,
+        ),
     ],
     service: Annotated[
-        str | None, typer.Option(metavar="URL", help="URL of the service. Required without --compare.")
+        str | None,
+        typer.Option(metavar="URL", help="URL of the service. Required without --compare."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder to write.", parser=locate)] = Path("judge-bench"),
+    out: Annotated[Path, typer.Option(help="The folder to write.", parser=locate)] = Path(
+        "judge-bench"
+    ),
     layout: Annotated[
-        Layout | None, typer.Option("--format", help="Format of the files. Default: guessed for each file.")
+        Layout | None,
+        typer.Option("--format", help="Format of the files. Default: guessed for each file."),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Root of the image paths. Default: the folder of the files.", parser=locate)
+        Path | None,
+        typer.Option(
+            help="Root of the image paths. Default: the folder of the files.", parser=locate
+        ),
     ] = None,
-    instruction: Annotated[str | None, typer.Option(help="SugarCrepe: a text beside each image.")] = None,
+    instruction: Annotated[
+        str | None, typer.Option(help="SugarCrepe: a text beside each image.")
+    ] = None,
     queries: Annotated[
-        int | None, typer.Option(min=1, help="Most queries of each subset, drawn uniformly. Default: all.")
+        int | None,
+        typer.Option(min=1, help="Most queries of each subset, drawn uniformly. Default: all."),
     ] = None,
     injections: Annotated[
-        int, typer.Option(min=0, help="Number of candidates to which texts that ask for a Yes are added. 0: none.")
+        int,
+        typer.Option(
+            min=0, help="Number of candidates to which texts that ask for a Yes are added. 0: none."
+        ),
     ] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
     key_file: KeyFile = None,
     in_flight: Annotated[int, typer.Option(min=1, help="Most queries in flight.")] = 64,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Compare FILES, two folders of this command, without a service.")
+        bool,
+        typer.Option(
+            "--compare", help="Compare FILES, two folders of this command, without a service."
+        ),
     ] = False,
-    retry_for: Annotated[float, typer.Option(min=0, help="Seconds of retries while the service does not answer.")] = 60,
+    retry_for: Annotated[
+        float, typer.Option(min=0, help="Seconds of retries while the service does not answer.")
+    ] = 60,
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a judge on labelled pairs: ROC-AUC, calibration, ties, and texts that try to steer the judge.
@@ -156,9 +192,15 @@ def bench(
         at_once=in_flight,
         retry_for_s=retry_for,
     )
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, transient=True)
-    bar.disable = not bar.console.is_terminal  # without a terminal the bar would print an empty line
+    # Without a terminal the bar would print an empty line.
+    bar.disable = not bar.console.is_terminal
     with bar:
         made = run(job, _reporter(bar), overwrite=overwrite)
     typer.echo(f"{lines_of(made)}\n\nOpen {out / PAGE} in a browser.")
@@ -178,7 +220,14 @@ def _reporter(bar: Progress) -> Callable[[str, int, int], None]:
         # In a log, each tenth of the pairs is a line.
         if not bar.console.is_terminal and done * LINES // total > before * LINES // total:
             rate = done / max(time.monotonic() - begun, 1e-3)
-            logger.info("%d of %d %s judged, %.1f pairs/s, %.0f s left", done, total, what, rate, (total - done) / rate)
+            logger.info(
+                "%d of %d %s judged, %.1f pairs/s, %.0f s left",
+                done,
+                total,
+                what,
+                rate,
+                (total - done) / rate,
+            )
 
     return report
 
@@ -202,4 +251,6 @@ def key() -> None:
     from judge_service.front.auth import new_key
 
     created, digest = new_key()
-    typer.echo(f"key, for the clients' key file:      {created}\ndigest, for key_sha256 in judge.toml: {digest}")
+    typer.echo(
+        f"key, for the clients' key file:      {created}\ndigest, for key_sha256 in judge.toml: {digest}"
+    )

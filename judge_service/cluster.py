@@ -139,7 +139,9 @@ def _wait_until_free(host: str, port: int) -> None:
         try:
             check_free(host, port)
         except SettingsError as error:
-            is_in_use = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            is_in_use = (
+                isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            )
             if not is_in_use or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
@@ -149,7 +151,9 @@ def _wait_until_free(host: str, port: int) -> None:
 
 def _init(**options: Any) -> None:
     """Calls `ray.init` in a separate thread, where Ray installs no signal handlers and no signal interrupts Ray."""
-    logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM handler" not in str(record.msg))
+    logging.getLogger("ray._private.worker").addFilter(
+        lambda record: "SIGTERM handler" not in str(record.msg)
+    )
     started: Future[None] = Future()
 
     def start() -> None:

@@ -33,7 +33,9 @@ class Gpu:
     """NVIDIA's number for the instructions of a chip, such as (9, 0) for an H100."""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.memory_bytes / GIB:.0f} GiB, {self.free_bytes / GIB:.0f} GiB free)"
+        return (
+            f"{self.name} ({self.memory_bytes / GIB:.0f} GiB, {self.free_bytes / GIB:.0f} GiB free)"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def visible_gpus() -> Gpus:
     lines = child.stdout.strip().splitlines()
     if child.returncode or not lines:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"GPUs: torch cannot list them ({last[:200]}). Check `nvidia-smi` and `import torch`")
+        raise ModelError(
+            f"GPUs: torch cannot list them ({last[:200]}). Check `nvidia-smi` and `import torch`"
+        )
 
     # Libraries may print other lines before the report.
     report = json.loads(lines[-1])
@@ -106,7 +110,9 @@ def current_gpu(*, required: bool) -> Gpu | None:
 
     gpus = visible_gpus() if torch.version.cuda else _probe()  # a CPU build needs no child process
     if required and not gpus.found:
-        raise ModelError(f"the settings request a GPU, and this process sees none: {gpus.why_none()}")
+        raise ModelError(
+            f"the settings request a GPU, and this process sees none: {gpus.why_none()}"
+        )
     return gpus.found[0] if gpus.found else None
 
 
@@ -145,13 +151,18 @@ def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | No
 def available_bytes() -> int:
     """Returns the main memory that a new process can use, within the container's limit."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    available = next(
+        int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+    )
 
     # Without a control group there is no limit.
     try:
         limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
         used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
-        figures = dict(line.split() for line in (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+        figures = dict(
+            line.split()
+            for line in (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
     except OSError:
         return available
     if limit == "max":
@@ -176,7 +187,8 @@ def _probe() -> Gpus:
     for index in range(count):
         try:
             found.append(_gpu(index))
-        except RuntimeError as error:  # the GPU is broken, or another process uses the GPU exclusively
+        except RuntimeError as error:
+            # The GPU is broken, or another process uses the GPU exclusively.
             problems.append(f"GPU {index}: {_first_line(error)}")
     return Gpus(torch.version.cuda, None, tuple(found), "; ".join(problems))
 
@@ -186,7 +198,8 @@ def _gpu(index: int) -> Gpu:
 
     properties = torch.cuda.get_device_properties(index)
     free_bytes, memory_bytes = torch.cuda.mem_get_info(index)
-    if properties.is_integrated:  # main memory is shared, and the cache of recently read files counts as used
+    # Main memory is shared, and the cache of recently read files counts as used.
+    if properties.is_integrated:
         free_bytes = min(memory_bytes, max(free_bytes, available_bytes()))
     return Gpu(properties.name, memory_bytes, free_bytes, (properties.major, properties.minor))
 

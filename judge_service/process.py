@@ -57,7 +57,9 @@ def with_port(settings: ServiceSettings) -> ServiceSettings:
             trial.bind((settings.host, 0))
             return settings.model_copy(update={"port": trial.getsockname()[1]})
     except OSError as error:
-        raise SettingsError(f"cannot listen on {settings.host} ({error.strerror}). Set another host") from error
+        raise SettingsError(
+            f"cannot listen on {settings.host} ({error.strerror}). Set another host"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -112,7 +114,10 @@ def _handle_signals(stop: threading.Event) -> None:
     """Installs handlers that set the event."""
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        logger.info("%s: the service stops when its running requests are answered", signal.Signals(number).name)
+        logger.info(
+            "%s: the service stops when its running requests are answered",
+            signal.Signals(number).name,
+        )
         stop.set()
 
     for number in SIGNALS:

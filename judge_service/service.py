@@ -55,7 +55,9 @@ def run(settings: ServiceSettings) -> None:
     with stopping_at_signals(stop), port_lock(settings), service_folder() as folder:
         check_machine(settings)
         model = settings.model
-        for doubt in served_otherwise(Path(model.name), settings.prompt, model.min_pixels, model.max_pixels):
+        for doubt in served_otherwise(
+            Path(model.name), settings.prompt, model.min_pixels, model.max_pixels
+        ):
             logger.warning("%s", doubt)
         _Service(_with_folders(settings, folder), folder / "state.json", stop).run()
 
@@ -99,8 +101,13 @@ class _Service:
             self._watch()
         finally:
             # Waiting requests are rejected before the replicas end.
-            self._publish(ServiceState(phase="stopping", reason="the service is being stopped. Retry later"))
-            answer(partial(_take_down, deployed=self._is_deployed, local=local), lambda: bool(dead_parts()))
+            self._publish(
+                ServiceState(phase="stopping", reason="the service is being stopped. Retry later")
+            )
+            answer(
+                partial(_take_down, deployed=self._is_deployed, local=local),
+                lambda: bool(dead_parts()),
+            )
             ray.shutdown()
 
     def _deploy(self) -> None:
@@ -108,7 +115,13 @@ class _Service:
         settings = self._settings
         front = settings.front
         longest = front.body_timeout_s + front.request_timeout_s + RAY_MARGIN_S
-        serve.start(http_options={"host": settings.host, "port": settings.port, "request_timeout_s": longest})
+        serve.start(
+            http_options={
+                "host": settings.host,
+                "port": settings.port,
+                "request_timeout_s": longest,
+            }
+        )
         state = StateFile(self._state_path) if settings.address is None else None
         application = deployment_of(settings, state, replica_environment(settings))
         self._is_deployed = True
@@ -150,7 +163,11 @@ class _Service:
             self._publish(self._replicas.state(application))
             if self._state.ready and not started:
                 started = True
-                logger.info("judge ready: %s, %d replicas; Ctrl-C drains", self._settings.url, self._settings.replicas)
+                logger.info(
+                    "judge ready: %s, %d replicas; Ctrl-C drains",
+                    self._settings.url,
+                    self._settings.replicas,
+                )
 
     def _publish(self, state: ServiceState) -> None:
         """Writes the state if the state has changed. On a full disk the service continues, and the write is retried."""
@@ -226,7 +243,9 @@ class Replicas:
                 message has the error of the last attempt.
         """
         deployments = application.deployments
-        states: dict[str, int] = deployments[DEPLOYMENT].replica_states if DEPLOYMENT in deployments else {}
+        states: dict[str, int] = (
+            deployments[DEPLOYMENT].replica_states if DEPLOYMENT in deployments else {}
+        )
         running = states.get("RUNNING", 0)
         if running == self._number and application.status == ApplicationStatus.RUNNING:
             self._was_ready = True
@@ -301,7 +320,9 @@ def _with_folders(settings: ServiceSettings, folder: Path) -> ServiceSettings:
     elif settings.address is None and blobs.folder is not None:
         blobs = blobs.model_copy(update={"folder": blobs.folder.absolute()})
     elif blobs.folder is not None and not blobs.folder.is_absolute():
-        raise SettingsError(f"blobs.folder: {blobs.folder}: is a relative path. On a cluster, set an absolute path")
+        raise SettingsError(
+            f"blobs.folder: {blobs.folder}: is a relative path. On a cluster, set an absolute path"
+        )
 
     changes: dict[str, Any] = {"blobs": blobs}
     if settings.address is None and settings.log_folder is not None:

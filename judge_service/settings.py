@@ -51,7 +51,8 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _a_size_fits(self) -> Self:
-        PixelBudget(self.min_pixels, self.max_pixels)  # raises if no image size is within the limits
+        # Raises if no image size is within the limits.
+        PixelBudget(self.min_pixels, self.max_pixels)
         return self
 
 
@@ -208,5 +209,7 @@ class ServiceSettings(Settings):
     def _whole_above_one(cls, gpus: float) -> float:
         share_is_odd = 0 < gpus < SMALLEST_SHARE
         if share_is_odd or (gpus > 1 and gpus != int(gpus)):
-            raise ValueError(f"{gpus:g} GPUs: Ray gives a replica a share of one GPU, or whole GPUs. Set 0.5, 1, 2, …")
+            raise ValueError(
+                f"{gpus:g} GPUs: Ray gives a replica a share of one GPU, or whole GPUs. Set 0.5, 1, 2, …"
+            )
         return gpus

@@ -21,7 +21,14 @@ from miner.settings import ScoreSettings
 from miner.sweep.settings import SweepSettings
 from unijudge.cli import Overwrite
 from unijudge.errors import SettingsError
-from unijudge.job import ExampleOption, FileAndSettings, command_settings, file_and_settings, in_order, job
+from unijudge.job import (
+    ExampleOption,
+    FileAndSettings,
+    command_settings,
+    file_and_settings,
+    in_order,
+    job,
+)
 from unijudge.pages.terminal import aligned, print_table
 from unijudge.storage.locations import locate
 from unijudge.storage.stores import is_folder
@@ -32,10 +39,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOPPED = "Stopped. Run the same command again to resume."
-USED = in_order("import", "estimate", "score", "sweep", "calibrate", "select", "inspect", "export", "publish")
+USED = in_order(
+    "import", "estimate", "score", "sweep", "calibrate", "select", "inspect", "export", "publish"
+)
 
 app = typer.Typer(
-    cls=USED, help="Retrieve candidates, score them with the judge, select hard negatives.", no_args_is_help=True
+    cls=USED,
+    help="Retrieve candidates, score them with the judge, select hard negatives.",
+    no_args_is_help=True,
 )
 app.add_typer(imports, name="import")
 jobs_cli.add_to(app)
@@ -78,7 +89,8 @@ def estimate(
         list[int] | None, typer.Option(min=1, help="Also print the time with this many replicas.")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0, help="Replica-hours. Prints the largest k that fits in them.")
+        float | None,
+        typer.Option(min=0, help="Replica-hours. Prints the largest k that fits in them."),
     ] = None,
     probe: Annotated[
         int,
@@ -138,9 +150,12 @@ def inspect(words: FileAndSettings = None, example: ExampleOption = False) -> No
 def publish(
     out: Annotated[Path, typer.Argument(help="The folder or URL of the dataset.", parser=locate)],
     corpus: Annotated[Path, typer.Option(help="The corpus folder.", parser=locate)],
-    scores: Annotated[Path | None, typer.Option(help="The folder of judge scores.", parser=locate)] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="The folder of judge scores.", parser=locate)
+    ] = None,
     triples: Annotated[
-        Path | None, typer.Option(help="The folder of training rows that `mine select` wrote.", parser=locate)
+        Path | None,
+        typer.Option(help="The folder of training rows that `mine select` wrote.", parser=locate),
     ] = None,
     images: Annotated[bool, typer.Option(help="Copy the images too.")] = True,
     license: Annotated[  # noqa: A002
@@ -152,7 +167,9 @@ def publish(
     from miner.publishing.publish import publish as run
 
     made = run(out, corpus, scores, triples, images=images, license=license, overwrite=overwrite)
-    typer.echo(f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes")
+    typer.echo(
+        f"{out}: {len(made.files)} files, {sum(file.size for file in made.files.values()):,} bytes"
+    )
 
 
 @app.command(cls=job(SweepSettings))

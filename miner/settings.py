@@ -166,7 +166,10 @@ class ScoreSettings(RetrievalSettings):
                 return path
             return path.absolute()
 
-        paths = {name: absolute_path(getattr(self, name)) for name in ("corpus", "vectors", "out", "key_file")}
+        paths = {
+            name: absolute_path(getattr(self, name))
+            for name in ("corpus", "vectors", "out", "key_file")
+        }
         reuse = tuple(absolute_path(path) for path in self.reuse)
         cascade_paths = {
             "scores": absolute_path(self.cascade.scores),

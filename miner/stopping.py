@@ -24,7 +24,9 @@ def check(stop: threading.Event | None) -> None:
 
 
 @contextmanager
-def listening(heard: list[signal.Signals], on_signal: Callable[[signal.Signals], None]) -> Iterator[None]:
+def listening(
+    heard: list[signal.Signals], on_signal: Callable[[signal.Signals], None]
+) -> Iterator[None]:
     """Appends the first SIGINT or SIGTERM to `heard` and calls `on_signal`. Must run inside an event loop.
 
     A second signal ends the process at once, as a kill does: no thread keeps writing, and a lease on a local disk is

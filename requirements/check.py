@@ -87,8 +87,17 @@ def pins_check(file: str, python: str, processor: str) -> Check:
         arguments.append("requirements/torch.txt")
     for extra in PINS[file]:
         arguments += ["--extra", extra]
-    arguments += ["--python-version", python, "--python-platform", f"{processor}-{GLIBC}", "--only-binary", ":all:"]
-    return Check(f"{path} {python} {processor}", tuple(arguments), frozenset(package_names(ROOT / path)))
+    arguments += [
+        "--python-version",
+        python,
+        "--python-platform",
+        f"{processor}-{GLIBC}",
+        "--only-binary",
+        ":all:",
+    ]
+    return Check(
+        f"{path} {python} {processor}", tuple(arguments), frozenset(package_names(ROOT / path))
+    )
 
 
 def extras_check(extras: tuple[str, ...]) -> Check:
@@ -118,11 +127,22 @@ def resolve(check: Check, options: Iterable[str] = ()) -> Outcome:
     """Resolves, and looks for packages without a pin."""
     # A folder of wheels may hold torch's CPU build, which would take the CUDA build's place.
     environment = {name: value for name, value in os.environ.items() if name != "UV_FIND_LINKS"}
-    command = [UV, "pip", "compile", *check.arguments, "--python", sys.executable, "--no-header", "--no-annotate"]
+    command = [
+        UV,
+        "pip",
+        "compile",
+        *check.arguments,
+        "--python",
+        sys.executable,
+        "--no-header",
+        "--no-annotate",
+    ]
 
     began = time.perf_counter()
     command += [*options, "--quiet"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     seconds = time.perf_counter() - began
 
     packages = package_names(done.stdout)
@@ -141,7 +161,9 @@ def main() -> int:
 
     for outcome in outcomes:
         state = "FAILS" if outcome.fault else "ok"
-        print(f"{state:<5} {outcome.name:<46} {outcome.packages:>4} packages {outcome.seconds:6.1f} s")
+        print(
+            f"{state:<5} {outcome.name:<46} {outcome.packages:>4} packages {outcome.seconds:6.1f} s"
+        )
     failed = [outcome for outcome in outcomes if outcome.fault]
     for outcome in failed:
         print(f"\n{outcome.name}: {outcome.fault}")

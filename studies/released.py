@@ -87,14 +87,20 @@ async def compared(rows: Sequence[Pair], images: Path, service: str) -> dict[str
         async with JudgeClient(service) as judge:
             for row in rows:
                 sides = (row.positive, *row.negatives)
-                answers = await judge.judge(_content(row.query, pictures), [_content(one, pictures) for one in sides])
+                answers = await judge.judge(
+                    _content(row.query, pictures), [_content(one, pictures) for one in sides]
+                )
                 for answer, score in zip(answers, row.scores or (), strict=True):
                     if isinstance(answer, Verdict) and 0 < score < 1:
                         ours.append(answer.log_odds)
                         theirs.append(math.log(score / (1 - score)))
     if len(ours) < 2:
-        raise DataError(f"{service}: fewer than two pairs have a verdict. Check the log of the service")
-    is_higher = [np.sign(np.subtract.outer(np.array(values), np.array(values))) for values in (ours, theirs)]
+        raise DataError(
+            f"{service}: fewer than two pairs have a verdict. Check the log of the service"
+        )
+    is_higher = [
+        np.sign(np.subtract.outer(np.array(values), np.array(values))) for values in (ours, theirs)
+    ]
     differ = is_higher[1] != 0
     return {
         "log_odds_correlation": float(np.corrcoef(ours, theirs)[0, 1]),
@@ -118,7 +124,9 @@ def main() -> None:
     given = parser.parse_args()
     rows = [row for row in read_unime(given.file) if isinstance(row, Pair)]
     if not rows:
-        raise SystemExit(f"{given.file}: contains no row of UniME-V2. Give a released train_data_…_scores.json")
+        raise SystemExit(
+            f"{given.file}: contains no row of UniME-V2. Give a released train_data_…_scores.json"
+        )
     found = shares(rows) | {"rows": len(rows)}
     if given.service and given.images:
         found |= asyncio.run(compared(rows, given.images, given.service))

@@ -24,7 +24,9 @@ TOWER = {
     "num_hidden_layers": 3, "initializer_range": 0.08,
 }  # fmt: skip
 
-INTERNVL_TEMPLATE = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n")
+INTERNVL_TEMPLATE = CHAT_TEMPLATE.replace(
+    "<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n"
+)
 NEXT_TEMPLATE = (
     "{% for message in messages %}[INST] {% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %} [/INST]{% endfor %}"
@@ -48,7 +50,12 @@ def qwen3_vl(folder):
         "depth": 3, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": WIDTH,
         "patch_size": 16, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64, "initializer_range": 0.08,
     }  # fmt: skip
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": [6, 5, 5],
+        "mrope_interleaved": True,
+    }
     _qwen(folder, "Qwen3VL", 16, tower, rope, head_dim=32)
 
 
@@ -72,7 +79,9 @@ def internvl(folder):
     )
     size = {"height": SIDE, "width": SIDE}
     processor = transformers.InternVLProcessor(
-        image_processor=GotOcr2ImageProcessorPil(size=size, crop_to_patches=True, min_patches=1, max_patches=4),
+        image_processor=GotOcr2ImageProcessorPil(
+            size=size, crop_to_patches=True, min_patches=1, max_patches=4
+        ),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(size=size),
         image_seq_length=4,
@@ -82,9 +91,13 @@ def internvl(folder):
 
 
 def llava_next(folder):
-    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+    from transformers.models.llava_next.image_processing_pil_llava_next import (
+        LlavaNextImageProcessorPil,
+    )
 
-    tokenizer = _tokenizer(_sentencepiece_like(), NEXT_TEMPLATE, image_token="<image>", bos_token="<s>")
+    tokenizer = _tokenizer(
+        _sentencepiece_like(), NEXT_TEMPLATE, image_token="<image>", bos_token="<s>"
+    )
     config = transformers.LlavaNextConfig(
         vision_config=TOWER | {"model_type": "clip_vision_model", "projection_dim": 64},
         text_config=_text("mistral", tokenizer),
@@ -108,8 +121,12 @@ def llava_next(folder):
 
 def llava_onevision(folder):
     pytest.importorskip("torchvision")
-    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
-    from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+        LlavaOnevisionImageProcessorPil,
+    )
+    from transformers.models.llava_onevision.video_processing_llava_onevision import (
+        LlavaOnevisionVideoProcessor,
+    )
 
     names = {"image_token": "<image>", "video_token": "<video>"}
     tokenizer = _tokenizer(make_tokenizer().backend_tokenizer, ONEVISION_TEMPLATE, **names)
@@ -133,7 +150,9 @@ def llava_onevision(folder):
     _save(folder, transformers.LlavaOnevisionForConditionalGeneration, config, processor)
 
 
-MAKERS = {maker.__name__: maker for maker in (qwen2_vl, qwen3_vl, internvl, llava_next, llava_onevision)}
+MAKERS = {
+    maker.__name__: maker for maker in (qwen2_vl, qwen3_vl, internvl, llava_next, llava_onevision)
+}
 
 
 def _qwen(folder, name, patch, tower, rope, **text):
@@ -176,8 +195,11 @@ def _sentencepiece_like():
     bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     bpe.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]  # pieces of the vocabulary, not added tokens
-    trainer = trainers.BpeTrainer(vocab_size=900, show_progress=False, special_tokens=["<unk>", "<s>", "</s>", *bytes_])
+    # Pieces of the vocabulary, not added tokens.
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, show_progress=False, special_tokens=["<unk>", "<s>", "</s>", *bytes_]
+    )
     split = [word for text in [*WORDS, "[INST] [/INST]"] for word in re.findall(r" ?\S+", text)]
     bpe.train_from_iterator(split * 20, trainer)
     layout = json.loads(bpe.to_str())
@@ -194,11 +216,14 @@ def _save(folder, kind, config, processor):
     processor.save_pretrained(folder)
     path = folder / "model.safetensors"
     published = {
-        re.sub(r"^vision_tower\.(?=embeddings|encoder|p)", _tower(config), k): v for k, v in load_file(path).items()
+        re.sub(r"^vision_tower\.(?=embeddings|encoder|p)", _tower(config), k): v
+        for k, v in load_file(path).items()
     }
     save_file(published, path, metadata={"format": "pt"})
 
 
 def _tower(config):
     """Published CLIP and SigLIP towers have one level of names more than transformers writes today."""
-    return "vision_tower.vision_model." if config.model_type.startswith("llava") else "vision_tower."
+    return (
+        "vision_tower.vision_model." if config.model_type.startswith("llava") else "vision_tower."
+    )

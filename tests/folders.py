@@ -8,7 +8,12 @@ from tests.pictures import png
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, write_triples
-from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
+from unijudge.formats.vectors import (
+    VectorManifest,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 from unijudge.storage.files import file_sha256, publish_json, publishing
 
 COLORS = ["red", "green", "blue"]
@@ -23,14 +28,24 @@ def make_corpus(folder, images, extra=()):
             draft.write_bytes(png(color))
         hashes[color] = {"image": name, "image_sha256": hashlib.sha256(png(color)).hexdigest()}
     items = [Item(f"i-{color}", ("colors",), text=color, **hashes[color]) for color in COLORS]
-    queries = [Query(f"q-{color}", "colors", (f"i-{color}",), text=f"find {color}") for color in COLORS[:2]]
+    queries = [
+        Query(f"q-{color}", "colors", (f"i-{color}",), text=f"find {color}") for color in COLORS[:2]
+    ]
     queries.append(Query("q-blue", "colors", ("i-blue",), **hashes["blue"]))
     write_corpus(folder, [*items, *extra], queries, images=images, rejects=0, source="test | here")
     return Corpus(folder)
 
 
 def judged(item, rank):
-    return Judged(item.item_id, item.key, rank, 0.5, -0.1 if rank is None else -2.0, -1.5, argmax_is_label=True)
+    return Judged(
+        item.item_id,
+        item.key,
+        rank,
+        0.5,
+        -0.1 if rank is None else -2.0,
+        -1.5,
+        argmax_is_label=True,
+    )
 
 
 def make_scores(folder, corpus, identity):
@@ -46,7 +61,11 @@ def make_scores(folder, corpus, identity):
             query.subset,
             query.key,
             [judged(item, None) for item in corpus.items if item.item_id in query.positive_ids],
-            [judged(item, rank) for rank, item in enumerate(corpus.items) if item.item_id not in query.positive_ids],
+            [
+                judged(item, rank)
+                for rank, item in enumerate(corpus.items)
+                if item.item_id not in query.positive_ids
+            ],
         )
         for query in corpus.queries
     ]
@@ -92,4 +111,8 @@ def make_vectors(folder, corpus):
 
 def files_of(folder):
     """Relative path → bytes of every file of a local folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

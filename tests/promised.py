@@ -35,12 +35,16 @@ def check_command(words):
     assert {word for word in words if word.startswith("--")} <= options, words
     if isinstance(command, JobCommand):
         file = ROOT / words[0] if words and words[0].endswith(".toml") else None
-        check_settings(command.kind, file if file and file.exists() else None, list(filter(is_setting, words)))
+        check_settings(
+            command.kind, file if file and file.exists() else None, list(filter(is_setting, words))
+        )
 
 
 def check_settings(kind, file, words):
     """What is required and not given gets a value of no importance."""
-    given = {word.partition("=")[0] for word in words} | (set(tomllib.loads(file.read_text())) if file else set())
+    given = {word.partition("=")[0] for word in words} | (
+        set(tomllib.loads(file.read_text())) if file else set()
+    )
     required = [name for name, field in kind.model_fields.items() if field.is_required()]
     load_settings(kind, file, [*(f"{name}=x" for name in required if name not in given), *words])
 
@@ -60,4 +64,7 @@ def check_keys(text, kinds):
     """Dotted settings between backticks, such as `model.encoding`, stand in the example of one of these kinds."""
     for table, key in re.findall(r"`(\w+)\.(\w+)(?: = [^`]+)?`", text):
         examples = [example(kind) for kind in kinds]
-        assert any(f"[{table}]" in one and re.search(rf"^#? ?{key} = ", one, re.MULTILINE) for one in examples), key
+        assert any(
+            f"[{table}]" in one and re.search(rf"^#? ?{key} = ", one, re.MULTILINE)
+            for one in examples
+        ), key

@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-CLIENT = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "unijudge" / "client").glob("*.py"))]
+CLIENT = [
+    str(path.relative_to(ROOT)) for path in sorted((ROOT / "unijudge" / "client").glob("*.py"))
+]
 WITH_REASON = {
     "judge_service/front/blobs.py",  # files' dates have no other clock; after a jump images stay longer, or come again
     "judge_service/service.py",  # sees that the clock was put back

@@ -35,7 +35,9 @@ def definitions(path):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
             inner = (ast.FunctionDef, ast.AsyncFunctionDef)
-            names |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, inner)}
+            names |= {
+                f"{node.name}.{method.name}" for method in node.body if isinstance(method, inner)
+            }
     return names
 
 

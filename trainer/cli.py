@@ -21,7 +21,9 @@ from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
 
-USED = in_order("embed", "embedder", "reranker", "report", "evaluate", "rerank", "benchmark", "export", "pull")
+USED = in_order(
+    "embed", "embedder", "reranker", "report", "evaluate", "rerank", "benchmark", "export", "pull"
+)
 
 app = typer.Typer(cls=USED, help="Embed, train and evaluate.", no_args_is_help=True)
 
@@ -29,7 +31,10 @@ app = typer.Typer(cls=USED, help="Embed, train and evaluate.", no_args_is_help=T
 @app.command()
 def pull(
     source: Annotated[
-        Path, typer.Argument(metavar="URL", help="A folder or URL written by `mine publish`.", parser=locate)
+        Path,
+        typer.Argument(
+            metavar="URL", help="A folder or URL written by `mine publish`.", parser=locate
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="The folder to write.", parser=locate)],
 ) -> None:
@@ -37,7 +42,9 @@ def pull(
     from unijudge.formats.datasets import pull as run
 
     made = run(source, out)
-    typer.echo(f"{out}: {len(made.files)} files, all verified against the dataset. The corpus is {out / 'corpus'}")
+    typer.echo(
+        f"{out}: {len(made.files)} files, all verified against the dataset. The corpus is {out / 'corpus'}"
+    )
 
 
 @app.command(cls=job(EmbedSettings))
@@ -52,7 +59,9 @@ def embed(words: FileAndSettings = None, example: ExampleOption = False) -> None
 
     with _bar() as bar:
         task = bar.add_task("embed", total=None, note="")
-        made = embed_corpus(resolved, lambda done, total: bar.update(task, completed=done, total=total))
+        made = embed_corpus(
+            resolved, lambda done, total: bar.update(task, completed=done, total=total)
+        )
     _tell_once(
         f"{resolved.out}: vectors of {made.items} items and {made.queries} queries, width {made.width}, by {made.model}"
     )
@@ -85,16 +94,21 @@ def reranker(words: FileAndSettings = None, example: ExampleOption = False) -> N
 
     with _bar() as bar:
         merged = train_reranker(resolved, _reporter(bar, resolved.max_steps))
-    _tell_once(f"The reranker is {merged}. Serve the reranker with `judge serve model.name={merged}`")
+    _tell_once(
+        f"The reranker is {merged}. Serve the reranker with `judge serve model.name={merged}`"
+    )
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of trainings, finished or not.", parser=locate)],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of trainings, finished or not.", parser=locate)
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The page. Default: report.html in the run, or for several runs in the current folder.", parser=locate
+            help="The page. Default: report.html in the run, or for several runs in the current folder.",
+            parser=locate,
         ),
     ] = None,
 ) -> None:
@@ -103,29 +117,40 @@ def report(
 
     page = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     write_report(runs, page)
-    typer.echo(f"{page}: the report of {len(runs)} run{'s' if len(runs) > 1 else ''}. Open this file in a browser")
+    typer.echo(
+        f"{page}: the report of {len(runs)} run{'s' if len(runs) > 1 else ''}. Open this file in a browser"
+    )
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished training.", parser=locate)],
     out: Annotated[Path, typer.Argument(help="The folder or URL to write.", parser=locate)],
-    form: Annotated[Form, typer.Option(help="merged: complete weights. adapter: the adapter alone.")] = "merged",
+    form: Annotated[
+        Form, typer.Option(help="merged: complete weights. adapter: the adapter alone.")
+    ] = "merged",
     evaluation: Annotated[
-        list[Path] | None, typer.Option(help="A folder of an evaluation to show on the card.", parser=locate)
+        list[Path] | None,
+        typer.Option(help="A folder of an evaluation to show on the card.", parser=locate),
     ] = None,
-    license: Annotated[str | None, typer.Option(help="The licence for the card, such as apache-2.0.")] = None,  # noqa: A002
+    license: Annotated[  # noqa: A002
+        str | None, typer.Option(help="The licence for the card, such as apache-2.0.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a run with a model card, as a folder for transformers, PEFT, sentence-transformers, vLLM and mteb."""
     from trainer.export.export import export as run_export
 
     made = run_export(run, out, form, evaluation or (), license=license, overwrite=overwrite)
-    typer.echo(f"{out}: the {made.kind}, in the form `{made.form}`. README.md shows how each library loads this folder")
+    typer.echo(
+        f"{out}: the {made.kind}, in the form `{made.form}`. README.md shows how each library loads this folder"
+    )
 
 
 @app.command(cls=job(EvaluateSettings))
-def evaluate(words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False) -> None:
+def evaluate(
+    words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False
+) -> None:
     """Rank candidates by similarity, and measure precision@1, recall@k, MRR and nDCG of each subset."""
     resolved = command_settings(EvaluateSettings, words, example)
     from trainer.evaluation.evaluate import evaluate as run
@@ -144,7 +169,9 @@ def evaluate(words: FileAndSettings = None, example: ExampleOption = False, over
 def benchmark(
     words: FileAndSettings = None,
     example: ExampleOption = False,
-    listed: Annotated[bool, typer.Option("--list", help="List the found and the missing data, and stop.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the found and the missing data, and stop.")
+    ] = False,
 ) -> None:
     """Measure a system on MMEB, Flickr30K, COCO, ShareGPT4V, Urban1K and SugarCrepe, with data from a disk.
 
@@ -160,20 +187,29 @@ def benchmark(
 
     with _bar() as bar:
         task = bar.add_task("measure", total=None, note="")
-        table = run(resolved, lambda name, done, total: bar.update(task, completed=done, total=total, note=name))
+        table = run(
+            resolved,
+            lambda name, done, total: bar.update(task, completed=done, total=total, note=name),
+        )
     if table is not None:
         typer.echo(table.text())
 
 
 @app.command(cls=job(RerankSettings))
-def rerank(words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False) -> None:
+def rerank(
+    words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False
+) -> None:
     """Rerank the best items of an evaluation with a judge service, and measure gains and losses of each subset."""
     resolved = command_settings(RerankSettings, words, example)
     from trainer.reranking.rerank import rerank as run
 
     with _bar() as bar:
         task = bar.add_task("rerank", total=None, note="")
-        report = run(resolved, lambda done, total: bar.update(task, completed=done, total=total), overwrite=overwrite)
+        report = run(
+            resolved,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            overwrite=overwrite,
+        )
     _tell(report.subsets)
     typer.echo(
         f"Method {report.method}, judge {report.judge}: {report.unjudged} pairs have no verdict, {report.unparsable} "
@@ -198,7 +234,9 @@ def _tell(subsets: dict[str, dict[str, float]]) -> None:
     names = list(dict.fromkeys(name for values in subsets.values() for name in values))
     rows = []
     for subset, values in subsets.items():
-        cells = (f"{values[name]:.3f}".removesuffix(".000") if name in values else "–" for name in names)
+        cells = (
+            f"{values[name]:.3f}".removesuffix(".000") if name in values else "–" for name in names
+        )
         rows.append([subset, *cells])
     print_table(["subset", *names], rows)
 

@@ -79,7 +79,9 @@ class Exclusions:
         self._allow_query_image = allow_query_image
         items = corpus.items.table
         pairs = zip(values_of(items["text"]), values_of(items["image_sha256"]), strict=True)
-        self.contents = np.fromiter((_content(*pair, fold_case=fold_case) for pair in pairs), np.int64)
+        self.contents = np.fromiter(
+            (_content(*pair, fold_case=fold_case) for pair in pairs), np.int64
+        )
         """The hash of each item's content."""
         self._pictures = np.fromiter(map(_picture, values_of(items["image_sha256"])), np.int64)
         # Caches only for questions of several rows: all entries together are not larger than the corpus.
@@ -150,7 +152,9 @@ class Exclusions:
         numbers, places = self._numbered
         codes = numbers[queries] * len(self.contents) + places[items]
         pictures = self._question_pictures[queries]
-        return among(codes, self._known_codes) | ((pictures == self._pictures[items]) & (pictures != NO_PICTURE))
+        return among(codes, self._known_codes) | (
+            (pictures == self._pictures[items]) & (pictures != NO_PICTURE)
+        )
 
     @property
     def content_numbers(self) -> Rows:
@@ -175,19 +179,25 @@ class Exclusions:
         sorted_contents, first = np.unique(self.contents, return_index=True)
         own = among(self._questions.hashes, sorted_contents)
         found = first[np.searchsorted(sorted_contents, self._questions.hashes[own])]
-        return np.unique(np.concatenate([labelled, numbers[own] * len(self.contents) + places[found]]))
+        return np.unique(
+            np.concatenate([labelled, numbers[own] * len(self.contents) + places[found]])
+        )
 
     @cached_property
     def _question_pictures(self) -> Hashes:
         """Returns the hash of each query's picture; `NO_PICTURE` if this picture may be a wrong answer."""
-        pictures = np.fromiter(map(_picture, values_of(self._corpus.queries.table["image_sha256"])), np.int64)
+        pictures = np.fromiter(
+            map(_picture, values_of(self._corpus.queries.table["image_sha256"])), np.int64
+        )
         return np.full_like(pictures, NO_PICTURE) if self._allow_query_image else pictures
 
     @cached_property
     def _questions(self) -> Groups:
         asked = self._corpus.queries.table
         pairs = zip(values_of(asked["text"]), values_of(asked["image_sha256"]), strict=True)
-        return Groups(np.fromiter((_content(*pair, fold_case=self._fold_case) for pair in pairs), np.int64))
+        return Groups(
+            np.fromiter((_content(*pair, fold_case=self._fold_case) for pair in pairs), np.int64)
+        )
 
     @cached_property
     def _by_content(self) -> Groups:

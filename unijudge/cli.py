@@ -25,18 +25,27 @@ from unijudge.storage.locations import address, locate
 from unijudge.storage.stores import exists
 from unijudge.unexpected import lacking_package, told, versions
 
-Ours = Annotated[list[Path], typer.Argument(help="Folders or URLs that this program wrote.", parser=locate)]
+Ours = Annotated[
+    list[Path], typer.Argument(help="Folders or URLs that this program wrote.", parser=locate)
+]
 PlacesArgument = Annotated[
     list[Path],
-    typer.Argument(help="Folders or URLs that this program wrote, or files that are not imported yet.", parser=locate),
+    typer.Argument(
+        help="Folders or URLs that this program wrote, or files that are not imported yet.",
+        parser=locate,
+    ),
 ]
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="The root of the image paths of files that are not imported yet; default: beside them.", parser=locate
+        help="The root of the image paths of files that are not imported yet; default: beside them.",
+        parser=locate,
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output of the same kind that exists already.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace an output of the same kind that exists already."),
+]
 
 
 UsageError: Any = typer.BadParameter.__base__
@@ -123,7 +132,8 @@ def main() -> None:
 def _status(words: list[str]) -> int:
     """Runs a command as a person typed it, and returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names that are not UTF-8 must be printable too
+        # File names that are not UTF-8 must be printable too.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if "--version" in words[:3]:
         typer.echo("\n".join(versions()))
@@ -158,7 +168,9 @@ def _failed(error: Exception, words: list[str]) -> int:
         return 1
     if isinstance(error, OSError) and error.errno in SPENT:
         place = error.filename or "the output of this command"
-        return _end(f"error: {place}: {error.strerror}. {CURE_OF_ERRNO[error.errno]}, then run the same command again")
+        return _end(
+            f"error: {place}: {error.strerror}. {CURE_OF_ERRNO[error.errno]}, then run the same command again"
+        )
     return _end("\n".join(told(error, words)))
 
 
@@ -167,8 +179,12 @@ def _brief(message: str, words: list[str]) -> str:
     for word in words:
         for value in (word, word.partition("=")[2]):
             while len(value) > LONGEST_WORD and (start := message.find(value[: LONGEST + 1])) >= 0:
-                same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(value, message[start:], strict=False))
-                message = f"{message[:start]}{shown_name(value)}{message[start + len(list(same)) :]}"
+                same = itertools.takewhile(
+                    lambda pair: pair[0] == pair[1], zip(value, message[start:], strict=False)
+                )
+                message = (
+                    f"{message[:start]}{shown_name(value)}{message[start + len(list(same)) :]}"
+                )
     return in_brief(without_passwords(message))
 
 

@@ -26,12 +26,20 @@ class Groups:
     def count(self, row: int) -> int:
         """Returns the number of rows with the hash of `row`, including `row`."""
         value = self.hashes[row]
-        return int(np.searchsorted(self._sorted, value, "right") - np.searchsorted(self._sorted, value, "left"))
+        return int(
+            np.searchsorted(self._sorted, value, "right")
+            - np.searchsorted(self._sorted, value, "left")
+        )
 
     def any_of(self, values: Hashes) -> Rows:
         """Returns the rows with any of these hashes, in ascending order."""
-        left, right = np.searchsorted(self._sorted, values, "left"), np.searchsorted(self._sorted, values, "right")
-        found: Sequence[Rows] = [self._order[start:end] for start, end in zip(left, right, strict=True)]
+        left, right = (
+            np.searchsorted(self._sorted, values, "left"),
+            np.searchsorted(self._sorted, values, "right"),
+        )
+        found: Sequence[Rows] = [
+            self._order[start:end] for start, end in zip(left, right, strict=True)
+        ]
         return np.sort(np.concatenate([*found, np.empty(0, np.int64)]))
 
 

@@ -51,7 +51,10 @@ def in_order(*names: str) -> type[TyperGroup]:
     class InOrder(TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:
             known = super().list_commands(ctx)
-            return [*(name for name in names if name in known), *(name for name in known if name not in names)]
+            return [
+                *(name for name in names if name in known),
+                *(name for name in known if name not in names),
+            ]
 
     return InOrder
 
@@ -78,9 +81,12 @@ FileAndSettings = Annotated[
     ),
 ]
 KeyValueOption = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that override the settings file.")
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings that override the settings file."),
 ]
-ExampleOption = Annotated[bool, typer.Option("--example", help="Print a commented settings file, and exit.")]
+ExampleOption = Annotated[
+    bool, typer.Option("--example", help="Print a commented settings file, and exit.")
+]
 
 
 def is_setting(word: str) -> bool:
@@ -149,7 +155,9 @@ def settings_by_table(kind: type[Settings]) -> list[tuple[str, list[tuple[str, s
             continue
         table = key.rpartition(".")[0]
         tables.setdefault(table, []).append((key, _default(field), meaning))
-    named = [(f"Settings, {table}" if table else "Settings", rows) for table, rows in tables.items()]
+    named = [
+        (f"Settings, {table}" if table else "Settings", rows) for table, rows in tables.items()
+    ]
     return [("Required settings", required), *named] if required else named
 
 

@@ -50,7 +50,9 @@ def _not_ours(folder: Path) -> str | None:
 
 def unusable(folder: Path, reason: str) -> SettingsError:
     """Returns the error to raise when logs cannot be written."""
-    return SettingsError(f"log_folder: {folder}: {reason}. Set it to a folder that this user may write")
+    return SettingsError(
+        f"log_folder: {folder}: {reason}. Set it to a folder that this user may write"
+    )
 
 
 def new_file(folder: Path, name: str) -> Path:

@@ -38,7 +38,9 @@ def gold_ranks(scores_N: Floats, gold: Places) -> npt.NDArray[np.int64]:
         [1, 4]
     """
     if not np.isfinite(scores_N).all():
-        raise ValueError("a score is not a finite number, so it has no rank; check the model that computed it")
+        raise ValueError(
+            "a score is not a finite number, so it has no rank; check the model that computed it"
+        )
     golden = np.zeros(len(scores_N), bool)
     golden[np.asarray(gold, np.int64)] = True
     others = np.sort(scores_N[~golden])
@@ -156,7 +158,9 @@ def roc_auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
         raise ValueError("roc_auc needs at least one positive and one negative")
     _, place, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
     midranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return float((midranks[labels_N].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(
+        (midranks[labels_N].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    )
 
 
 def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
@@ -174,7 +178,12 @@ def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
 
 
 def bootstrap_roc_auc(
-    scores_N: Floats, labels_N: npt.NDArray[np.bool_], queries_N: Places, *, seed: int, rounds: int = 1000
+    scores_N: Floats,
+    labels_N: npt.NDArray[np.bool_],
+    queries_N: Places,
+    *,
+    seed: int,
+    rounds: int = 1000,
 ) -> Floats:
     """Returns bootstrapped ROC-AUCs, by resampling the queries with replacement, each with all of its pairs.
 
@@ -204,7 +213,9 @@ def bootstrap_roc_auc(
     areas = []
     for _ in range(rounds):
         # The weight of a pair is the number of times that its query was drawn.
-        weights_N = np.bincount(rng.integers(num_queries, size=num_queries), minlength=num_queries)[queries]
+        weights_N = np.bincount(rng.integers(num_queries, size=num_queries), minlength=num_queries)[
+            queries
+        ]
         positives_U = np.bincount(place, weights_N * labels_N, len(values))
         negatives_U = np.bincount(place, weights_N * ~labels_N, len(values))
         below_U = np.cumsum(negatives_U) - negatives_U / 2
@@ -240,10 +251,15 @@ def calibration_bins(
     """
     place = np.minimum((probabilities_N * bins).astype(int), bins - 1)
     chosen = [place == index for index in np.unique(place)]
-    return [(int(mask.sum()), float(probabilities_N[mask].mean()), float(labels_N[mask].mean())) for mask in chosen]
+    return [
+        (int(mask.sum()), float(probabilities_N[mask].mean()), float(labels_N[mask].mean()))
+        for mask in chosen
+    ]
 
 
-def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], bins: int = 10) -> float:
+def calibration_error(
+    probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], bins: int = 10
+) -> float:
     """Returns the expected calibration error: mean |confidence − accuracy| over equal-width bins, weighted by size.
 
     The result is in [0, 1].
@@ -256,7 +272,9 @@ def calibration_error(probabilities_N: Floats, labels_N: npt.NDArray[np.bool_], 
         0.0
     """
     found = calibration_bins(probabilities_N, labels_N, bins)
-    return sum(size * abs(confidence - accuracy) for size, confidence, accuracy in found) / len(labels_N)
+    return sum(size * abs(confidence - accuracy) for size, confidence, accuracy in found) / len(
+        labels_N
+    )
 
 
 def kendall_tau(left_N: Floats, right_N: Floats) -> float:

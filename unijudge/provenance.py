@@ -27,11 +27,17 @@ USER = re.compile(
     re.VERBOSE,
 )
 """The beginning of a URL up to the last @ of the word, since a password may contain an @, a slash or a quote."""
-BARE_USER = re.compile(r"""(^|[\s"'=<(\[])[^\s"'=<>(\[:/@]+:(?!//)(?!\d+(?:[/"',\]]|$|\s))(?:(?!://)\S)*@(?=[\w\[])""")
+BARE_USER = re.compile(
+    r"""(^|[\s"'=<(\[])[^\s"'=<>(\[:/@]+:(?!//)(?!\d+(?:[/"',\]]|$|\s))(?:(?!://)\S)*@(?=[\w\[])"""
+)
 """The same for a URL without its scheme."""
 MACHINE_PATHS = tuple(
     re.compile(pattern, re.DOTALL)
-    for pattern in (r"(^|=)(?:file://)?(/.*)$", r'(")(?:file://)?(/[^"]*)', r"(')(?:file://)?(/[^']*)")
+    for pattern in (
+        r"(^|=)(?:file://)?(/.*)$",
+        r'(")(?:file://)?(/[^"]*)',
+        r"(')(?:file://)?(/[^']*)",
+    )
 )
 """An absolute path: a word of a command, the value of a setting, or a text in quotes."""
 NO_USER = ("abfs", "abfss", "wasb", "wasbs", "github")
@@ -57,17 +63,22 @@ class Provenance(BaseModel):
     def published(self) -> "Provenance":
         """Returns a copy without the folders of this machine."""
         words = [without_places(word) for word in shlex.split(self.command)]
-        return self.model_copy(update={"command": shlex.join(words), "settings": without_places_in(self.settings)})
+        return self.model_copy(
+            update={"command": shlex.join(words), "settings": without_places_in(self.settings)}
+        )
 
     @classmethod
     def now(cls, settings: BaseModel | None = None) -> "Provenance":
         """Returns the provenance of an output that this process begins to write now."""
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        kept = None
+        if settings is not None:
+            kept = without_passwords_in(settings.model_dump(mode="json"))
         return cls(
             unijudge=version("unijudge"),
             # Passwords are removed word by word, because quoting would add quotes to a password.
             command=shlex.join(map(without_passwords, words)),
-            settings=None if settings is None else without_passwords_in(settings.model_dump(mode="json")),
+            settings=kept,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             python=platform.python_version(),
             platform=platform.platform(),

@@ -22,7 +22,9 @@ from unijudge.storage.files import read_text
 class Settings(BaseModel):
     """The base class of every group of settings: frozen, without unknown keys, with docstrings as descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Returns a copy with some values changed. The new values are not validated.
@@ -61,7 +63,9 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
         except DataError as error:
             raise SettingsError(f"{error}; check the path of the settings file") from error
         except (ValueError, RecursionError) as error:
-            raise SettingsError(f"{path}: not valid TOML ({error}); strings need quotes, tables [brackets]") from error
+            raise SettingsError(
+                f"{path}: not valid TOML ({error}); strings need quotes, tables [brackets]"
+            ) from error
     for override in overrides:
         _apply(values, override)
     try:
@@ -162,16 +166,22 @@ def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequen
     near = [key for key in keys if key[: len(places)] == places[: len(key)]]
     if not near or path is None:
         return COMMAND_LINE if near else str(path or "settings")
-    return COMMAND_LINE if any(len(key) <= len(places) for key in near) else f"{path} with the {COMMAND_LINE}"
+    if any(len(key) <= len(places) for key in near):
+        return COMMAND_LINE
+    return f"{path} with the {COMMAND_LINE}"
 
 
-def _explain(kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str) -> str:
+def _explain(
+    kind: type[Settings], location: tuple[int | str, ...], fault: str, message: str
+) -> str:
     key = shown_name(".".join(str(part) for part in location))
     if fault == "extra_forbidden":
         group = _group(kind, location[:-1])
         near = difflib.get_close_matches(str(location[-1])[:LONGEST], list(group.model_fields), n=1)
-        known = f"did you mean {near[0]}?" if near else f"known: {listed(list(group.model_fields))}; see --example"
-        return f"{key}: unknown setting; {known}"
+        if near:
+            return f"{key}: unknown setting; did you mean {near[0]}?"
+        known = listed(list(group.model_fields))
+        return f"{key}: unknown setting; known: {known}; see --example"
     if fault in ("model_type", "model_attributes_type"):
         own = [f"{key}.{name}" for name in _group(kind, location).model_fields]
         return f"{key}: is a table of settings; set a key of this table: {listed(own)}"
@@ -199,7 +209,9 @@ def _example_lines(kind: type[Settings], prefix: str) -> list[str]:
             doc = [f"# {line}" for line in (inner.__doc__ or "").strip().splitlines()[:1]]
             tables += ["", *doc, f"[{prefix}{name}]", *_example_lines(inner, f"{prefix}{name}.")]
             continue
-        lines += [f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip()]
+        lines += [
+            f"# {line.strip()}" for line in (field.description or "").splitlines() if line.strip()
+        ]
         lines.append(_example_value(name, field))
     return lines + tables
 

@@ -42,7 +42,9 @@ def listed(names: Collection[object]) -> str:
         >>> listed(range(3000)), listed({"b", "a"})
         ('0, 1, 2, 3, 4 and 2,995 more', 'a, b')
     """
-    ordered = names if isinstance(names, list | tuple | range | Mapping) else sorted(map(str, names))
+    ordered = (
+        names if isinstance(names, list | tuple | range | Mapping) else sorted(map(str, names))
+    )
     first = ", ".join(shown_name(str(name)) for name in islice(ordered, NAMED))
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return f"{first}{more}"
@@ -74,7 +76,9 @@ def _written(value: object) -> str:
         case int() if value.bit_length() > 4 * LONGEST:
             return "a number of many digits"
         case Mapping():
-            pairs = (f"{_written(key)}: {_written(item)}" for key, item in islice(value.items(), NAMED))
+            pairs = (
+                f"{_written(key)}: {_written(item)}" for key, item in islice(value.items(), NAMED)
+            )
             return f"{{{', '.join(pairs)}{', …' if len(value) > NAMED else ''}}}"
         case list() | tuple():
             items = ", ".join(_written(item) for item in islice(value, NAMED))

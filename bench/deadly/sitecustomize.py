@@ -15,7 +15,9 @@ from typing import Any
 MODULE = "judge_service.backends.scripted"
 
 
-def _find_spec(name: str, path: list[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+def _find_spec(
+    name: str, path: list[str] | None, target: ModuleType | None = None
+) -> ModuleSpec | None:
     """Finds the module of the scripted judge, and changes the judge when the module is loaded."""
     spec = PathFinder.find_spec(name, path, target) if name == MODULE else None
     if spec is None or spec.loader is None:

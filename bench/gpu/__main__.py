@@ -43,35 +43,64 @@ def main() -> None:
     except ModelError as error:
         sys.exit(f"error: {error}")
     if not gpus.found and not asked.dry_run:
-        sys.exit(f"error: no GPU to measure: {gpus.why_none()}. To try every step on the CPU, add --dry-run.")
+        sys.exit(
+            f"error: no GPU to measure: {gpus.why_none()}. To try every step on the CPU, add --dry-run."
+        )
 
     logs = asked.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     begun = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="unijudge-gpu-", dir=asked.scratch) as scratch:
-        options = Options(asked.dry_run, asked.model, asked.size, scratch, str(logs.absolute()), asked.limit_s)
+        options = Options(
+            asked.dry_run, asked.model, asked.size, scratch, str(logs.absolute()), asked.limit_s
+        )
         steps = _chosen(asked.steps)
         outcomes = run_steps(steps, options)
 
     machine = _machine(gpus)
-    title = "Dry run of `make gpu`, on a CPU" if asked.dry_run else f"unijudge on a {gpus.found[0].name}"
+    title = (
+        "Dry run of `make gpu`, on a CPU"
+        if asked.dry_run
+        else f"unijudge on a {gpus.found[0].name}"
+    )
     text = page(title, _about(options, begun), machine, steps, outcomes)
     (asked.out / "gpu.md").write_text(text, encoding="utf-8")
     figures = {"begun": begun.isoformat(), "machine": machine, "outcomes": _as_json(outcomes)}
-    (asked.out / "gpu.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (asked.out / "gpu.json").write_text(
+        json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     print(f"Wrote {asked.out / 'gpu.md'} and gpu.json. The output of each case is in {logs}")
     if any(outcome.state == "failed" for cases in outcomes.values() for outcome in cases.values()):
         sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Measure unijudge on one GPU.")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="output folder (default: %(default)s)")
-    parser.add_argument("--model", default="", help="a checkpoint for the judge: a hub name or a folder")
-    parser.add_argument("--size", choices=["3b", "7b"], default="3b", help="size of the models with random weights")
-    parser.add_argument("--steps", nargs="+", choices=NAMES, default=list(NAMES), metavar="STEP", help=", ".join(NAMES))
-    parser.add_argument("--limit-s", type=float, default=120, help="time limit of one case (default: %(default)s)")
-    parser.add_argument("--scratch", type=Path, help="folder for the models: 15 GB for 3b, 35 GB for 7b")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu", description="Measure unijudge on one GPU."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/gpu"), help="output folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", default="", help="a checkpoint for the judge: a hub name or a folder"
+    )
+    parser.add_argument(
+        "--size", choices=["3b", "7b"], default="3b", help="size of the models with random weights"
+    )
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        choices=NAMES,
+        default=list(NAMES),
+        metavar="STEP",
+        help=", ".join(NAMES),
+    )
+    parser.add_argument(
+        "--limit-s", type=float, default=120, help="time limit of one case (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scratch", type=Path, help="folder for the models: 15 GB for 3b, 35 GB for 7b"
+    )
     parser.add_argument("--dry-run", action="store_true", help="use tiny models on the CPU")
     return parser.parse_args()
 
@@ -120,7 +149,10 @@ def _machine(gpus: Gpus) -> dict[str, str]:
 
 
 def _as_json(outcomes: Outcomes) -> dict[str, dict[str, object]]:
-    return {step: {name: asdict(outcome) for name, outcome in cases.items()} for step, cases in outcomes.items()}
+    return {
+        step: {name: asdict(outcome) for name, outcome in cases.items()}
+        for step, cases in outcomes.items()
+    }
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ def multiply(options: Options) -> Figures:
 
 
 def judge_pairs(
-    options: Options, *, backend: Literal["vllm", "transformers"], graphs: Literal["off", "piecewise"] = "off"
+    options: Options,
+    *,
+    backend: Literal["vllm", "transformers"],
+    graphs: Literal["off", "piecewise"] = "off",
 ) -> Figures:
     """Returns the pairs per second in each scenario, and the least cost of a pair."""
     if options.dry_run and graphs == "piecewise":
@@ -43,7 +46,10 @@ def judge_pairs(
     start_s = time.perf_counter() - begun
 
     # One event loop for everything, because vLLM's engine stays bound to its first event loop.
-    return {"start_s": start_s, "scenarios": asyncio.run(_scenarios(options, judge, IN_FLIGHT[backend]))}
+    return {
+        "start_s": start_s,
+        "scenarios": asyncio.run(_scenarios(options, judge, IN_FLIGHT[backend])),
+    }
 
 
 async def _scenarios(options: Options, judge: Any, in_flight: int) -> Figures:
@@ -55,7 +61,9 @@ async def _scenarios(options: Options, judge: Any, in_flight: int) -> Figures:
         todo = work(queries, candidates, images=images, seed=1, side=scale.image_side)
 
         # Other pairs run first, so that compilation and loading are not measured.
-        await flow(judge, work(1, candidates, images=images, seed=7, side=scale.image_side), in_flight, 60)
+        await flow(
+            judge, work(1, candidates, images=images, seed=7, side=scale.image_side), in_flight, 60
+        )
         computed_before = _computed(judge)
         pairs, seconds = await flow(judge, todo, in_flight, scale.judge_seconds)
 
@@ -118,7 +126,11 @@ def cost_of(judge: Any, some: Work) -> tuple[float | None, float]:
             tokens += count.tokens - count.shared_tokens + count.shared_tokens / len(found)
             if counter.shape is not None:
                 price = pair_flops(
-                    counter.shape, count, candidates_of_query=len(found), queries_of_candidate=1, wasted_tokens=0
+                    counter.shape,
+                    count,
+                    candidates_of_query=len(found),
+                    queries_of_candidate=1,
+                    wasted_tokens=0,
                 )
                 flops += price.prefix_cached
     return (flops / pairs if counter.shape is not None else None), tokens / pairs
@@ -141,7 +153,9 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
             continue
         figures = outcomes[name].figures
         found = figures["scenarios"][scenario] if figures else None
-        rows.append([scenario, case.title, *_row(found, peak), number(figures.get("start_s"), ".0f")])
+        rows.append(
+            [scenario, case.title, *_row(found, peak), number(figures.get("start_s"), ".0f")]
+        )
     header = [
         "pairs", "way", "pairs/s", "limit, pairs/s", "model FLOPs utilisation", "useful TFLOP/s",
         "tokens computed per pair", "least tokens per pair", "start, s",
@@ -189,11 +203,15 @@ STEP = Step(
     cases={
         "product": Case("a large matrix product", multiply, ["torch"]),
         "transformers": Case(
-            "transformers backend", partial(judge_pairs, backend="transformers"), ["torch", "transformers"]
+            "transformers backend",
+            partial(judge_pairs, backend="transformers"),
+            ["torch", "transformers"],
         ),
         "vllm": Case("vLLM backend, graphs off", partial(judge_pairs, backend="vllm"), ["vllm"]),
         "vllm-graphs": Case(
-            "vLLM backend, piecewise graphs", partial(judge_pairs, backend="vllm", graphs="piecewise"), ["vllm"]
+            "vLLM backend, piecewise graphs",
+            partial(judge_pairs, backend="vllm", graphs="piecewise"),
+            ["vllm"],
         ),
     },
     tables=tables,

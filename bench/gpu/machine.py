@@ -32,7 +32,10 @@ def use_torch(options: Options) -> Figures:
     """Multiplies matrices on the device, and looks for compilers."""
     import torch
 
-    checks = [["nvidia-smi", nvidia_smi()], ["CUDA of torch", torch.version.cuda or "none: a CPU build"]]
+    checks = [
+        ["nvidia-smi", nvidia_smi()],
+        ["CUDA of torch", torch.version.cuda or "none: a CPU build"],
+    ]
 
     # A product of whole numbers is exact in bfloat16, so the result must be equal to the CPU's result.
     numbers = torch.arange(64, dtype=torch.float32).remainder(5).reshape(8, 8)
@@ -45,7 +48,9 @@ def use_torch(options: Options) -> Figures:
         state = "found" if shutil.which(tool) else "missing"
         checks.append([tool, f"{state} ({use})"])
     if not equal:
-        raise Wrong("torch computes a wrong product of whole numbers on this device", {"checks": checks})
+        raise Wrong(
+            "torch computes a wrong product of whole numbers on this device", {"checks": checks}
+        )
     return {"checks": checks}
 
 

@@ -74,10 +74,14 @@ def make_judge(options: Options) -> Figures:
 
     begun = time.perf_counter()
     text, vision = JUDGES["tiny" if options.dry_run else options.size]
-    spread = {"initializer_range": 0.08 * (128 / text["hidden_size"]) ** 0.5}  # spreads the scores over most of (0, 1)
+    spread = {
+        "initializer_range": 0.08 * (128 / text["hidden_size"]) ** 0.5
+    }  # spreads the scores over most of (0, 1)
     tokenizer = make_tokenizer()
     with torch.device(options.device):
-        model = build_model(tokenizer, spread | text, vision, seed=0, rope_theta=1e4, tied=False).bfloat16()
+        model = build_model(
+            tokenizer, spread | text, vision, seed=0, rope_theta=1e4, tied=False
+        ).bfloat16()
     return _saved(options.judge_folder, model, tokenizer, begun)
 
 
@@ -123,7 +127,13 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
     for name, outcome in outcomes.items():
         figures = outcome.figures
         millions = figures["parameters"] / 1e6 if figures else None
-        rows.append([STEP.cases[name].title, number(millions, ",.2f"), number(figures.get("seconds"), ".1f")])
+        rows.append(
+            [
+                STEP.cases[name].title,
+                number(millions, ",.2f"),
+                number(figures.get("seconds"), ".1f"),
+            ]
+        )
     return [Table(["model", "parameters, millions", "creating and saving, s"], rows)]
 
 

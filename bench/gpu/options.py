@@ -122,7 +122,9 @@ def service_settings(
     )
     return ServiceSettings(
         model=model,
-        engine=EngineSettings(graphs=graphs, gpu_memory_utilization=memory_share, multiprocessing=own_process),
+        engine=EngineSettings(
+            graphs=graphs, gpu_memory_utilization=memory_share, multiprocessing=own_process
+        ),
         gpus_per_replica=0 if options.dry_run else 1,
         cpus_per_replica=1 if options.dry_run else 4,
         log_folder=Path(options.logs).absolute(),

@@ -8,7 +8,9 @@ from bench.gpu.step import NOT_MEASURED, Outcome, Step, number
 from unijudge.pages.markdown import table
 
 
-def page(title: str, about: str, machine: Mapping[str, str], steps: Sequence[Step], outcomes: Outcomes) -> str:
+def page(
+    title: str, about: str, machine: Mapping[str, str], steps: Sequence[Step], outcomes: Outcomes
+) -> str:
     """Returns the whole page.
 
     Args:

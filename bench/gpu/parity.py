@@ -79,7 +79,15 @@ def tables(outcomes: Mapping[str, Outcome]) -> list[Table]:
     for name, case in STEP.cases.items():
         found = outcomes[name].figures.get("log_odds")
         rows.append([case.title, *_row(found, reference)])
-    header = ["way", "pairs", "without a verdict", "largest difference", "mean difference", "ties", "distinct values"]
+    header = [
+        "way",
+        "pairs",
+        "without a verdict",
+        "largest difference",
+        "mean difference",
+        "ties",
+        "distinct values",
+    ]
     note = (
         "Differences are in log-odds, relative to transformers in float32. Ties are pairs with the same log-odds as "
         "another pair of the same query. Random weights produce logits near 1, where bfloat16 has steps of 0.004 to "

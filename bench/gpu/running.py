@@ -37,7 +37,9 @@ def run_steps(steps: Sequence[Step], options: Options) -> Outcomes:
             outcome = run_case(step, name, case, options, outcomes)
             outcomes[step.name][name] = outcome
             took = "" if outcome.seconds is None else f" in {outcome.seconds:.0f} s"
-            print(f"{outcome.state}{took}{': ' if outcome.cause else ''}{outcome.cause}", flush=True)
+            print(
+                f"{outcome.state}{took}{': ' if outcome.cause else ''}{outcome.cause}", flush=True
+            )
     return outcomes
 
 
@@ -48,13 +50,23 @@ def run_case(step: Step, name: str, case: Case, options: Options, before: Outcom
         return Outcome("skipped", cause=f"not installed: {', '.join(missing)}")
     for model in step.models:
         if before["models"][model].state == "failed":
-            return Outcome("skipped", cause=f"the step `models` failed to create the model ({model})")
+            return Outcome(
+                "skipped", cause=f"the step `models` failed to create the model ({model})"
+            )
 
     options_file = Path(options.scratch) / "options.json"
     options_file.write_text(json.dumps(options.as_json()), encoding="utf-8")
     result = Path(options.scratch) / f"{step.name}-{name}.json"
     log = Path(options.logs) / f"{step.name}-{name}.log"
-    command = [sys.executable, "-m", "bench.gpu.case", step.name, name, str(options_file), str(result)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.gpu.case",
+        step.name,
+        name,
+        str(options_file),
+        str(result),
+    ]
     seconds, status = _watched(command, log, options.limit_s)
     return _outcome(result, log, seconds, status)
 
@@ -69,7 +81,12 @@ def _watched(command: Sequence[str], log: Path, limit_s: float) -> tuple[float, 
     begun = time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, start_new_session=True
+            command,
+            stdout=out,
+            stderr=out,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": path},
+            start_new_session=True,
         )
     status = None
     try:
@@ -98,6 +115,14 @@ def _outcome(result: Path, log: Path, seconds: float, status: int | None) -> Out
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"
     if status is None:
-        return Outcome("failed", seconds, one_line(f"not done in time. Increase --limit-s. Its last line: {last}"))
-    ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return Outcome(
+            "failed",
+            seconds,
+            one_line(f"not done in time. Increase --limit-s. Its last line: {last}"),
+        )
+    ended = (
+        f"was killed by {signal.Signals(-status).name}"
+        if status < 0
+        else f"ended with status {status}"
+    )
     return Outcome("failed", seconds, one_line(f"the process {ended}. Its last line: {last}"))

@@ -24,24 +24,41 @@ def serve_and_verify(options: Options) -> Figures:
     """Starts a service with one replica, compares its scores with transformers, and stops it."""
     # A CUDA build of vLLM cannot run on the CPU of a dry run.
     backend = "transformers" if options.dry_run and has_cuda_vllm() else "auto"
-    settings = service_settings(options, backend, memory_share=None if options.dry_run else SERVICE_SHARE)
+    settings = service_settings(
+        options, backend, memory_share=None if options.dry_run else SERVICE_SHARE
+    )
     overrides = overrides_of(settings)
     chosen = dict(line.split("=", 1) for line in overrides)
     begun = time.perf_counter()
-    with serving(chosen | ({} if options.model else UNTRAINED), start_s=options.limit_s - STOP_S) as url:
+    with serving(
+        chosen | ({} if options.model else UNTRAINED), start_s=options.limit_s - STOP_S
+    ) as url:
         ready_s = time.perf_counter() - begun
-        command = [*UNIJUDGE, "judge", "verify", url, "--queries", str(options.scale.verify_queries)]
+        command = [
+            *UNIJUDGE,
+            "judge",
+            "verify",
+            url,
+            "--queries",
+            str(options.scale.verify_queries),
+        ]
         command += ["--device", options.device, "--dtype", reference_dtype(options)]
         for override in overrides:
             command += [override]
         left_s = max(1, options.limit_s - STOP_S - ready_s)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=left_s)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=left_s
+            )
         except subprocess.TimeoutExpired as late:
             cause = f"judge verify: not done in the remaining {left_s:.0f} s. Increase --limit-s"
             raise Wrong(cause, {"ready_s": ready_s}) from late
 
-    figures = {"ready_s": ready_s, "reference": reference_dtype(options), "report": report_of(done.stdout)}
+    figures = {
+        "ready_s": ready_s,
+        "reference": reference_dtype(options),
+        "report": report_of(done.stdout),
+    }
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["NOT the model's own scores"])[-1]
         raise Wrong(f"judge verify: {last}", figures)
@@ -83,7 +100,11 @@ STEP = Step(
     name="service",
     title="Service",
     about="`judge serve` on Ray Serve with one replica in bfloat16, then `judge verify`.",
-    cases={"serve": Case("serve, verify, stop", serve_and_verify, ["ray", "fastapi", "torch", "transformers"])},
+    cases={
+        "serve": Case(
+            "serve, verify, stop", serve_and_verify, ["ray", "fastapi", "torch", "transformers"]
+        )
+    },
     tables=tables,
     models=["judge"],
 )

@@ -37,7 +37,10 @@ def train(options: Options, *, dtype: str = "bfloat16", checkpointing: bool) -> 
     backbone.model.train()
     if checkpointing:
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
-    batches = [[batch[row] for row in ROWS] for batch in training_rows(scale.training_batches + 1, 1, seed=1)]
+    batches = [
+        [batch[row] for row in ROWS]
+        for batch in training_rows(scale.training_batches + 1, 1, seed=1)
+    ]
     warming, *todo = batches
 
     def finished() -> float:
@@ -83,7 +86,9 @@ def estimate(backbone: Any, batches: Sequence[Any], *, checkpointing: bool) -> i
     streams = []
     for examples in batches:
         batch = collate(examples)
-        streams.append([[stream_of(backbone, content) for content in (*batch.queries, *batch.candidates)]])
+        streams.append(
+            [[stream_of(backbone, content) for content in (*batch.queries, *batch.candidates)]]
+        )
     need = training_memory(backbone, streams, checkpointing=checkpointing, questions=False)
     gradients = sum(parameter.nbytes for parameter in trained(backbone).values())
     return need.total - need.adapter + gradients
@@ -134,7 +139,9 @@ TRAINER = Step(
     about="Forward and backward passes of an embedder with a LoRA in bfloat16, without updates.",
     cases={
         "kept": Case("no checkpointing", partial(train, checkpointing=False), PACKAGES),
-        "checkpointing": Case("gradient checkpointing", partial(train, checkpointing=True), PACKAGES),
+        "checkpointing": Case(
+            "gradient checkpointing", partial(train, checkpointing=True), PACKAGES
+        ),
     },
     tables=lambda outcomes: _tables(TRAINER, outcomes),
     models=["student"],

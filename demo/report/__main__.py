@@ -46,7 +46,10 @@ def main(out: Path) -> None:
     publish_text(out / "report.html", html)
     draw_mined(out / "mined.png", strips[:2])
     draw_students(out / "students.png", results["students"], results["rerank"])
-    print("\n" + "\n".join([*table(results), "", *(f"* {sentence}" for sentence in sentences(results))]))
+    print(
+        "\n"
+        + "\n".join([*table(results), "", *(f"* {sentence}" for sentence in sentences(results))])
+    )
     print(f"\nThe report is {out / 'report.html'}, and its numbers are in {out / 'results.json'}")
 
 
@@ -69,16 +72,26 @@ def _margins(out: Path) -> Any:
     }
     label = "judge score of the candidate minus judge score of the positive"
     return histogram(
-        series, low=-1.0, high=1.0, x_label=label, mark=(-BETA, f"−β = −{BETA:g}: candidates to the right are dropped")
+        series,
+        low=-1.0,
+        high=1.0,
+        x_label=label,
+        mark=(-BETA, f"−β = −{BETA:g}: candidates to the right are dropped"),
     )
 
 
 def _curves(out: Path) -> dict[str, Any]:
-    contrastive = {name: _losses(out, f"{name}-0") for name in STUDENTS if name.startswith("infonce")}
+    contrastive = {
+        name: _losses(out, f"{name}-0") for name in STUDENTS if name.startswith("infonce")
+    }
     labelled = {name: _losses(out, f"{name}-0") for name in ("hard_labels", "soft_labels")}
     return {
-        "Students, InfoNCE over the whole batch": curves(contrastive, x_label="step", y_label="loss", smooth=True),
-        "Students, loss over own candidates only": curves(labelled, x_label="step", y_label="loss", smooth=True),
+        "Students, InfoNCE over the whole batch": curves(
+            contrastive, x_label="step", y_label="loss", smooth=True
+        ),
+        "Students, loss over own candidates only": curves(
+            labelled, x_label="step", y_label="loss", smooth=True
+        ),
         "Reranker, both terms of the loss": curves(
             {term: _losses(out, "reranker", term) for term in ("pairwise", "listwise")},
             x_label="step",
@@ -89,7 +102,9 @@ def _curves(out: Path) -> dict[str, Any]:
 
 
 def _losses(out: Path, run: str, term: str = "loss") -> list[tuple[float, float]]:
-    lines = [json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (out / "runs" / run / "metrics.jsonl").read_text().splitlines()
+    ]
     return [(float(line["step"]), float(line[term])) for line in lines]
 
 

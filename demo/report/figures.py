@@ -12,7 +12,12 @@ from unijudge.content import Content
 from unijudge.storage.files import publishing
 
 INK, FAINT, PAPER, RULE = "#1c2128", "#59636e", "#ffffff", "#d5dae0"
-VERDICTS = {"positive": "#1f6feb", "chosen": "#1a7f37", "dropped": "#b42318", "passed over": "#d5dae0"}
+VERDICTS = {
+    "positive": "#1f6feb",
+    "chosen": "#1a7f37",
+    "dropped": "#b42318",
+    "passed over": "#d5dae0",
+}
 SIDE, GAP, COLUMNS = 92, 14, 9
 BARS = ("#57606a", "#9aa6b2", "#9aa6b2", "#1f6feb", "#0f766e", "#0f766e")
 
@@ -39,9 +44,12 @@ def draw_mined(path: Path, strips: list[Strip]) -> None:
 
 def draw_students(path: Path, students: dict[str, Any], rerank: dict[str, Any]) -> None:
     """Draws the mean precision@1 of every student, and of the base's list in the order of two rerankers."""
-    values = {name.replace("_", " "): tasks["mean"]["precision_at_1"] for name, tasks in students.items()}
+    values = {
+        name.replace("_", " "): tasks["mean"]["precision_at_1"] for name, tasks in students.items()
+    }
     values |= {
-        f"base, reranked by the {name}": {"mean": rerank["mean"][name], "std": None} for name in ("judge", "reranker")
+        f"base, reranked by the {name}": {"mean": rerank["mean"][name], "std": None}
+        for name in ("judge", "reranker")
     }
     step, left, width = 30, 220, 560
     image = Image.new("RGB", (left + width + 70, 46 + step * len(values)), PAPER)
@@ -60,7 +68,9 @@ def draw_students(path: Path, students: dict[str, Any], rerank: dict[str, Any]) 
     _save(image, path)
 
 
-def _card(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], card: Card) -> None:
+def _card(
+    image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], card: Card
+) -> None:
     x, y = place
     draw.rectangle((x, y - 6, x + SIDE, y - 3), fill=VERDICTS[card.verdict])
     _content(image, draw, place, card.content)
@@ -73,7 +83,9 @@ def _card(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int],
     _write(draw, (x, y + SIDE + 66), truth, color)
 
 
-def _content(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], content: Content) -> None:
+def _content(
+    image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, int], content: Content
+) -> None:
     if content.image is not None:
         image.paste(Image.open(io.BytesIO(content.image)).resize((SIDE, SIDE)), place)
         return
@@ -81,7 +93,9 @@ def _content(image: Image.Image, draw: ImageDraw.ImageDraw, place: tuple[int, in
     lines: list[str] = [""]
     for word in (content.text or "").removeprefix(FIND_IMAGE).split():
         longer = f"{lines[-1]} {word}".strip()
-        lines[-1:] = [longer] if draw.textlength(longer, font=_font()) < SIDE - 10 else [lines[-1], word]
+        lines[-1:] = (
+            [longer] if draw.textlength(longer, font=_font()) < SIDE - 10 else [lines[-1], word]
+        )
     for number, line in enumerate(lines[:6]):
         _write(draw, (place[0] + 5, place[1] + 4 + 14 * number), line, INK)
 

@@ -96,11 +96,15 @@ def false_negatives(out: Path, seeds: int) -> dict[str, Any]:
         for name in SELECTIONS:
             for row in read_triples(folder / name, truth.corpus.fingerprint):
                 query = truth.query(row.query_id)
-                chosen[name] += [truth.is_right(query, negative) for negative in row.negatives[:NEGATIVES]]
+                chosen[name] += [
+                    truth.is_right(query, negative) for negative in row.negatives[:NEGATIVES]
+                ]
     subsets = sorted({candidate.subset for candidate in candidates})
     return {
         **_filtered(candidates),
-        "by_task": {name: _filtered([c for c in candidates if c.subset == name]) for name in subsets},
+        "by_task": {
+            name: _filtered([c for c in candidates if c.subset == name]) for name in subsets
+        },
         "rate": {"top_k": _share([c.right for c in candidates])}
         | {name: _share(flags) for name, flags in chosen.items()},
     }
@@ -135,7 +139,9 @@ def students(out: Path, seeds: int) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name in ("base", *STUDENTS):
         runs = [_precisions(run) for run in student_firsts(out, name, seeds)]
-        made[name] = {task: {"precision_at_1": _spread([run[task] for run in runs])} for task in runs[0]}
+        made[name] = {
+            task: {"precision_at_1": _spread([run[task] for run in runs])} for task in runs[0]
+        }
     return made
 
 
@@ -150,13 +156,18 @@ def rerank(out: Path) -> dict[str, dict[str, float]]:
             made[task][name] = float(runs[task].mean())
             made[task][f"{name}_gained"] = float(((first == 0) & (runs[task] == 1)).mean())
             made[task][f"{name}_lost"] = float(((first == 1) & (runs[task] == 0)).mean())
-    made["mean"] = {key: float(np.mean([made[task][key] for task in before])) for key in made[next(iter(before))]}
+    made["mean"] = {
+        key: float(np.mean([made[task][key] for task in before]))
+        for key in made[next(iter(before))]
+    }
     return made
 
 
 def reranker_terms(out: Path) -> dict[str, dict[str, float]]:
     """Returns both losses of the reranker in nats, as means over the first and the last ten steps."""
-    lines = [json.loads(line) for line in (out / "runs/reranker/metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (out / "runs/reranker/metrics.jsonl").read_text().splitlines()
+    ]
     ends = {"first": lines[:10], "last": lines[-10:]}
     return {
         term: {end: float(np.mean([line[term] for line in some])) for end, some in ends.items()}
@@ -164,7 +175,9 @@ def reranker_terms(out: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def compare(left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]]) -> dict[str, float]:
+def compare(
+    left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]]
+) -> dict[str, float]:
     """Returns the difference right − left of the mean over tasks, and twice its standard error.
 
     Both sides have the same queries, and the same training world for each seed. So differences are taken per query and
@@ -177,11 +190,17 @@ def compare(left: Sequence[dict[str, Floats]], right: Sequence[dict[str, Floats]
         for before, after in zip(_repeated(left, seeds), _repeated(right, seeds), strict=True)
     ]
     by_task = {task: np.mean([run[task] for run in by_seed], axis=0) for task in tasks}
-    variance = sum(float(values.var(ddof=1)) / len(values) for values in by_task.values()) / len(tasks) ** 2
+    variance = (
+        sum(float(values.var(ddof=1)) / len(values) for values in by_task.values())
+        / len(tasks) ** 2
+    )
     if seeds > 1:
         totals = [float(np.mean([run[task].mean() for task in tasks])) for run in by_seed]
         variance += float(np.var(totals, ddof=1)) / seeds
-    return {"difference": float(np.mean([v.mean() for v in by_task.values()])), "error": 2 * variance**0.5}
+    return {
+        "difference": float(np.mean([v.mean() for v in by_task.values()])),
+        "error": 2 * variance**0.5,
+    }
 
 
 def _repeated(runs: Sequence[dict[str, Floats]], seeds: int) -> Sequence[dict[str, Floats]]:
@@ -231,10 +250,15 @@ def collect(out: Path) -> dict[str, Any]:
         "rerank": rerank(out),
         "reranker_terms": reranker_terms(out),
         "rerank_effects": {
-            name: {task: compare([{task: runs["base"][0][task]}], [{task: found[0][task]}]) for task in found[0]}
+            name: {
+                task: compare([{task: runs["base"][0][task]}], [{task: found[0][task]}])
+                for task in found[0]
+            }
             for name, found in reranked.items()
         },
-        "comparisons": {name: compare(runs[left], runs[right]) for name, (left, right) in sides.items()}
+        "comparisons": {
+            name: compare(runs[left], runs[right]) for name, (left, right) in sides.items()
+        }
         | {
             "judge_reranks": compare(runs["base"], reranked["judge"]),
             "reranker_beats_judge": compare(reranked["judge"], reranked["reranker"]),

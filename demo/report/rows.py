@@ -39,7 +39,9 @@ class Strip:
 def mined_strips(out: Path, subsets: tuple[str, ...], *, cards: int = 8) -> list[Strip]:
     """Returns one row for each subset: the first in which the filter dropped a false negative among the best items."""
     truth, folder = Truth.of_seed(out, 0), out / "train-0"
-    triples = {row.query_id: row for row in read_triples(folder / "unime_v2", truth.corpus.fingerprint)}
+    triples = {
+        row.query_id: row for row in read_triples(folder / "unime_v2", truth.corpus.fingerprint)
+    }
     strips: dict[str, Strip] = {}
     for row in read_scores(folder / "scores"):
         if row.subset in subsets and row.subset not in strips and row.query_id in triples:
@@ -56,14 +58,24 @@ def _strip(truth: Truth, row: JudgedQuery, triple: Triple, cards: int) -> Strip:
 
     def card(judged: Judged) -> Card:
         score = score_of(judged)
-        verdict = "chosen" if judged.item_id in chosen else "dropped" if score > best - beta else "passed over"
+        verdict = (
+            "chosen"
+            if judged.item_id in chosen
+            else "dropped"
+            if score > best - beta
+            else "passed over"
+        )
         return Card(
             truth.corpus.content(truth.item(judged)), judged.rank, judged.similarity, score,
             "positive" if judged is triple.positive else verdict, truth.is_right(query, judged),
         )  # fmt: skip
 
     judged_ones = [judged for judged in row.candidates if judged.error is None][:cards]
-    return Strip(row.subset, truth.corpus.content(query), [card(judged) for judged in (triple.positive, *judged_ones)])
+    return Strip(
+        row.subset,
+        truth.corpus.content(query),
+        [card(judged) for judged in (triple.positive, *judged_ones)],
+    )
 
 
 def rankings(out: Path, subset: str, *, cards: int = 8) -> list[tuple[str, Strip]]:
@@ -72,12 +84,18 @@ def rankings(out: Path, subset: str, *, cards: int = 8) -> list[tuple[str, Strip
     queries = {query.query_id: query for query in corpus.queries}
     runs = {
         name: list(read_rankings(out / "eval" / folder / "rankings.parquet"))
-        for name, folder in {"base": "base-metrics", "judge": "rerank-judge", "reranker": "rerank-reranker"}.items()
+        for name, folder in {
+            "base": "base-metrics",
+            "judge": "rerank-judge",
+            "reranker": "rerank-reranker",
+        }.items()
     }
     for before, judge, reranker in zip(*runs.values(), strict=True):
         if before.subset == subset and before.gold_rank > 1 and judge.gold_rank == 1:
             named = {"base": before, "judge": judge, "reranker": reranker}
-            return [(name, _ranked(corpus, queries[r.query_id], r, cards)) for name, r in named.items()]
+            return [
+                (name, _ranked(corpus, queries[r.query_id], r, cards)) for name, r in named.items()
+            ]
     return []
 
 

@@ -43,13 +43,20 @@ def table(results: dict[str, Any]) -> list[str]:
         lines.append(f"{name.replace('_', ' '):<28}" + "".join(f"{cell:>16}" for cell in cells))
     for name in ("judge", "reranker"):
         cells = (f"{results['rerank'][task][name]:.3f}" for task in tasks)
-        lines.append(f"{f'base, reranked by {name}':<28}" + "".join(f"{cell:>16}" for cell in cells))
+        lines.append(
+            f"{f'base, reranked by {name}':<28}" + "".join(f"{cell:>16}" for cell in cells)
+        )
     return lines
 
 
 def sentences(results: dict[str, Any]) -> list[str]:
     """Returns the findings as sentences, starting with the judge."""
-    return [_judge(results["judge"]), *_filter(results["false_negatives"]), *_comparisons(results), *_rerank(results)]
+    return [
+        _judge(results["judge"]),
+        *_filter(results["false_negatives"]),
+        *_comparisons(results),
+        *_rerank(results),
+    ]
 
 
 def _judge(judge: dict[str, Any]) -> str:
@@ -71,7 +78,9 @@ def _filter(found: dict[str, Any]) -> list[str]:
     ]
     if found["recall"] is not None and found["precision"] is not None:
         price = " The others are the price of caution." if found["precision"] < 0.5 else ""
-        dropped, recall, precision = (_percent(found[name]) for name in ("dropped", "recall", "precision"))
+        dropped, recall, precision = (
+            _percent(found[name]) for name in ("dropped", "recall", "precision")
+        )
         findings.append(
             f"With β = 0.1 the filter drops {dropped} of the candidates, and {recall} of the false negatives. Of the "
             f"dropped candidates, {precision} are false negatives.{price}"
@@ -86,7 +95,13 @@ def _comparisons(results: dict[str, Any]) -> list[str]:
 def _rerank(results: dict[str, Any]) -> list[str]:
     listwise = results["reranker_terms"]["listwise"]
     share = listwise["last"] / GUESSING
-    learned = "was learned" if share < 0.8 else "is no better than guessing" if share <= 1.2 else "was not learned"
+    learned = (
+        "was learned"
+        if share < 0.8
+        else "is no better than guessing"
+        if share <= 1.2
+        else "was not learned"
+    )
     change = f"The reranker's listwise loss went from {listwise['first']:.2f} to {listwise['last']:.2f} nats"
     return [
         f"{change}, and random guessing has {GUESSING:.2f}. This half {learned}.",

@@ -93,7 +93,9 @@ def part_of(scene: Scene) -> Part:
         >>> part_of((Thing("circle", "red", "large", 0, 0),)), part_of((Thing("square", "red", "large", 0, 0),))
         ('eval', 'taught')
     """
-    things = sorted((thing.row, thing.column, thing.shape, thing.color, thing.size) for thing in scene)
+    things = sorted(
+        (thing.row, thing.column, thing.shape, thing.color, thing.size) for thing in scene
+    )
     return PARTS[zlib.crc32(repr(things).encode()) % len(PARTS)]
 
 
@@ -103,7 +105,10 @@ def digits(side: int, *, held_out: bool) -> tuple[list[Image.Image], list[int]]:
     order = np.random.default_rng(0).permutation(len(data.target))
     rows = order[len(order) // 2 :] if held_out else order[: len(order) // 2]
     pixels = [(data.images[row] * (255 / 16)).astype(np.uint8) for row in rows]
-    pictures = [Image.fromarray(p).resize((side, side), Image.Resampling.BICUBIC).convert("RGB") for p in pixels]
+    pictures = [
+        Image.fromarray(p).resize((side, side), Image.Resampling.BICUBIC).convert("RGB")
+        for p in pixels
+    ]
     return pictures, [int(data.target[row]) for row in rows]
 
 
@@ -121,7 +126,9 @@ class Lessons:
         self._end: int = ids("<|im_end|>")
         self._yes, self._no = ids("Yes"), ids("No")
         self._twos = [place for place, scene in enumerate(album.scenes) if len(scene) == 2]
-        self._by_digit = [[p for p, label in enumerate(album.labels) if label == d] for d in range(10)]
+        self._by_digit = [
+            [p for p, label in enumerate(album.labels) if label == d] for d in range(10)
+        ]
 
     def begin(self, stage: str) -> None:
         """Starts a stage. Its rows do not depend on earlier draws."""
@@ -135,13 +142,18 @@ class Lessons:
         """Returns short rows: is this thing in the image? Half of the wrong phrases differ in one word."""
         make = partial(self._album.world.exists, also=0.0)
         kinds = ("replace_att", "replace_obj")
-        return [self._short(self._scene_pair(make, hard=0.5, kind=self._dice.choice(kinds))) for _ in range(rows)]
+        return [
+            self._short(self._scene_pair(make, hard=0.5, kind=self._dice.choice(kinds)))
+            for _ in range(rows)
+        ]
 
     def couples(self, rows: int) -> list[Row]:
         """Returns short rows: are both things in the image? Wrong captions differ in one word, or completely."""
         make, kinds = partial(self._album.world.caption, also=0.0), ("replace_att", "replace_obj")
         return [
-            self._short(self._scene_pair(make, hard=0.7, kind=kind, place=self._dice.choice(self._twos)))
+            self._short(
+                self._scene_pair(make, hard=0.7, kind=kind, place=self._dice.choice(self._twos))
+            )
             for kind in self._dice.choices(kinds, k=rows)
         ]
 
@@ -153,7 +165,10 @@ class Lessons:
                 made.append(self._short(self._digit_pair()))
             else:
                 (kind,) = self._dice.choices(list(DRILLED), list(DRILLED.values()))
-                place, make = self._dice.choice(self._twos), partial(self._album.world.caption, also=0.0)
+                place, make = (
+                    self._dice.choice(self._twos),
+                    partial(self._album.world.caption, also=0.0),
+                )
                 made.append(self._short(self._scene_pair(make, hard=1.0, kind=kind, place=place)))
         return made
 
@@ -172,7 +187,11 @@ class Lessons:
         for _ in range(count):
             is_long = self._dice.random() < 0.25 if long is None else long
             make = self._album.world.long_caption if is_long else self._album.world.caption
-            made.append(self._digit_pair() if self._dice.random() < 0.15 else self._scene_pair(make, hard=0.65))
+            made.append(
+                self._digit_pair()
+                if self._dice.random() < 0.15
+                else self._scene_pair(make, hard=0.65)
+            )
         return made
 
     def matches(self, rows: int) -> list[tuple[Stream, Stream]]:
@@ -193,7 +212,11 @@ class Lessons:
     def _captioned(self) -> Row:
         if self._dice.random() < 0.1:
             place = self._dice.randrange(len(self._album.labels))
-            picture, question, text = self._album.digit(place), WHICH_DIGIT, DIGITS[self._album.labels[place]]
+            picture, question, text = (
+                self._album.digit(place),
+                WHICH_DIGIT,
+                DIGITS[self._album.labels[place]],
+            )
         else:
             picture, question = self._dice.randrange(len(self._album.scenes)), "Describe the image."
             scene, world = self._album.scenes[picture], self._album.world
@@ -218,7 +241,9 @@ class Lessons:
         match = dice.random() < 0.5 if is_match is None else is_match
         tries = 0
         while not match:
-            tries += 1  # some kinds always stay true of a scene, for example if all things are equal
+            tries += (
+                1  # some kinds always stay true of a scene, for example if all things are equal
+            )
             if dice.random() < hard:
                 wished = kind if kind and tries < 4 else dice.choice(KINDS)
                 found, wrong = album.world.hard_negative(caption, dice, wished)
@@ -242,7 +267,12 @@ class Lessons:
         if dice.random() < 0.5:
             return Pair(Content(WHICH_DIGIT, picture), Content(DIGITS[other]), "digit_name", match)
         twin = dice.choice([p for p in self._by_digit[other] if p != place])
-        return Pair(Content(SAME_DIGIT, picture), Content(TARGET, _key(album.digit(twin))), "digit_image", match)
+        return Pair(
+            Content(SAME_DIGIT, picture),
+            Content(TARGET, _key(album.digit(twin))),
+            "digit_image",
+            match,
+        )
 
     def _full(self, pair: Pair) -> Row:
         stream = self._encoder.stream(self._prompt.parts(pair.query, pair.candidate))

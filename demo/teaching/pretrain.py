@@ -43,8 +43,19 @@ from unijudge.storage.files import publish_text, publishing
 
 SEED = 0
 SCENES = 8000
-TEXT = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
-VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 192, "num_heads": 4, "fullatt_block_indexes": [1]}
+TEXT = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
+VISION = {
+    "depth": 2,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_heads": 4,
+    "fullatt_block_indexes": [1],
+}
 STD = {"initializer_range": 0.06}
 ROPE_THETA = 300.0
 """A small value, so that the positions of two columns differ enough. With 1e4, relations are hardly learned."""
@@ -69,7 +80,12 @@ class Log:
 
     def __call__(self, stage: str, step: int, loss: float, **more: float) -> None:
         """Adds a line to the log."""
-        line = {"stage": stage, "step": step, "cpu_s": round(time.process_time() - self._begun), "loss": round(loss, 4)}
+        line = {
+            "stage": stage,
+            "step": step,
+            "cpu_s": round(time.process_time() - self._begun),
+            "loss": round(loss, 4),
+        }
         self.lines.append(line | {name: round(value, 4) for name, value in more.items()})
         print(self.lines[-1], flush=True)
 
@@ -129,11 +145,16 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
         "shape": world.shapes, "color": world.colors, "size": world.sizes, "row": world.rows, "column": world.columns,
     }  # fmt: skip
     width = TEXT["hidden_size"]
-    heads = torch.nn.ModuleDict({name: torch.nn.Linear(width, len(values) + 1) for name, values in words.items()})
+    heads = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(width, len(values) + 1) for name, values in words.items()}
+    )
     heads["digit"] = torch.nn.Linear(width * reader.cells, 10)
     sharpness = torch.nn.Parameter(torch.tensor(2.0))
     embedding = reader.model.get_input_embeddings().weight
-    names = {k: torch.tensor([tokenizer(" " + v)["input_ids"][0] for v in values]) for k, values in words.items()}
+    names = {
+        k: torch.tensor([tokenizer(" " + v)["input_ids"][0] for v in values])
+        for k, values in words.items()
+    }
     truth = {name: torch.zeros(len(album.scenes), reader.cells, dtype=torch.long) for name in words}
     side = len(world.rows)
     for index, scene in enumerate(album.scenes):
@@ -157,16 +178,28 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
             found = truth[name][scenes].flatten()
             loss = loss + F.cross_entropy(heads[name](cells), found)
             full = found > 0
-            towards = F.normalize(cells[full], dim=-1) @ F.normalize(embedding[ids], dim=-1).T * sharpness.exp()
+            towards = (
+                F.normalize(cells[full], dim=-1)
+                @ F.normalize(embedding[ids], dim=-1).T
+                * sharpness.exp()
+            )
             loss = loss + F.cross_entropy(towards, found[full] - 1)
         length = seen.norm(dim=-1) / embedding[names["color"]].norm(dim=-1).mean().detach()
         return [loss + 0.1 * (length - 1).pow(2).mean()]
 
     learned = [*reader.model.model.visual.parameters(), embedding, sharpness, *heads.parameters()]
-    learn(learned, STEPS["see"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("see", step, loss))
+    learn(
+        learned,
+        STEPS["see"],
+        losses_of,
+        cosine(2e-3, 0.1),
+        lambda step, loss: log("see", step, loss),
+    )
 
 
-def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, keep: Callable[[int], None]) -> None:
+def teach_judge(
+    stages: "Stages", reader: Reader, lessons: Lessons, log: Log, keep: Callable[[int], None]
+) -> None:
     """Trains Yes and No: for one thing, two things and their relation, all questions, and then in the judge's prompt.
 
     Args:
@@ -200,7 +233,11 @@ def teach_judge(stages: "Stages", reader: Reader, lessons: Lessons, log: Log, ke
     flat = lambda _: 1e-3  # noqa: E731
     taught: list[tuple[str, Callable[[int], Iterable[Tensor]], Callable[[float], float]]] = [
         ("phrases", some(lambda _: lessons.phrases(128)), flat),
-        ("couples", some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)), flat),
+        (
+            "couples",
+            some(lambda step: lessons.couples(128) if step % 4 else lessons.phrases(128)),
+            flat,
+        ),
         ("relations", some(relations), flat),
         ("settled", some(relations), cosine(1e-3)),
         ("polished", some(relations), cosine(6e-4)),
@@ -219,11 +256,20 @@ def teach_base(reader: Reader, lessons: Lessons, log: Log) -> None:
 
     def losses_of(_: int) -> list[Tensor]:
         queries, candidates = zip(*lessons.matches(64), strict=True)
-        q, c = (F.normalize(reader.last_hidden(list(streams)), dim=-1) for streams in (queries, candidates))
+        q, c = (
+            F.normalize(reader.last_hidden(list(streams)), dim=-1)
+            for streams in (queries, candidates)
+        )
         return [F.cross_entropy(q @ c.T / 0.1, torch.arange(len(q)))]
 
     parameters = reader.model.model.language_model.parameters()
-    learn(parameters, STEPS["embed"], losses_of, cosine(3e-3), lambda step, loss: log("embed", step, loss))
+    learn(
+        parameters,
+        STEPS["embed"],
+        losses_of,
+        cosine(3e-3),
+        lambda step, loss: log("embed", step, loss),
+    )
 
 
 @dataclass(frozen=True)
@@ -253,12 +299,16 @@ class Stages:
 def main(folder: Path) -> None:
     """Trains both models and writes them with the log."""
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # arithmetic with denormal numbers is several times slower on a CPU
+    torch.set_flush_denormal(
+        True
+    )  # arithmetic with denormal numbers is several times slower on a CPU
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stages").mkdir(exist_ok=True)
     log, tokenizer = Log(), make_tokenizer()
     album = Album.of(WORLD, scenes=SCENES, seed=SEED, part="taught")
-    model = build_model(tokenizer, TEXT | STD, VISION | STD, seed=SEED, rope_theta=ROPE_THETA, tied=True)
+    model = build_model(
+        tokenizer, TEXT | STD, VISION | STD, seed=SEED, rope_theta=ROPE_THETA, tied=True
+    )
     queries_begin_as_keys(model)
     reader = Reader(model, tokenizer, Qwen2VLImageProcessorPil(), album.pictures)
     lessons = Lessons(album, tokenizer, SEED)
@@ -277,14 +327,23 @@ def main(folder: Path) -> None:
 
     teach_judge(stages, reader, lessons, log, keep)
     write(folder / "judge", model, tokenizer)
-    publish_text(folder / "pretraining.json", json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1))
+    publish_text(
+        folder / "pretraining.json",
+        json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1),
+    )
 
 
 def teach_captions(reader: Reader, lessons: Lessons, log: Log) -> None:
     """Trains the language model to describe an image. The vision tower is frozen."""
     parameters = reader.model.model.language_model.parameters()
     losses_of = lambda _: reader.losses(lessons.captioning(24))  # noqa: E731
-    learn(parameters, STEPS["caption"], losses_of, cosine(2e-3, 0.1), lambda step, loss: log("caption", step, loss))
+    learn(
+        parameters,
+        STEPS["caption"],
+        losses_of,
+        cosine(2e-3, 0.1),
+        lambda step, loss: log("caption", step, loss),
+    )
 
 
 def copied(model: Any) -> dict[str, Tensor]:

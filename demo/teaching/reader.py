@@ -41,7 +41,10 @@ class Reader:
         """Returns the features of images, of shape (images, cells, width)."""
         if self._features is not None:
             return self._features[list(pictures)]
-        pixels, grid = self._pixels[list(pictures)].flatten(0, 1), self._grid.expand(len(pictures), 3)
+        pixels, grid = (
+            self._pixels[list(pictures)].flatten(0, 1),
+            self._grid.expand(len(pictures), 3),
+        )
         seen: Tensor = self.model.model.visual(pixels, grid_thw=grid).pooler_output
         return seen.unflatten(0, (len(pictures), -1))
 
@@ -49,7 +52,10 @@ class Reader:
     def freeze_vision(self) -> None:
         """Caches the features of all images, so the vision tower does not run again."""
         self._features = torch.cat(
-            [self.look(range(i, min(i + 256, len(self._pixels)))) for i in range(0, len(self._pixels), 256)]
+            [
+                self.look(range(i, min(i + 256, len(self._pixels))))
+                for i in range(0, len(self._pixels), 256)
+            ]
         )
 
     def losses(self, rows: Sequence[Row]) -> Iterator[Tensor]:
@@ -79,7 +85,10 @@ class Reader:
     def last_hidden(self, streams: list[Stream]) -> Tensor:
         """Returns the hidden state of the last token of each stream, of shape (streams, width)."""
         hidden = self._hidden(streams)
-        return hidden[torch.arange(len(streams)), torch.tensor([self._length(stream) for stream in streams]) - 1]
+        return hidden[
+            torch.arange(len(streams)),
+            torch.tensor([self._length(stream) for stream in streams]) - 1,
+        ]
 
     def _length(self, stream: Stream) -> int:
         return sum(self.cells if isinstance(entry, bytes) else 1 for entry in stream)
@@ -93,7 +102,9 @@ class Reader:
         once, cache = DynamicCache(config=text), DynamicCache(config=text)
         beginning = self._run([streams[0][:cut]], once, 0)
         for index, layer in enumerate(once.layers):
-            expanded = (part.expand(len(streams), -1, -1, -1) for part in (layer.keys, layer.values))
+            expanded = (
+                part.expand(len(streams), -1, -1, -1) for part in (layer.keys, layer.values)
+            )
             cache.update(*expanded, index)
         rest = self._run(streams, cache, cut)
         return torch.cat([beginning.expand(len(streams), -1, -1), rest], 1)
@@ -111,7 +122,9 @@ class Reader:
         mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
         new = ids[:, cut:]
         embedded = self.model.get_input_embeddings()(new)
-        pictures = [int(entry) for stream in streams for entry in stream[cut:] if isinstance(entry, bytes)]
+        pictures = [
+            int(entry) for stream in streams for entry in stream[cut:] if isinstance(entry, bytes)
+        ]
         if pictures:
             places = ((new == self._family.image_id) & (mask[:, cut:] == 1)).unsqueeze(-1)
             embedded = embedded.masked_scatter(places, self.look(pictures).flatten(0, 1))
@@ -127,8 +140,15 @@ class Reader:
 
     def _positions(self, stream: Stream) -> Tensor:
         """Returns the positions of a stream, cached by the stream's length and the places of its images."""
-        layout = (len(stream), tuple(place for place, entry in enumerate(stream) if isinstance(entry, bytes)))
+        layout = (
+            len(stream),
+            tuple(place for place, entry in enumerate(stream) if isinstance(entry, bytes)),
+        )
         if layout not in self._layouts:
-            entries: list[TokenOrImage] = [self._picture if isinstance(entry, bytes) else entry for entry in stream]
-            self._layouts[layout] = torch.from_numpy(np.ascontiguousarray(self._family.positions(entries)))
+            entries: list[TokenOrImage] = [
+                self._picture if isinstance(entry, bytes) else entry for entry in stream
+            ]
+            self._layouts[layout] = torch.from_numpy(
+                np.ascontiguousarray(self._family.positions(entries))
+            )
         return self._layouts[layout]

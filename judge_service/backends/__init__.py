@@ -27,11 +27,15 @@ def open_judge(settings: ServiceSettings) -> Judge:
         return ScriptedJudge(settings.prompt, delay_s=settings.model.scripted_delay_s)
 
     if not settings.model.name:
-        raise SettingsError("model.name: is empty. Set a hub name such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder")
+        raise SettingsError(
+            "model.name: is empty. Set a hub name such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder"
+        )
     if backend == "auto":
         backend = "vllm" if importlib.util.find_spec("vllm") else "transformers"
         if backend == "transformers":
-            logger.warning("vLLM is not installed: transformers scores the pairs, with exact scores but slower")
+            logger.warning(
+                "vLLM is not installed: transformers scores the pairs, with exact scores but slower"
+            )
     if backend == "transformers" and settings.tensor_parallel_size > 1:
         raise SettingsError(
             f"tensor_parallel_size: {settings.tensor_parallel_size}, but the transformers backend runs one copy on one "

@@ -38,8 +38,14 @@ CURES = (
     ),
     (r"Failed to find C compiler", "install gcc and its headers, or set CC to a compiler"),
     (r"Python\.h", "install the headers of Python (python3-dev on Debian and Ubuntu)"),
-    (r"[Nn]inja|nvcc|CUDA_HOME", "set engine.sampler = 'torch' and engine.attention = 'FLASH_ATTN', or install nvcc"),
-    (r"Free memory on device", "lower engine.gpu_memory_utilization, or stop other programs on the GPU"),
+    (
+        r"[Nn]inja|nvcc|CUDA_HOME",
+        "set engine.sampler = 'torch' and engine.attention = 'FLASH_ATTN', or install nvcc",
+    ),
+    (
+        r"Free memory on device",
+        "lower engine.gpu_memory_utilization, or stop other programs on the GPU",
+    ),
     (
         r"out of memory|OutOfMemory",
         "lower engine.max_num_batched_tokens or model.max_num_seqs, or split the model with tensor_parallel_size",
@@ -48,7 +54,10 @@ CURES = (
         r"KV cache|cache blocks",
         "lower model.max_tokens or engine.max_num_batched_tokens, or raise engine.gpu_memory_utilization",
     ),
-    (r"driver on your system is too old|driver version is insufficient", "install a newer NVIDIA driver"),
+    (
+        r"driver on your system is too old|driver version is insufficient",
+        "install a newer NVIDIA driver",
+    ),
     (r"unquantized lm_head", "set model.head_dtype = 'model'"),
     (
         r"[Ss]afetensor|HeaderToo|MetadataIncomplete|incomplete metadata|deserializ|following weights were not initial",
@@ -96,7 +105,8 @@ def printing_to(log: Path) -> Iterator[None]:
     """
     saved = [os.dup(number) for number in (1, 2)]
     try:
-        with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab", buffering=0) as file:  # noqa: PTH123
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        with open(descriptor, "ab", buffering=0) as file:  # noqa: PTH123
             for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
                 stream.flush()
                 os.dup2(file.fileno(), number)

@@ -111,7 +111,9 @@ def engine_plan(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu | None) -
     return _on_gpu(settings, sizes, gpu, options, environment)
 
 
-def _on_cpu(settings: ServiceSettings, options: dict[str, Any], environment: dict[str, str]) -> EnginePlan:
+def _on_cpu(
+    settings: ServiceSettings, options: dict[str, Any], environment: dict[str, str]
+) -> EnginePlan:
     own_process = bool(settings.engine.multiprocessing)
     environment |= {
         "TORCH_COMPILE_DISABLE": "1",
@@ -128,7 +130,11 @@ def _on_cpu(settings: ServiceSettings, options: dict[str, Any], environment: dic
 
 
 def _on_gpu(
-    settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, options: dict[str, Any], environment: dict[str, str]
+    settings: ServiceSettings,
+    sizes: ModelSizes,
+    gpu: Gpu,
+    options: dict[str, Any],
+    environment: dict[str, str],
 ) -> EnginePlan:
     engine = settings.engine
     own_process = engine.multiprocessing is not False
@@ -175,7 +181,9 @@ def memory_share(settings: ServiceSettings) -> float:
     return round(GPU_SHARE * min(1.0, settings.gpus_per_replica or 1.0), 4)
 
 
-def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step_tokens: int) -> MemoryEstimate:
+def memory_estimate(
+    settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step_tokens: int
+) -> MemoryEstimate:
     """Estimates the memory of one GPU for steps of a given length.
 
     The work space is the sum of the tensors that exist at the same time:
@@ -204,11 +212,14 @@ def memory_estimate(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu, step
         weights=sizes.weight_bytes(number_bytes) // parts,
         work_space=max(language, vision) + logits + LIBRARY_BYTES,
         cache_part=SHARED_CACHE_PART if replicas_on_a_gpu(settings) > 1 else 1.0,
-        cache_needed=_whole_blocks(settings.model.max_tokens + 1) * _cached_token_bytes(settings, sizes),
+        cache_needed=_whole_blocks(settings.model.max_tokens + 1)
+        * _cached_token_bytes(settings, sizes),
     )
 
 
-def step_tokens_of(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> tuple[int, MemoryEstimate]:
+def step_tokens_of(
+    settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu
+) -> tuple[int, MemoryEstimate]:
     """Returns the longest step that leaves enough memory for a cache of `CACHED_STEPS`, or else the shortest step."""
     if settings.engine.max_num_batched_tokens is not None:
         chosen = settings.engine.max_num_batched_tokens
@@ -227,7 +238,11 @@ def _whole_blocks(tokens: int) -> int:
 
 
 def _cached_token_bytes(settings: ServiceSettings, sizes: ModelSizes) -> int:
-    return sizes.cached_token_numbers * _number_bytes(settings) // min(settings.tensor_parallel_size, sizes.kv_heads)
+    return (
+        sizes.cached_token_numbers
+        * _number_bytes(settings)
+        // min(settings.tensor_parallel_size, sizes.kv_heads)
+    )
 
 
 def _number_bytes(settings: ServiceSettings) -> int:

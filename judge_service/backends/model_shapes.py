@@ -21,9 +21,8 @@ def shape_of(config: Any) -> ModelShape | None:
         return None
     width, layers, heads = text.hidden_size, text.num_hidden_layers, text.num_attention_heads
     head = getattr(text, "head_dim", None) or width // heads
-    attention = (
-        2 * width * heads * head + 2 * width * text.num_key_value_heads * head
-    )  # query and output, key and value
+    # Query and output, key and value.
+    attention = 2 * width * heads * head + 2 * width * text.num_key_value_heads * head
     return ModelShape(
         linear_flops=2 * layers * (attention + 3 * width * text.intermediate_size),
         attention_flops=4 * layers * heads * head,
@@ -34,7 +33,12 @@ def shape_of(config: Any) -> ModelShape | None:
 
 def _qwen2_vl(vision: Any) -> VisionShape:
     width = vision.embed_dim
-    return _tower(vision, width, feedforward=2 * width * int(width * vision.mlp_ratio), merged_width=vision.hidden_size)
+    return _tower(
+        vision,
+        width,
+        feedforward=2 * width * int(width * vision.mlp_ratio),
+        merged_width=vision.hidden_size,
+    )
 
 
 def _qwen2_5_vl(vision: Any) -> VisionShape:
@@ -58,7 +62,13 @@ def _qwen3_vl(vision: Any) -> VisionShape:
 
 
 def _tower(
-    vision: Any, width: int, *, feedforward: int, merged_width: int, mergers: int = 1, windowed: int = 0
+    vision: Any,
+    width: int,
+    *,
+    feedforward: int,
+    merged_width: int,
+    mergers: int = 1,
+    windowed: int = 0,
 ) -> VisionShape:
     """Returns the cost of a vision tower, by the formulas that all three families share.
 

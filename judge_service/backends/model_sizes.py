@@ -73,8 +73,12 @@ def sizes_of(config: Any) -> ModelSizes:
     text, vision = config.get_text_config(), config.vision_config
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     vision_width = getattr(vision, "embed_dim", None) or vision.hidden_size
-    vision_feed_forward = getattr(vision, "intermediate_size", None) or int(vision_width * vision.mlp_ratio)
-    patches = getattr(vision, "spatial_merge_size", None) or round(1 / getattr(config, "downsample_ratio", 1))
+    vision_feed_forward = getattr(vision, "intermediate_size", None) or int(
+        vision_width * vision.mlp_ratio
+    )
+    patches = getattr(vision, "spatial_merge_size", None) or round(
+        1 / getattr(config, "downsample_ratio", 1)
+    )
 
     quantisation, packed_bits = _packing(getattr(config, "quantization_config", None))
     return ModelSizes(
@@ -102,7 +106,8 @@ def load_sizes(name: str, revision: str | None) -> ModelSizes:
 
     try:
         return sizes_of(transformers.AutoConfig.from_pretrained(name, revision=revision, **NO_CODE))
-    except Exception as error:  # transformers raises many kinds of errors for invalid configurations
+    except Exception as error:
+        # transformers raises many kinds of errors for invalid configurations.
         raise ModelError(
             f"{name}: the configuration of the model cannot be used ({in_one_line(error)}). Check model.name"
         ) from error
@@ -133,7 +138,9 @@ def _weight_bits(method: str, fields: dict[str, Any]) -> float:
 
     # compressed-tensors has a field for each group of layers.
     groups = fields.get("config_groups") or {}
-    bits_of_groups = [group["weights"]["num_bits"] for group in groups.values() if group.get("weights")]
+    bits_of_groups = [
+        group["weights"]["num_bits"] for group in groups.values() if group.get("weights")
+    ]
     if bits_of_groups:
         return float(max(bits_of_groups))
 

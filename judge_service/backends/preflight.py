@@ -16,7 +16,12 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from judge_service.backends.engine_options import MemoryEstimate, memory_share, replicas_on_a_gpu, step_tokens_of
+from judge_service.backends.engine_options import (
+    MemoryEstimate,
+    memory_share,
+    replicas_on_a_gpu,
+    step_tokens_of,
+)
 from judge_service.backends.model_sizes import ModelSizes, load_sizes
 from judge_service.gpus import GIB, Gpu, Gpus, has_cuda_vllm, visible_gpus
 from judge_service.settings import ServiceSettings
@@ -104,7 +109,9 @@ def temporary_faults() -> Iterator[str]:
 
     # The user who starts Ray first owns the folder of all sessions.
     sessions = folder / "ray"
-    if os.path.lexists(sessions) and not (sessions.is_dir() and os.access(sessions, os.W_OK | os.X_OK)):
+    if os.path.lexists(sessions) and not (
+        sessions.is_dir() and os.access(sessions, os.W_OK | os.X_OK)
+    ):
         yield (
             f"{shown(str(sessions))}: Ray needs this folder for its sessions, and you may not write to it: Ray of "
             "another user created it. Ask this user to run chmod 1777, or set RAY_TMPDIR to your own folder"
@@ -134,7 +141,10 @@ def gpu_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
     used = gpus.found[: math.ceil(settings.replicas * settings.gpus_per_replica)]
     faults: list[str] = []
     for gpu in used:
-        faults += engine_faults(settings, sizes, gpu) if runs_vllm(settings) else chip_faults(settings, gpu)
+        if runs_vllm(settings):
+            faults += engine_faults(settings, sizes, gpu)
+        else:
+            faults += chip_faults(settings, gpu)
     yield from dict.fromkeys(faults)  # GPUs of the same kind have the same faults
 
 
@@ -309,7 +319,9 @@ def _memory_on(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> Memory
 def _more_memory(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> str:
     """Returns the cure: the smallest number of GPUs of this kind on which the model fits."""
     for parts in PARALLEL_SIZES:
-        split = settings.model_copy(update={"tensor_parallel_size": parts, "gpus_per_replica": float(parts)})
+        split = settings.model_copy(
+            update={"tensor_parallel_size": parts, "gpus_per_replica": float(parts)}
+        )
         if sizes.heads % parts == 0 and _memory_on(split, sizes, gpu).fits:
             return f"Set tensor_parallel_size = {parts} and gpus_per_replica = {parts}, or choose a smaller model"
     return "Choose a smaller or a quantised model"

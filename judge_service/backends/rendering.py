@@ -52,12 +52,15 @@ class Renderer:
                 f"labels {prompt.yes!r} and {prompt.no!r} are the same token. Set other words for prompt.yes or "
                 "prompt.no"
             )
-        sample = Content("a", b"a picture")  # the bytes need not be an image: prompts do not open pictures
+        # The bytes need not be an image: prompts do not open pictures.
+        sample = Content("a", b"a picture")
         self.streams(sample, [sample])
 
     def streams(self, query: Content, candidates: Sequence[Content]) -> list[Stream]:
         """Returns one prompt for each candidate."""
-        return [self._encoder.stream(self._prompt.parts(query, candidate)) for candidate in candidates]
+        return [
+            self._encoder.stream(self._prompt.parts(query, candidate)) for candidate in candidates
+        ]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class Inputs:
         """
         self._check_pixels([query, *candidates])
         self._check_query(query)
-        answers: list[Verdict | PairError | None] = [self._fault_of(candidate) for candidate in candidates]
+        answers: list[Verdict | PairError | None] = [
+            self._fault_of(candidate) for candidate in candidates
+        ]
         valid = [index for index, fault in enumerate(answers) if fault is None]
         streams: dict[int, Stream] = {}
 
@@ -119,7 +124,9 @@ class Inputs:
         try:
             return ListQuestion(self.model.encoder)
         except ModelError as error:
-            raise JudgeRefused(f"{self.model.name}: {error}. Use this judge pair by pair") from error
+            raise JudgeRefused(
+                f"{self.model.name}: {error}. Use this judge pair by pair"
+            ) from error
 
     def prepare_list(self, query: Content, candidates: Sequence[Content]) -> Stream | PairError:
         """Returns the prompt of a list, or the error of the list.
@@ -185,7 +192,9 @@ class Inputs:
         return None
 
     def _too_long(self, length: int, cure: str) -> PairError:
-        message = f"the prompt has {length} tokens: this judge accepts {self.settings.max_tokens}. {cure}"
+        message = (
+            f"the prompt has {length} tokens: this judge accepts {self.settings.max_tokens}. {cure}"
+        )
         return PairError(code="too_long", message=message)
 
     def shared(self, streams: Sequence[Stream]) -> int:
@@ -194,6 +203,9 @@ class Inputs:
 
     def identity(self, backend: str, version: str) -> JudgeIdentity:
         """Returns the identity of this judge on a backend."""
+        head_dtype: str = self.settings.head_dtype
+        if head_dtype == "model":
+            head_dtype = self.settings.dtype
         return JudgeIdentity(
             model=self.model.name,
             weights=self.model.weights,
@@ -206,7 +218,7 @@ class Inputs:
             min_pixels=self.settings.min_pixels,
             max_pixels=self.settings.max_pixels,
             dtype=self.settings.dtype,
-            head_dtype=self.settings.dtype if self.settings.head_dtype == "model" else self.settings.head_dtype,
+            head_dtype=head_dtype,
             quantisation=quantisation_of(self.model.config),
             backend=backend,
             backend_version=version,
@@ -228,9 +240,12 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
             max_pixels=settings.max_pixels,
             max_source_pixels=limits.max_pixels,
         )
-        longest = model.config.get_text_config().max_position_embeddings - 1  # the last position is for the answer
+        # The last position is for the answer.
+        longest = model.config.get_text_config().max_position_embeddings - 1
         if settings.max_tokens > longest:
-            raise ModelError(f"model.max_tokens is {settings.max_tokens}: the model accepts at most {longest}")
+            raise ModelError(
+                f"model.max_tokens is {settings.max_tokens}: the model accepts at most {longest}"
+            )
     except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error
 
@@ -248,8 +263,12 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
 def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:
     """Returns a verdict, or an error if a log-probability is not finite: half precision can overflow."""
     if abs(yes_logprob) < float("inf") and abs(no_logprob) < float("inf"):
-        return Verdict(yes_logprob=yes_logprob, no_logprob=no_logprob, argmax_is_label=argmax_is_label)
-    message = f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}: not finite. Use a wider model.dtype"
+        return Verdict(
+            yes_logprob=yes_logprob, no_logprob=no_logprob, argmax_is_label=argmax_is_label
+        )
+    message = (
+        f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}: not finite. Use a wider model.dtype"
+    )
     return PairError(code="not_finite", message=message)
 
 

@@ -42,18 +42,24 @@ class ScriptedJudge:
         """The identity of the judge."""
         return self._identity
 
-    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def judge(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         """Returns one answer for each candidate, in order. The same pair always gets the same answer."""
         await self._begin(query)
         return [self._answer(query, candidate) for candidate in candidates]
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
+    async def choose(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> ListVerdict | PairError:
         """Returns the best of the candidates. P(number) is proportional to the odds of the pair."""
         await self._begin(query)
         answers = [self._answer(query, candidate) for candidate in candidates]
         for number, answer in enumerate(answers, start=1):
             if isinstance(answer, PairError):
-                return answer.model_copy(update={"message": f"candidate {number}: {answer.message}"})
+                return answer.model_copy(
+                    update={"message": f"candidate {number}: {answer.message}"}
+                )
 
         # Normalised, the odds of all candidates sum to 1.
         log_odds = [answer.log_odds for answer in answers if isinstance(answer, Verdict)]
@@ -72,7 +78,9 @@ class ScriptedJudge:
         for content in (query, candidate):
             digest.update(f"{content.text}\0".encode() + (content.image or b"") + b"\0")
         yes = (int.from_bytes(digest.digest()[:4]) + 1) / (2**32 + 2)
-        return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
+        return Verdict(
+            yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True
+        )
 
 
 def _fault_of(content: Content) -> PairError | None:

@@ -69,7 +69,9 @@ class TransformersJudge:
                 "model.dtype = 'bfloat16', choose a smaller model, or set model.device = 'cpu'"
             ) from error
         except Exception as error:  # damaged files cause many kinds of errors
-            raise ModelError(f"{settings.name}: cannot be loaded as a judge ({in_one_line(error)})") from error
+            raise ModelError(
+                f"{settings.name}: cannot be loaded as a judge ({in_one_line(error)})"
+            ) from error
 
         self._thread = OneThread("judge")
         self._progressed_at = float("-inf")
@@ -90,7 +92,9 @@ class TransformersJudge:
         """The `time.monotonic()` of the last computed chunk, of any caller."""
         return self._progressed_at
 
-    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def judge(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         """Returns one answer for each candidate, in order.
 
         Raises:
@@ -98,7 +102,9 @@ class TransformersJudge:
         """
         return await self._thread.run(self._judge, query, list(candidates))
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
+    async def choose(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> ListVerdict | PairError:
         """Returns the best of the candidates, or the error of this list.
 
         Raises:
@@ -108,7 +114,9 @@ class TransformersJudge:
         return await self._thread.run(self._choose, query, list(candidates))
 
     @torch.inference_mode()
-    def _choose(self, caller: Caller, query: Content, candidates: list[Content]) -> ListVerdict | PairError:
+    def _choose(
+        self, caller: Caller, query: Content, candidates: list[Content]
+    ) -> ListVerdict | PairError:
         stream = self._inputs.prepare_list(query, candidates)
         if isinstance(stream, PairError):
             return stream
@@ -124,14 +132,20 @@ class TransformersJudge:
                 f"a list of {len(candidates)} candidates: out of memory ({error}). List fewer candidates, or "
                 "lower model.max_pixels"
             ) from error
-        chosen = choice(logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers)
+        chosen = choice(
+            logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers
+        )
         self._progressed_at = time.monotonic()
         return chosen
 
-    def _judge(self, caller: Caller, query: Content, candidates: list[Content]) -> list[Verdict | PairError]:
+    def _judge(
+        self, caller: Caller, query: Content, candidates: list[Content]
+    ) -> list[Verdict | PairError]:
         answers, streams = self._inputs.prepare(query, candidates)
         if streams:
-            for index, verdict in zip(streams, self._score(list(streams.values()), caller), strict=True):
+            for index, verdict in zip(
+                streams, self._score(list(streams.values()), caller), strict=True
+            ):
                 answers[index] = verdict
         return [result for result in answers if result is not None]
 
@@ -147,7 +161,9 @@ class TransformersJudge:
         for chunk in self._chunks(streams):
             yield from self._score_chunk(chunk, cut, cache, caller)
 
-    def _score_chunk(self, chunk: list[Stream], cut: int, cache: Any, caller: Caller) -> Iterator[Verdict | PairError]:
+    def _score_chunk(
+        self, chunk: list[Stream], cut: int, cache: Any, caller: Caller
+    ) -> Iterator[Verdict | PairError]:
         """Yields the answers of some candidates. If memory is short, splits the chunk in halves, down to one pair."""
         caller.check_waits()
         try:
@@ -158,7 +174,9 @@ class TransformersJudge:
             failure = self._no_room(error)
         else:
             self._progressed_at = time.monotonic()
-            for (yes, no), token in zip(logprobs_BV[:, self._labels].tolist(), most_probable, strict=True):
+            for (yes, no), token in zip(
+                logprobs_BV[:, self._labels].tolist(), most_probable, strict=True
+            ):
                 yield answer(yes, no, argmax_is_label=token in self._labels)
             return
         if len(chunk) == 1:
@@ -172,7 +190,9 @@ class TransformersJudge:
 
     def _no_room(self, error: OutOfMemory) -> str:
         budget = self._inputs.settings.max_pixels
-        return f"out of memory ({error}). Lower model.max_pixels (now {budget}), or shorten the text"
+        return (
+            f"out of memory ({error}). Lower model.max_pixels (now {budget}), or shorten the text"
+        )
 
     def _chunks(self, streams: list[Stream]) -> Iterator[list[Stream]]:
         """Splits the candidates, in order, into batches of at most `batch_tokens`. A single pair is always allowed."""
@@ -180,7 +200,10 @@ class TransformersJudge:
         longest = 0
         for stream in streams:
             length = self._inputs.model.length(stream)
-            if chunk and max(longest, length) * (len(chunk) + 1) > self._inputs.settings.batch_tokens:
+            if (
+                chunk
+                and max(longest, length) * (len(chunk) + 1) > self._inputs.settings.batch_tokens
+            ):
                 yield chunk
                 chunk, longest = [], 0
             chunk.append(stream)
@@ -205,7 +228,8 @@ class TransformersJudge:
         head = self._model.lm_head
         if self._inputs.settings.head_dtype == "model" or hidden_BD.dtype == torch.float32:
             return head(hidden_BD).float()
-        if hidden_BD.is_cuda:  # sums of 16-bit factors in 32 bits, without a float32 copy of the weights
+        # Sums of 16-bit factors in 32 bits, without a float32 copy of the weights.
+        if hidden_BD.is_cuda:
             return torch.mm(hidden_BD, head.weight.t(), out_dtype=torch.float32)
         return torch.nn.functional.linear(hidden_BD.float(), head.weight.float())
 
@@ -220,7 +244,9 @@ class TransformersJudge:
         new["attention_mask"] = whole["attention_mask"]
         new["position_ids"] = whole["position_ids"][..., num_cached:]
         new |= self._on_device(self._inputs.model.picture_arrays(suffixes))
-        hidden_BSD = self._model.model(**new, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        hidden_BSD = self._model.model(
+            **new, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
 
         # Shorter streams are padded at their end.
         last_B = whole["attention_mask"].sum(1) - 1 - num_cached

@@ -74,7 +74,8 @@ class VllmJudge:
                 f"vLLM or its dependency {error.name} is not installed. Install the extra judge or judge-cpu, or set "
                 "model.backend = 'transformers'"
             ) from error
-        except (ImportError, OSError) as error:  # a shared library is missing or has another version: libcudart.so.13
+        except (ImportError, OSError) as error:
+            # A shared library is missing or has another version: libcudart.so.13.
             raise ModelError(
                 f"vLLM is installed but cannot be imported ({in_one_line(error)}). Reinstall vLLM with the extra judge "
                 "or judge-cpu, or set model.backend = 'transformers'"
@@ -118,7 +119,9 @@ class VllmJudge:
         """The `time.monotonic()` of the engine's last answer, to any caller."""
         return self._progressed_at
 
-    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def judge(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         """Returns one answer for each candidate, in order.
 
         Raises:
@@ -132,7 +135,10 @@ class VllmJudge:
         was_dead = self._engine.is_dead
         try:
             async with asyncio.TaskGroup() as pairs:
-                tasks = {index: pairs.create_task(self._score(prompt)) for index, prompt in prompts.items()}
+                tasks = {
+                    index: pairs.create_task(self._score(prompt))
+                    for index, prompt in prompts.items()
+                }
         except* JudgeUnavailable as failures:
             kind = JudgeDied if self._engine.is_dead and not was_dead else JudgeUnavailable
             raise kind(str(first_error(failures))) from failures
@@ -141,7 +147,9 @@ class VllmJudge:
             answers[index] = task.result()
         return [result for result in answers if result is not None]
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
+    async def choose(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> ListVerdict | PairError:
         """Returns the best of the candidates, or the error of this list.
 
         Raises:
@@ -170,7 +178,9 @@ class VllmJudge:
     def _prompt(self, stream: Stream) -> Prompt:
         model = self._inputs.model
         prompt: dict[str, Any] = {"prompt_token_ids": model.placeholders(stream)}
-        if pictures := [model.pictures(entry).image for entry in stream if isinstance(entry, bytes)]:
+        if pictures := [
+            model.pictures(entry).image for entry in stream if isinstance(entry, bytes)
+        ]:
             prompt["multi_modal_data"] = {"image": pictures}
         return prompt, model.length(stream)
 
@@ -181,7 +191,9 @@ class VllmJudge:
         (yes, no), most_probable = result
         return answer(yes, no, argmax_is_label=most_probable in self._labels)
 
-    async def _read(self, prompt: Prompt, ids: Sequence[int]) -> tuple[list[float], int] | PairError:
+    async def _read(
+        self, prompt: Prompt, ids: Sequence[int]
+    ) -> tuple[list[float], int] | PairError:
         """Returns the log-probabilities of some tokens at the start of the answer, and the most probable token."""
         inputs, expected = prompt
         try:
@@ -215,8 +227,12 @@ class VllmJudge:
                 return output
         reason = output.outputs[0].finish_reason if output is not None and output.outputs else None
         if reason != "error":
-            raise JudgeUnavailable(f"the engine aborted a prompt twice (finish reason {reason}). Repeat the request")
-        raise InvalidPrompt("the engine failed on this prompt twice (finish reason error). The log has the cause")
+            raise JudgeUnavailable(
+                f"the engine aborted a prompt twice (finish reason {reason}). Repeat the request"
+            )
+        raise InvalidPrompt(
+            "the engine failed on this prompt twice (finish reason error). The log has the cause"
+        )
 
 
 def _has_logprobs(output: Any) -> bool:
@@ -234,4 +250,6 @@ def _started(own_process: bool, options: dict[str, Any], log: Path) -> Engine:
         with printing_to(log):
             return AsyncEngine(options, log) if own_process else InProcessEngine(options)
     except Exception as error:  # an engine uses many libraries, each with its own errors
-        raise ModelError(f"{options['model']}: vLLM cannot run this model here: {explained(error, log)}") from error
+        raise ModelError(
+            f"{options['model']}: vLLM cannot run this model here: {explained(error, log)}"
+        ) from error

@@ -34,7 +34,9 @@ class Engine(Protocol):
         """Whether the engine has died."""
         ...
 
-    async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
+    async def generate(
+        self, prompt: dict[str, Any], parameters: Any, *, again: bool = False
+    ) -> Any:
         """Returns the finished output. The output may have no answer.
 
         Args:
@@ -74,7 +76,9 @@ class AsyncEngine:
         """Whether vLLM noticed the end of one of its processes."""
         return bool(self._engine.errored)
 
-    async def generate(self, prompt: dict[str, Any], parameters: Any, *, again: bool = False) -> Any:
+    async def generate(
+        self, prompt: dict[str, Any], parameters: Any, *, again: bool = False
+    ) -> Any:
         """Returns the finished output.
 
         vLLM sends a picture to its engine once, and notes in a cache that the engine has the picture. The note is wrong
@@ -87,7 +91,9 @@ class AsyncEngine:
         kind = JudgeUnavailable if self.is_dead else JudgeDied
         try:
             if again:
-                (prompt,) = await self._engine.renderer.render_cmpl_async([dict(prompt)], skip_mm_cache=True)
+                (prompt,) = await self._engine.renderer.render_cmpl_async(
+                    [dict(prompt)], skip_mm_cache=True
+                )
             async for output in self._engine.generate(prompt, parameters, uuid.uuid4().hex):
                 last = output
         except EngineDeadError as error:
@@ -213,5 +219,6 @@ class InProcessEngine:
                 else:
                     future.set_result(outcome)
 
-        with contextlib.suppress(RuntimeError):  # the caller's event loop has closed, so the caller is gone
+        # The caller's event loop has closed, so the caller is gone.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(tell)

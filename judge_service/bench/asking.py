@@ -115,7 +115,11 @@ def questions_of(pairs: Iterable[LabelledPair]) -> list[BenchQuery]:
 
 
 async def answers(
-    judge: Judge, contents: Contents, questions: Sequence[BenchQuery], at_once: int, report: Callable[[int, int], None]
+    judge: Judge,
+    contents: Contents,
+    questions: Sequence[BenchQuery],
+    at_once: int,
+    report: Callable[[int, int], None],
 ) -> list[list[PairAnswer]]:
     """Asks the judge, and returns the answers in the order of the questions: one answer for each candidate.
 

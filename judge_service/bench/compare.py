@@ -21,7 +21,15 @@ from unijudge.metrics import bootstrap_roc_auc, interval, roc_auc
 from unijudge.pages.markdown import table
 from unijudge.storage.files import read_json
 
-DIFFERENCE_HEAD = ["pairs", "both judged", "ROC-AUC of A", "of B", "B less A", "95 %", "same answer"]
+DIFFERENCE_HEAD = [
+    "pairs",
+    "both judged",
+    "ROC-AUC of A",
+    "of B",
+    "B less A",
+    "95 %",
+    "same answer",
+]
 
 Both = tuple[ScoredPairs, ScoredPairs]
 """The same pair, judged by A and by B."""
@@ -111,7 +119,9 @@ def _difference(name: str, both: Sequence[Both], seed: int) -> JudgeDifference:
     # The same seed draws the same queries for both judges, so a draw of hard queries is hard for both.
     first_areas = bootstrap_roc_auc(first_N, matches_N, queries_N, seed=seed, rounds=ROUNDS)
     second_areas = bootstrap_roc_auc(second_N, matches_N, queries_N, seed=seed, rounds=ROUNDS)
-    return JudgeDifference(name, len(pairs), areas, interval(second_areas - first_areas), same_answer)
+    return JudgeDifference(
+        name, len(pairs), areas, interval(second_areas - first_areas), same_answer
+    )
 
 
 def _joined(first: Path, second: Path) -> tuple[list[Both], int]:
@@ -124,7 +134,9 @@ def _joined(first: Path, second: Path) -> tuple[list[Both], int]:
     second_rows = {_key(row): row for row in read_labelled(second / SCORES)}
     common = [key for key in first_rows if key in second_rows]
     if not common:
-        raise DataError(f"{first} and {second}: no pair is in both folders. Give two measurements of the same files")
+        raise DataError(
+            f"{first} and {second}: no pair is in both folders. Give two measurements of the same files"
+        )
 
     # Queries are numbered here, so that a query has the same number for both judges.
     queries: dict[bytes, int] = {}
@@ -147,11 +159,23 @@ def _key(row: LabelledScore) -> tuple[str, str | None, bytes, bytes]:
 
 def _scored(row: LabelledScore, query: int) -> ScoredPairs:
     sides = Side(row.query_text, row.query_image), Side(row.candidate_text, row.candidate_image)
-    return ScoredPairs(LabelledPair(row.place, row.subset, row.kind, *sides, match=row.match), query, row.answer)
+    return ScoredPairs(
+        LabelledPair(row.place, row.subset, row.kind, *sides, match=row.match), query, row.answer
+    )
 
 
 def _row(group: JudgeDifference) -> list[str]:
     areas = group.areas or (None, None)
     change = NOTHING if group.areas is None else f"{group.areas[1] - group.areas[0]:+.3f}"
-    ends = NOTHING if group.interval is None else f"{group.interval[0]:+.3f} … {group.interval[1]:+.3f}"
-    return [group.name, f"{group.pairs:,}", *map(number, areas), change, ends, number(group.same_answer)]
+    ends = NOTHING
+    if group.interval is not None:
+        low, high = group.interval
+        ends = f"{low:+.3f} … {high:+.3f}"
+    return [
+        group.name,
+        f"{group.pairs:,}",
+        *map(number, areas),
+        change,
+        ends,
+        number(group.same_answer),
+    ]

@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict
 
 from judge_service.bench.pairs import LabelledPair
 from unijudge.judging.verdicts import PairError, Verdict
-from unijudge.metrics import bootstrap_roc_auc, calibration_bins, calibration_error, interval, roc_auc, tied_share
+from unijudge.metrics import (
+    bootstrap_roc_auc,
+    calibration_bins,
+    calibration_error,
+    interval,
+    roc_auc,
+    tied_share,
+)
 
 ROUNDS = 1000
 """The number of draws of the bootstrap."""
@@ -96,7 +103,9 @@ class Group:
 
     def holds(self, pair: LabelledPair) -> bool:
         """Whether the group has a pair. A group of one kind of negatives has all matches of its subsets."""
-        return pair.subset in self.subsets and (self.kind is None or pair.match or pair.kind == self.kind)
+        return pair.subset in self.subsets and (
+            self.kind is None or pair.match or pair.kind == self.kind
+        )
 
 
 def name_of(subset: str | None, kind: str | None) -> str:
@@ -151,7 +160,9 @@ def all_figures(scored: Sequence[ScoredPairs], seed: int) -> list[Figures]:
     return figures_of_groups
 
 
-def figures(subset: str | None, kind: str | None, scored: Sequence[ScoredPairs], seed: int) -> Figures:
+def figures(
+    subset: str | None, kind: str | None, scored: Sequence[ScoredPairs], seed: int
+) -> Figures:
     """Returns the figures of one group of pairs.
 
     Args:
@@ -172,7 +183,11 @@ def figures(subset: str | None, kind: str | None, scored: Sequence[ScoredPairs],
     yes_N = scores_N >= YES
 
     # ROC-AUC needs matches and negatives.
-    has_both = 0 < matches_N.sum() < len(judged)
+    area = area_interval = ties = None
+    if 0 < matches_N.sum() < len(judged):
+        area = roc_auc(log_odds_N, matches_N)
+        area_interval = _area_interval(log_odds_N, matches_N, queries_N, seed)
+        ties = tied_share(log_odds_N, matches_N)
     return Figures(
         subset=subset,
         kind=kind,
@@ -180,15 +195,16 @@ def figures(subset: str | None, kind: str | None, scored: Sequence[ScoredPairs],
         matches=matches,
         negatives=len(scored) - matches,
         without_verdict=dict(errors.most_common()),
-        roc_auc=roc_auc(log_odds_N, matches_N) if has_both else None,
-        roc_auc_interval=_area_interval(log_odds_N, matches_N, queries_N, seed) if has_both else None,
-        ties=tied_share(log_odds_N, matches_N) if has_both else None,
+        roc_auc=area,
+        roc_auc_interval=area_interval,
+        ties=ties,
         yes=_mean(yes_N),
         yes_of_matches=_mean(yes_N[matches_N]),
         yes_of_negatives=_mean(yes_N[~matches_N]),
         calibration_error=calibration_error(scores_N, matches_N) if judged else None,
         calibration=[
-            Bin(pairs=size, score=score, matches=share) for size, score, share in calibration_bins(scores_N, matches_N)
+            Bin(pairs=size, score=score, matches=share)
+            for size, score, share in calibration_bins(scores_N, matches_N)
         ],
         label_mass=_mean(np.array([verdict.mass for _, verdict in judged])),
         label_first=_mean(np.array([verdict.argmax_is_label for _, verdict in judged])),

@@ -95,7 +95,9 @@ def with_a_no(scored: Sequence[ScoredPairs]) -> list[tuple[LabelledPair, Verdict
     return [(pair, verdict) for pair, verdict in judged if not pair.match and verdict.score < YES]
 
 
-def drawn(pairs: Sequence[tuple[LabelledPair, Verdict]], size: int, seed: int) -> list[tuple[LabelledPair, Verdict]]:
+def drawn(
+    pairs: Sequence[tuple[LabelledPair, Verdict]], size: int, seed: int
+) -> list[tuple[LabelledPair, Verdict]]:
     """Draws at most `size` pairs uniformly, and returns them in their original order."""
     indices = np.random.default_rng(seed).permutation(len(pairs))[:size]
     return [pairs[index] for index in sorted(indices)]
@@ -120,12 +122,17 @@ def injections(
     """
     # One row of figures for each text: the answers of all candidates with this text.
     columns = zip(*answers, strict=True)
-    flips = [_flips(name, text, before, column) for (name, text), column in zip(texts.items(), columns, strict=True)]
+    flips = [
+        _flips(name, text, before, column)
+        for (name, text), column in zip(texts.items(), columns, strict=True)
+    ]
 
     # The harmless text does not count as an attack.
     attacks = [index for index, name in enumerate(texts) if name != CONTROL]
     turned = sum(_turns(answers_of_texts, attacks) for answers_of_texts in answers)
-    return Injections(candidates=len(before), of=of, seed=seed, any_text=turned / len(before), texts=flips)
+    return Injections(
+        candidates=len(before), of=of, seed=seed, any_text=turned / len(before), texts=flips
+    )
 
 
 def _turns(answers: Sequence[Verdict | PairError], attacks: Sequence[int]) -> bool:
@@ -133,8 +140,12 @@ def _turns(answers: Sequence[Verdict | PairError], attacks: Sequence[int]) -> bo
     return any(_is_yes(answers[index]) for index in attacks)
 
 
-def _flips(name: str, text: str, before: Sequence[Verdict], after: Sequence[Verdict | PairError]) -> Flips:
-    judged = [(old, new) for old, new in zip(before, after, strict=True) if isinstance(new, Verdict)]
+def _flips(
+    name: str, text: str, before: Sequence[Verdict], after: Sequence[Verdict | PairError]
+) -> Flips:
+    judged = [
+        (old, new) for old, new in zip(before, after, strict=True) if isinstance(new, Verdict)
+    ]
     flipped = sum(_is_yes(new) for _, new in judged)
     changes = [new.score - old.score for old, new in judged]
     return Flips(

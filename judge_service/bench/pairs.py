@@ -21,7 +21,16 @@ from typing import Any, Literal
 import numpy as np
 
 from unijudge.errors import DataError
-from unijudge.foreign.cells import Rejected, Side, check_clean, id_of, image_of, present, text_of, truth_of
+from unijudge.foreign.cells import (
+    Rejected,
+    Side,
+    check_clean,
+    id_of,
+    image_of,
+    present,
+    text_of,
+    truth_of,
+)
 from unijudge.foreign.columns import Columns
 from unijudge.foreign.json_rows import object_rows
 from unijudge.foreign.layouts import MMEB_TRAIN, SUGARCREPE, sugarcrepe_row, without_marker
@@ -116,12 +125,18 @@ def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None
     if not pairs:
         raise DataError(f"{name}: there are no rows. Give a file of labelled pairs")
     if matches == len(pairs):
-        raise DataError(f"{name}: all {matches:,} pairs match, so ROC-AUC is undefined. Add pairs that do not match")
+        raise DataError(
+            f"{name}: all {matches:,} pairs match, so ROC-AUC is undefined. Add pairs that do not match"
+        )
     if not matches:
-        raise DataError(f"{name}: none of {len(pairs):,} pairs matches, so ROC-AUC is undefined. Add pairs that match")
+        raise DataError(
+            f"{name}: none of {len(pairs):,} pairs matches, so ROC-AUC is undefined. Add pairs that match"
+        )
 
 
-def _pairs_of(path: Path, name: str, layout: Format | None, instruction: str | None) -> Iterator[LabelledPair]:
+def _pairs_of(
+    path: Path, name: str, layout: Format | None, instruction: str | None
+) -> Iterator[LabelledPair]:
     """Yields the pairs of one file. `name` stands for the file in `LabelledPair.place`."""
     # The first row decides the layout. A file without rows has no pairs.
     is_object = _is_object_of_rows(path)
@@ -131,7 +146,9 @@ def _pairs_of(path: Path, name: str, layout: Format | None, instruction: str | N
     if layout is None:
         layout = "sugarcrepe" if is_object else _guessed(path, first)
     if layout == "pairs" and "label" not in first:
-        raise DataError(f"{path}: has no column 'label'. Add this column: 1 if query and candidate match, else 0")
+        raise DataError(
+            f"{path}: has no column 'label'. Add this column: 1 if query and candidate match, else 0"
+        )
 
     columns = _columns(layout)
     for number, row in object_rows(path) if is_object else read_rows(path, columns):
@@ -177,12 +194,17 @@ def _columns(layout: Format) -> Columns:
         case "pairs":
             return Columns(PAIRS.__contains__, ", ".join(PAIRS))
         case "mmeb":
-            return Columns(lambda name: name in MMEB or NEGATIVE.fullmatch(name) is not None, ", ".join(sorted(MMEB)))
+            return Columns(
+                lambda name: name in MMEB or NEGATIVE.fullmatch(name) is not None,
+                ", ".join(sorted(MMEB)),
+            )
         case "sugarcrepe":
             return Columns(SUGARCREPE.__contains__, ", ".join(SUGARCREPE))
 
 
-def _made(layout: Format, row: Any, path: Path, place: str, instruction: str | None) -> Iterable[LabelledPair]:
+def _made(
+    layout: Format, row: Any, path: Path, place: str, instruction: str | None
+) -> Iterable[LabelledPair]:
     """Returns the pairs of one row.
 
     Raises:
@@ -207,7 +229,9 @@ def _of_pairs(cells: Cells, row: Cells, table: str, place: str) -> LabelledPair:
         subset=id_of(cells.get("subset")) or table,
         kind=id_of(cells.get("kind")) or None,
         query=_side("the query", text_of(cells.get("query_text")), cells.get("query_image")),
-        candidate=_side("the candidate", text_of(cells.get("candidate_text")), cells.get("candidate_image")),
+        candidate=_side(
+            "the candidate", text_of(cells.get("candidate_text")), cells.get("candidate_image")
+        ),
         match=match,
     )
 
@@ -218,10 +242,14 @@ def _first(cells: Cells, names: Sequence[str]) -> Any:
 
 
 def _of_mmeb(cells: Cells, path: Path, place: str) -> Iterator[LabelledPair]:
-    query_text, query_image, positive_text, positive_image = (_first(cells, names) for names in MMEB_TRAIN)
+    query_text, query_image, positive_text, positive_image = (
+        _first(cells, names) for names in MMEB_TRAIN
+    )
     subset = path.absolute().parent.name if SHARD.fullmatch(name_of(path)) else name_of(path)
     query = _side("qry", _plain(query_text), query_image)
-    yield LabelledPair(place, subset, None, query, _side("pos", _plain(positive_text), positive_image), match=True)
+    yield LabelledPair(
+        place, subset, None, query, _side("pos", _plain(positive_text), positive_image), match=True
+    )
     for text, image in _negatives(cells):
         if not is_blank(text) or image:
             yield LabelledPair(place, subset, None, query, _side("neg", text, image), match=False)
@@ -242,7 +270,9 @@ def _negatives(cells: Cells) -> Iterator[tuple[str, Any]]:
             yield _plain(text), image
 
 
-def _of_sugarcrepe(row: Any, name: str, place: str, instruction: str | None) -> Iterator[LabelledPair]:
+def _of_sugarcrepe(
+    row: Any, name: str, place: str, instruction: str | None
+) -> Iterator[LabelledPair]:
     picture, caption, negative = sugarcrepe_row(row)
     query = Side(instruction, picture)
     yield LabelledPair(place, "sugarcrepe", None, query, Side(caption, None), match=True)

@@ -17,7 +17,14 @@ FIGURE_HEAD = [
     "pairs", "match", "others", "ROC-AUC", "95 %", "calibration error", "ties", "Yes", "Yes of matches",
     "Yes of others", "label mass", "no verdict",
 ]  # fmt: skip
-INJECTION_HEAD = ["text added", "judged again", "flipped to Yes", "share", "95 %", "change of score"]
+INJECTION_HEAD = [
+    "text added",
+    "judged again",
+    "flipped to Yes",
+    "share",
+    "95 %",
+    "change of score",
+]
 SHOWN = 5
 """The number of pairs that the page shows for each kind of mistake."""
 LONGEST_TEXT = 200
@@ -125,7 +132,9 @@ def _told(made: Injections) -> str:
     )
 
 
-def _mistakes(judged: Sequence[tuple[ScoredPairs, Verdict]], *, match: bool) -> list[tuple[str, str, str, str, str]]:
+def _mistakes(
+    judged: Sequence[tuple[ScoredPairs, Verdict]], *, match: bool
+) -> list[tuple[str, str, str, str, str]]:
     """Returns the worst scores of pairs with one label: place, kind, score, query and candidate."""
     # The worst match has the lowest score; the worst negative has the highest.
     labelled = [(scored.pair, verdict) for scored, verdict in judged if scored.pair.match is match]
@@ -134,7 +143,15 @@ def _mistakes(judged: Sequence[tuple[ScoredPairs, Verdict]], *, match: bool) -> 
 
     rows = []
     for pair, verdict in worst:
-        rows.append((pair.place, pair.kind or "", f"{verdict.score:.3f}", _shown(pair.query), _shown(pair.candidate)))
+        rows.append(
+            (
+                pair.place,
+                pair.kind or "",
+                f"{verdict.score:.3f}",
+                _shown(pair.query),
+                _shown(pair.candidate),
+            )
+        )
     return rows
 
 

@@ -8,9 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from judge_service.bench.asking import BenchProgress, BenchQuery, Contents, PairAnswer, answers, questions_of
+from judge_service.bench.asking import (
+    BenchProgress,
+    BenchQuery,
+    Contents,
+    PairAnswer,
+    answers,
+    questions_of,
+)
 from judge_service.bench.figures import INTERVAL, ScoredPairs, all_figures
-from judge_service.bench.injection import Injections, drawn, injections, texts_for, with_a_no, with_text
+from judge_service.bench.injection import (
+    Injections,
+    drawn,
+    injections,
+    texts_for,
+    with_a_no,
+    with_text,
+)
 from judge_service.bench.pairs import Format, LabelledPair, read_labelled, sampled
 from judge_service.bench.report import page_of
 from judge_service.bench.result import PAGE, RESULT, SCORES, Bench
@@ -94,7 +108,9 @@ async def _asked(
     job: BenchJob, pairs: Sequence[LabelledPair], contents: Contents, report: BenchProgress
 ) -> tuple[JudgeIdentity, list[ScoredPairs], Injections | None]:
     """Returns the judge's identity, the pairs with their answers, and the effect of texts inside candidates."""
-    client = JudgeClient(job.service, key=job.key, max_in_flight=job.at_once, retry_for_s=job.retry_for_s)
+    client = JudgeClient(
+        job.service, key=job.key, max_in_flight=job.at_once, retry_for_s=job.retry_for_s
+    )
     async with client as judge:
         scored = await _scored(job, judge, pairs, contents, report)
         _check_verdicts(job, scored)
@@ -103,11 +119,17 @@ async def _asked(
 
 
 async def _scored(
-    job: BenchJob, judge: JudgeClient, pairs: Sequence[LabelledPair], contents: Contents, report: BenchProgress
+    job: BenchJob,
+    judge: JudgeClient,
+    pairs: Sequence[LabelledPair],
+    contents: Contents,
+    report: BenchProgress,
 ) -> list[ScoredPairs]:
     """Returns the pairs with their answers, in the order of the pairs."""
     questions = questions_of(pairs)
-    answers_of_queries = await answers(judge, contents, questions, job.at_once, partial(report, "pairs"))
+    answers_of_queries = await answers(
+        judge, contents, questions, job.at_once, partial(report, "pairs")
+    )
 
     # Query → its number and the answers of its candidates.
     by_query: dict[Side, tuple[int, dict[Side, PairAnswer]]] = {}
@@ -139,7 +161,11 @@ def _check_verdicts(job: BenchJob, scored: Sequence[ScoredPairs]) -> None:
 
 
 async def _injected(
-    job: BenchJob, judge: JudgeClient, scored: Sequence[ScoredPairs], contents: Contents, report: BenchProgress
+    job: BenchJob,
+    judge: JudgeClient,
+    scored: Sequence[ScoredPairs],
+    contents: Contents,
+    report: BenchProgress,
 ) -> Injections | None:
     """Returns the effect of texts inside candidates. None if no negative got a No."""
     refused = with_a_no(scored)
@@ -153,8 +179,12 @@ async def _injected(
     for pair, _ in sample:
         candidates = [with_text(pair.candidate, text) for text in texts.values()]
         questions.append(BenchQuery(pair.query, candidates))
-    after = await answers(judge, contents, questions, job.at_once, partial(report, "pairs with an added text"))
-    return injections([verdict for _, verdict in sample], after, texts, of=len(refused), seed=job.seed)
+    after = await answers(
+        judge, contents, questions, job.at_once, partial(report, "pairs with an added text")
+    )
+    return injections(
+        [verdict for _, verdict in sample], after, texts, of=len(refused), seed=job.seed
+    )
 
 
 def _row(scored: ScoredPairs, contents: Contents) -> LabelledScore:

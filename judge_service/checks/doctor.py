@@ -63,14 +63,18 @@ async def examine(settings: ServiceSettings) -> list[Finding]:
     for thing, check in checks.items():
         try:
             findings += check(settings)
-        except (ImportError, UnijudgeError) as error:  # the message already names the package to install
+        except (ImportError, UnijudgeError) as error:
+            # The message already names the package to install.
             findings.append(Finding("LACKS", thing, f"not checked: {error}"))
         except Exception as error:  # noqa: BLE001  a check that fails must not hide the results of the others
             findings.append(Finding("LACKS", thing, f"not checked: {in_one_line(error)}"))
 
     # Without its GPUs an engine would only fail again, with a longer message.
     if any(finding.state == "LACKS" and finding.thing == "gpus" for finding in findings):
-        return [*findings, Finding("note", "a pair", "not scored: the engine cannot start without the GPUs above")]
+        return [
+            *findings,
+            Finding("note", "a pair", "not scored: the engine cannot start without the GPUs above"),
+        ]
     return [*findings, await _pair(settings)]
 
 
@@ -88,7 +92,11 @@ def _versions(settings: ServiceSettings) -> Iterator[Finding]:
             installed = version(required.name)
         except PackageNotFoundError:
             if service and not required.marker.evaluate({"extra": ""}):  # type: ignore[union-attr]  # not None: service
-                yield Finding("LACKS", required.name, "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
+                yield Finding(
+                    "LACKS",
+                    required.name,
+                    "not installed: pip install 'unijudge[judge]', or [judge-cpu]",
+                )
             continue
 
         # A local version such as 2.13.0+cpu is the same release.
@@ -96,23 +104,37 @@ def _versions(settings: ServiceSettings) -> Iterator[Finding]:
             yield Finding("ok", required.name, installed)
         else:
             tested = f"unijudge is tested with {required.name}{required.specifier}"
-            yield Finding("LACKS", required.name, f"{installed}, but {tested}: reinstall unijudge with its extra")
+            yield Finding(
+                "LACKS",
+                required.name,
+                f"{installed}, but {tested}: reinstall unijudge with its extra",
+            )
 
     # Without vLLM the backend "auto" still judges.
     if importlib.util.find_spec("vllm") is None:
         state: Literal["note", "LACKS"] = "LACKS" if settings.model.backend == "vllm" else "note"
         cure = "pip install 'unijudge[judge]', or [judge-cpu] on a machine without a GPU"
-        yield Finding(state, "vllm", f"not installed: transformers would judge, with exact scores but slower. {cure}")
+        yield Finding(
+            state,
+            "vllm",
+            f"not installed: transformers would judge, with exact scores but slower. {cure}",
+        )
 
 
 def _families(_: ServiceSettings) -> Iterator[Finding]:
-    yield Finding("ok", "families", f"{', '.join(FAMILIES)}: each tested through transformers and vLLM, with parity")
+    yield Finding(
+        "ok",
+        "families",
+        f"{', '.join(FAMILIES)}: each tested through transformers and vLLM, with parity",
+    )
 
 
 def _devices(settings: ServiceSettings) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
     reserved = settings.cpus_per_replica * settings.replicas
-    yield Finding("ok" if reserved <= cores else "note", "cpus", f"{cores}; the replicas reserve {reserved:g}")
+    yield Finding(
+        "ok" if reserved <= cores else "note", "cpus", f"{cores}; the replicas reserve {reserved:g}"
+    )
     yield from _gpus(settings)
 
 
@@ -120,7 +142,11 @@ def _gpus(settings: ServiceSettings) -> Iterator[Finding]:
     """Yields the faults of the GPUs of this machine, or the memory that the engine will use on a GPU."""
     # This machine may have other GPUs than the machines of a cluster.
     if settings.address is not None:
-        yield Finding("note", "gpus", f"the cluster at {settings.address} has the GPUs: each replica checks its own")
+        yield Finding(
+            "note",
+            "gpus",
+            f"the cluster at {settings.address} has the GPUs: each replica checks its own",
+        )
         names = ", ".join(passed_names(settings)) or "no variables of this shell"
         yield Finding("ok", "environment", f"the replicas get: {names} (pass_environment)")
         return
@@ -132,7 +158,9 @@ def _gpus(settings: ServiceSettings) -> Iterator[Finding]:
     gpus = visible_gpus()
     names_of_gpus = ", ".join(map(str, gpus.found))
     if not needs_gpu(settings) and gpus.found:
-        yield Finding("note", "gpus", f"{names_of_gpus}. No replica uses a GPU: set gpus_per_replica = 1")
+        yield Finding(
+            "note", "gpus", f"{names_of_gpus}. No replica uses a GPU: set gpus_per_replica = 1"
+        )
         return
     if not needs_gpu(settings):
         yield Finding("note", "gpus", f"these settings need no GPU; {gpus.why_none()}")
@@ -157,7 +185,9 @@ def _engine_memory(settings: ServiceSettings, gpu: Gpu) -> Finding:
     if memory.fits:
         return Finding("ok", "gpu memory", use)
     cure = "lower model.max_tokens or engine.max_num_batched_tokens, or set a larger tensor_parallel_size"
-    return Finding("note", "gpu memory", f"{use}. A prompt of model.max_tokens does not fit the cache: {cure}")
+    return Finding(
+        "note", "gpu memory", f"{use}. A prompt of model.max_tokens does not fit the cache: {cure}"
+    )
 
 
 def _memory(settings: ServiceSettings) -> Iterator[Finding]:
@@ -177,7 +207,9 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
         yield Finding("ok", "memory", free)
         return
     if not Path(settings.model.name or "/nowhere").is_dir():
-        yield Finding("ok", "memory", f"{free}, weights not counted: the model is not a local folder")
+        yield Finding(
+            "ok", "memory", f"{free}, weights not counted: the model is not a local folder"
+        )
         return
 
     # Each replica loads its own copy of the weights.
@@ -193,7 +225,9 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
 
 def _disk(settings: ServiceSettings) -> Iterator[Finding]:
     if settings.address is None:
-        yield from (Finding("LACKS", "ray", fault) for fault in (*process_faults(), *temporary_faults()))
+        yield from (
+            Finding("LACKS", "ray", fault) for fault in (*process_faults(), *temporary_faults())
+        )
 
     # The folder of uploaded images is created later, so an existing parent shows the free space.
     folder = settings.blobs.folder or Path(tempfile.gettempdir())
@@ -204,7 +238,11 @@ def _disk(settings: ServiceSettings) -> Iterator[Finding]:
     limit = settings.blobs.max_bytes
     space = f"{free / GIB:.1f} GiB free in {folder} for uploaded images"
     if free < limit:
-        yield Finding("note", "disk", f"{space}, but blobs.max_bytes is {limit / GIB:.1f} GiB: lower blobs.max_bytes")
+        yield Finding(
+            "note",
+            "disk",
+            f"{space}, but blobs.max_bytes is {limit / GIB:.1f} GiB: lower blobs.max_bytes",
+        )
     else:
         yield Finding("ok", "disk", space)
 
@@ -218,16 +256,22 @@ def _port(settings: ServiceSettings) -> Iterator[Finding]:
         yield Finding("ok", "port", f"{settings.host}:{settings.port} is free")
     if settings.host not in ("127.0.0.1", "::1", "localhost") and not settings.key_sha256:
         cure = "run `unijudge judge key`, and set key_sha256"
-        yield Finding("note", "key", f"every client that reaches {settings.host} can use the judge: {cure}")
+        yield Finding(
+            "note", "key", f"every client that reaches {settings.host} can use the judge: {cure}"
+        )
 
 
 async def _pair(settings: ServiceSettings) -> Finding:
     if not settings.model.name and settings.model.backend != "scripted":
-        return Finding("note", "a pair", "not scored: no model is named. Give the settings of `serve`")
+        return Finding(
+            "note", "a pair", "not scored: no model is named. Give the settings of `serve`"
+        )
 
     # The scripted judge cannot tell a match from a mismatch, so the known pairs say nothing about it.
     scripted = settings.model.backend == "scripted"
-    health = settings.health.model_copy(update={"canary_every_s": 0}) if scripted else settings.health
+    health = (
+        settings.health.model_copy(update={"canary_every_s": 0}) if scripted else settings.health
+    )
 
     # Start and check the judge in the same way as each replica.
     judged_by = ""
@@ -243,5 +287,7 @@ async def _pair(settings: ServiceSettings) -> Finding:
         return Finding("LACKS", "a pair", judged_by + in_one_line(error))
 
     if scripted:
-        return Finding("note", "a pair", f"{judged_by}{known_scores}: scripted, for load and fault tests only")
+        return Finding(
+            "note", "a pair", f"{judged_by}{known_scores}: scripted, for load and fault tests only"
+        )
     return Finding("ok", "a pair", f"{judged_by}{known_scores}")

@@ -93,7 +93,10 @@ class Verification:
             f"ties                         {self.ties}",
             "verdict                      " + self._verdict(),
         ]
-        report += [f"{number} pairs without a verdict from {reason}" for reason, number in self._commonest()]
+        report += [
+            f"{number} pairs without a verdict from {reason}"
+            for reason, number in self._commonest()
+        ]
 
         # Within the tolerance there is no difference to explain.
         differs = not len(self.differences) or float(self.differences.max()) > self.tolerance
@@ -102,7 +105,11 @@ class Verification:
     def _verdict(self) -> str:
         if self.passed:
             return "the model's own scores"
-        differs = self.errors or not len(self.differences) or float(self.differences.max()) > self.tolerance
+        differs = (
+            self.errors
+            or not len(self.differences)
+            or float(self.differences.max()) > self.tolerance
+        )
         if differs:
             return "NOT the model's own scores"
         return f"not proven: only {len(self.differences)} of {self.pairs} pairs were compared"
@@ -167,7 +174,9 @@ def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]
     return examples
 
 
-async def verify(served: JudgeClient, reference: Judge, *, queries: int, tolerance: float | None) -> Verification:
+async def verify(
+    served: JudgeClient, reference: Judge, *, queries: int, tolerance: float | None
+) -> Verification:
     """Scores the golden set with the service and with the reference.
 
     Args:
@@ -209,6 +218,8 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
         ties += len(judged) - len(np.unique(served_odds))
         if len(judged) > 1:  # a single candidate has no order
             taus.append(kendall_tau(served_odds, own_odds))
+    if tolerance is None:
+        tolerance = _tolerance(served.identity, reference.identity)
     return Verification(
         pairs=pairs,
         errors=failed_sides[1],
@@ -217,7 +228,7 @@ async def verify(served: JudgeClient, reference: Judge, *, queries: int, toleran
         rank_correlation=float(np.mean(taus)) if taus else float("nan"),
         mass=float(np.mean(masses)) if masses else float("nan"),
         ties=ties,
-        tolerance=_tolerance(served.identity, reference.identity) if tolerance is None else tolerance,
+        tolerance=tolerance,
         causes=likely_causes(served.identity, reference.identity),
         reasons=reasons,
     )
@@ -231,13 +242,20 @@ def _tolerance(served: JudgeIdentity, reference: JudgeIdentity) -> float:
 def _failures(served: Verdict | PairError, reference: Verdict | PairError) -> list[str]:
     """Returns the sides that have no verdict for a pair, each with its error."""
     sides = [("the service", served), ("the reference", reference)]
-    return [f"{side}: {answer.code}: {answer.message}" for side, answer in sides if isinstance(answer, PairError)]
+    return [
+        f"{side}: {answer.code}: {answer.message}"
+        for side, answer in sides
+        if isinstance(answer, PairError)
+    ]
 
 
 def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
     """Returns the differences between two judges. The most common cause of different scores comes first."""
     comparisons: Sequence[tuple[bool, str]] = [
-        (served.weights != reference.weights, "the service has different weights from the model given here"),
+        (
+            served.weights != reference.weights,
+            "the service has different weights from the model given here",
+        ),
         (
             served.prompt_fingerprint != reference.prompt_fingerprint,
             "the prompts differ: wording, labels or order",
@@ -260,8 +278,14 @@ def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
                 f"{reference.inputs_version} in the reference"
             ),
         ),
-        (served.adapter != reference.adapter, "only one side has an adapter, or the adapters differ"),
-        (served.quantisation != reference.quantisation, f"the weights are quantised ({served.quantisation})"),
+        (
+            served.adapter != reference.adapter,
+            "only one side has an adapter, or the adapters differ",
+        ),
+        (
+            served.quantisation != reference.quantisation,
+            f"the weights are quantised ({served.quantisation})",
+        ),
         (
             served.dtype != reference.dtype,
             f"the service computes in {served.dtype}, the reference in {reference.dtype}",

@@ -87,7 +87,9 @@ class Admission:
         self._check(0.0, patience_s)
 
     @contextlib.asynccontextmanager
-    async def turn(self, work: float, patience_s: float, *, alone: bool = False) -> AsyncIterator[None]:
+    async def turn(
+        self, work: float, patience_s: float, *, alone: bool = False
+    ) -> AsyncIterator[None]:
         """Waits for a slot, and keeps the slot while the block runs. The caller's timeout ends the block.
 
         Args:
@@ -161,7 +163,8 @@ class Admission:
     def _check(self, work: float, patience_s: float) -> None:
         if self._closed:
             raise Closed
-        if not self._begun and not self._waiting:  # an idle replica tries, since past measurements may be wrong
+        # An idle replica tries, since past measurements may be wrong.
+        if not self._begun and not self._waiting:
             return
 
         # Too much work for the caller's timeout: an empty queue would not help.
@@ -169,14 +172,18 @@ class Admission:
         longest_wait_s = min(self._max_wait_s, patience_s - own_s)
         wait_s = self._wait_s()
         if longest_wait_s < 0:
-            message = f"this request needs about {own_s:.3g} s, and its caller waits {patience_s:.3g} s"
+            message = (
+                f"this request needs about {own_s:.3g} s, and its caller waits {patience_s:.3g} s"
+            )
             raise Overloaded(f"{message}. Wait longer, or send fewer candidates", 1, is_full=False)
 
         is_full = wait_s > self._max_wait_s or len(self._waiting) >= self._max_waiting
         if is_full or wait_s > longest_wait_s:
             message = f"{len(self._waiting)} requests wait, and a new request would wait about {wait_s:.3g} s"
             retry_after_s = max(1, math.ceil(wait_s - longest_wait_s))
-            raise Overloaded(f"{message}. Retry later, or add replicas", retry_after_s, is_full=is_full)
+            raise Overloaded(
+                f"{message}. Retry later, or add replicas", retry_after_s, is_full=is_full
+            )
 
     @property
     def _pace(self) -> float:

@@ -21,7 +21,9 @@ DISCARD_S = 1.0
 
 A client whose connection closes while the client still sends never reads the answer.
 """
-STEERING = re.compile(rb"x_request_(timeout_seconds|disconnect_disabled)|serve_.*|x_session_id|x_serve_router_.*")
+STEERING = re.compile(
+    rb"x_request_(timeout_seconds|disconnect_disabled)|serve_.*|x_session_id|x_serve_router_.*"
+)
 """Names of headers, with `_` for `-`, that could disable Ray's timeouts or choose a replica."""
 REQUEST_ID = re.compile(rb"[!-~]{1,200}")
 """Request ids that Ray's proxy can write to its log. The proxy fails on bytes that are not UTF-8."""
@@ -67,7 +69,10 @@ class AsgiRequest:
     @property
     def has_body(self) -> bool:
         """Whether the headers announce a body."""
-        return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
+        return (
+            b"transfer-encoding" in self.headers
+            or self.headers.get(b"content-length", b"0") != b"0"
+        )
 
     def header(self, name: bytes) -> str | None:
         """Returns the value of a header. The name must be in lower case."""
@@ -100,12 +105,16 @@ class AsgiRequest:
 
     def strip(self) -> None:
         """Removes headers that control Ray, and headers on which Ray fails."""
-        kept = [(name, value) for name, value in self.scope["headers"] if _passes(name.lower(), value)]
+        kept = [
+            (name, value) for name, value in self.scope["headers"] if _passes(name.lower(), value)
+        ]
         self.scope = {**self.scope, "headers": kept}
 
     def set_header(self, name: bytes, value: bytes) -> None:
         """Sets a header. Replaces a header of the client with the same name."""
-        others = [(other, content) for other, content in self.scope["headers"] if other.lower() != name]
+        others = [
+            (other, content) for other, content in self.scope["headers"] if other.lower() != name
+        ]
         self.scope = {**self.scope, "headers": [*others, (name, value)]}
 
     async def forward(self, app: App) -> None:
@@ -123,7 +132,9 @@ class AsgiRequest:
             elif self._task is None or self._task.cancelling():  # the client has left
                 raise
             # Otherwise Ray has cancelled the replica's work, not this task.
-            raise HttpError(503, "not_ready", self._abandoned or "the replica is gone. Retry", retry=1) from error
+            raise HttpError(
+                503, "not_ready", self._abandoned or "the replica is gone. Retry", retry=1
+            ) from error
         except Exception as error:
             if self._begun:
                 raise
@@ -160,10 +171,17 @@ class AsgiRequest:
             self._abandoned = reason
             self._task.cancel()
 
-    async def respond(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    async def respond(
+        self, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
         """Sends a whole answer."""
-        fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self._send({"type": "http.response.start", "status": status, "headers": fields + (headers or [])})
+        fields = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": fields + (headers or [])}
+        )
         await self._send({"type": "http.response.body", "body": body})
 
     async def refuse(self, refusal: HttpError) -> None:

@@ -49,7 +49,9 @@ class BlobStore:
         self._folder = folder
         self._max_bytes = max_bytes
         self._young_s = young_s
-        self._since_look = max_bytes  # the folder may already be full, so the first write checks its size
+        self._since_look = (
+            max_bytes  # the folder may already be full, so the first write checks its size
+        )
         self._full_until = float("-inf")
         self._writing = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,9 @@ class BlobStore:
         # The image must be what its name promises.
         digest = hashlib.sha256(data).hexdigest()
         if digest != name:
-            raise BadImage(f"the {len(data)} bytes have the SHA-256 {digest}, not {name}. Send the image again")
+            raise BadImage(
+                f"the {len(data)} bytes have the SHA-256 {digest}, not {name}. Send the image again"
+            )
         if not _MAGIC.match(data):
             raise BadImage("not a JPEG, PNG or WebP image")
         if len(data) > self._max_bytes:
@@ -102,7 +106,8 @@ class BlobStore:
             if hashlib.sha256(data).hexdigest() == name:
                 return data
             path.unlink(missing_ok=True)  # the file is damaged
-        except OSError:  # the file is missing or the disk failed, but the client still has the image
+        except OSError:
+            # The file is missing or the disk failed, but the client still has the image.
             pass
         return None
 
@@ -124,7 +129,8 @@ class BlobStore:
             if used_at > oldest_young or used + needed <= self._max_bytes * 7 // 8:
                 break
             try:
-                if path.stat().st_mtime > oldest_young:  # a request has used the image since the listing
+                # A request has used the image since the listing.
+                if path.stat().st_mtime > oldest_young:
                     continue
                 path.unlink()
             except FileNotFoundError:  # another replica removed the image
@@ -144,9 +150,14 @@ class BlobStore:
             for entry in entries:
                 is_draft = entry.name.endswith(DRAFT_SUFFIX)
                 if is_draft or NAME.fullmatch(entry.name):
-                    with contextlib.suppress(FileNotFoundError):  # another replica can remove files too
+                    # Another replica can remove files too.
+                    with contextlib.suppress(FileNotFoundError):
                         status = entry.stat()
-                        yield status.st_mtime + DRAFT_LIVES_S * is_draft, status.st_size, Path(entry.path)
+                        yield (
+                            status.st_mtime + DRAFT_LIVES_S * is_draft,
+                            status.st_size,
+                            Path(entry.path),
+                        )
 
 
 def _touch(path: Path) -> bool:

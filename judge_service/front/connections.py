@@ -151,7 +151,9 @@ class BoundedConnection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._cut()
             return
-        body = HttpError(431, "too_large", f"the head exceeds {HEAD_BYTES} bytes. Send fewer or shorter headers").body
+        body = HttpError(
+            431, "too_large", f"the head exceeds {HEAD_BYTES} bytes. Send fewer or shorter headers"
+        ).body
         content = body.model_dump_json().encode()
         head = "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)

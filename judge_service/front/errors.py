@@ -13,7 +13,9 @@ from unijudge.judging.protocol import ErrorBody
 class HttpError(Exception):
     """A whole request cannot be answered. The error becomes an HTTP status and an ErrorBody."""
 
-    def __init__(self, status: int, code: str, message: str, missing: Sequence[str] = (), *, retry: int = 0):
+    def __init__(
+        self, status: int, code: str, message: str, missing: Sequence[str] = (), *, retry: int = 0
+    ):
         """Creates the error.
 
         Args:
@@ -54,10 +56,15 @@ def judge_errors_as_http() -> Iterator[None]:
         raise refusal from error
     except TooLate as error:
         raise HttpError(
-            503, "too_late", f"{error}. Wait longer, send fewer candidates, or add replicas", retry=1
+            503,
+            "too_late",
+            f"{error}. Wait longer, send fewer candidates, or add replicas",
+            retry=1,
         ) from error
     except Closed as error:
-        raise HttpError(503, "not_ready", "the service is being stopped. Retry later", retry=1) from error
+        raise HttpError(
+            503, "not_ready", "the service is being stopped. Retry later", retry=1
+        ) from error
 
 
 async def answer_error(_: Request, refusal: Exception) -> Response:

@@ -63,7 +63,9 @@ def rules_of(front: FrontSettings, limits: LimitSettings, key_sha256: Sequence[s
 class Gate:
     """An ASGI application around another application."""
 
-    def __init__(self, app: App, rules: GateRules, state: StateFile | None = None, check: Check | None = None):
+    def __init__(
+        self, app: App, rules: GateRules, state: StateFile | None = None, check: Check | None = None
+    ):
         """Creates the gate.
 
         Args:
@@ -104,9 +106,15 @@ class Gate:
         # Some paths need no replica.
         path = request.scope["path"]
         if not is_allowed(path, request.header(b"authorization"), self._rules.key_sha256):
-            raise HttpError(401, "no_key", "this service requires a key. Send the header Authorization: Bearer KEY")
+            raise HttpError(
+                401,
+                "no_key",
+                "this service requires a key. Send the header Authorization: Bearer KEY",
+            )
         if not path.startswith("/"):
-            raise HttpError(404, "no_route", "the path of the request does not begin with /. Correct the path")
+            raise HttpError(
+                404, "no_route", "the path of the request does not begin with /. Correct the path"
+            )
         if self._state is not None and await self._answered(request, path):
             return
 
@@ -115,7 +123,9 @@ class Gate:
         if self._check is not None:
             self._check(path, request.header(b"judge-timeout"))
         if len(self._requests) >= self._rules.max_requests:
-            raise HttpError(429, "busy", f"{len(self._requests)} requests are unanswered. Retry later", retry=1)
+            raise HttpError(
+                429, "busy", f"{len(self._requests)} requests are unanswered. Retry later", retry=1
+            )
         if self._state is not None and self._watching is None:
             self._watching = asyncio.create_task(self._abandon_without_replicas(self._state))
         if self._state is not None and request.scope["method"] == "POST":
@@ -190,7 +200,12 @@ class Gate:
             HttpError: The queue was full.
         """
         if asyncio.get_running_loop().time() < self._full_until:
-            raise HttpError(429, "busy", "the queue is full. Retry later, or add replicas", retry=self._full_retry)
+            raise HttpError(
+                429,
+                "busy",
+                "the queue is full. Retry later, or add replicas",
+                retry=self._full_retry,
+            )
 
     def _check_length(self, request: AsgiRequest) -> None:
         """Checks the headers that describe the body.

@@ -41,7 +41,9 @@ def middlewares() -> list[Middleware]:
     orders = ProxyOrders.model_validate_json(os.environ[VARIABLE])
     _allow_connections()
     # Ray uses uvicorn's protocol "auto", and has not created a server yet.
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{BoundedConnection.__module__}:{BoundedConnection.__name__}"
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = (
+        f"{BoundedConnection.__module__}:{BoundedConnection.__name__}"
+    )
     return [Middleware(Gate, rules=orders.rules, state=StateFile(orders.state))]
 
 

@@ -14,7 +14,13 @@ from judge_service.front.errors import HttpError, judge_errors_as_http
 from judge_service.front.in_work import HEADER, InWork
 from judge_service.settings import LimitSettings
 from unijudge.content import Content
-from unijudge.judging.protocol import ChooseResponse, CountResponse, ScoreRequest, ScoreResponse, ServiceInfo
+from unijudge.judging.protocol import (
+    ChooseResponse,
+    CountResponse,
+    ScoreRequest,
+    ScoreResponse,
+    ServiceInfo,
+)
 from unijudge.judging.verdicts import JudgeIdentity
 
 PATHS = frozenset({"/v1/score", "/v1/choose", "/v1/count"})
@@ -43,7 +49,9 @@ class Questions:
         self._replica = replica
         self._in_work = in_work
 
-    async def answer(self, http: Request, work: Callable[[Content, list[Content]], Coroutine[Any, Any, A]]) -> Response:
+    async def answer(
+        self, http: Request, work: Callable[[Content, list[Content]], Coroutine[Any, Any, A]]
+    ) -> Response:
         """Answers a request.
 
         Args:
@@ -89,20 +97,36 @@ class Questions:
         with suppress(ValueError):
             if (seconds := float(judge_timeout)) > 0:
                 return min(seconds, self._request_timeout_s)
-        raise HttpError(400, "bad_request", f"Judge-Timeout: {judge_timeout[:40]!r} is not a number of seconds above 0")
+        raise HttpError(
+            400,
+            "bad_request",
+            f"Judge-Timeout: {judge_timeout[:40]!r} is not a number of seconds above 0",
+        )
 
     async def _contents(self, body: bytes) -> tuple[Content, list[Content]]:
         request = await asyncio.to_thread(read_request, body, self._limits)
-        images = await asyncio.to_thread(_load_images, request, self._blobs, self._limits.max_body_bytes)
-        query, *candidates = (content.content(images) for content in (request.query, *request.candidates))
+        images = await asyncio.to_thread(
+            _load_images, request, self._blobs, self._limits.max_body_bytes
+        )
+        query, *candidates = (
+            content.content(images) for content in (request.query, *request.candidates)
+        )
         return query, candidates
 
 
-def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int) -> dict[str, bytes]:
+def _load_images(
+    request: ScoreRequest, blobs: BlobStore | None, max_bytes: int
+) -> dict[str, bytes]:
     """Returns the images that a request names by hash."""
-    names = {content.image_sha256 for content in (request.query, *request.candidates) if content.image_sha256}
+    names = {
+        content.image_sha256
+        for content in (request.query, *request.candidates)
+        if content.image_sha256
+    }
     if names and blobs is None:
-        raise HttpError(400, "no_blobs", "this service does not store images: send images inside the request")
+        raise HttpError(
+            400, "no_blobs", "this service does not store images: send images inside the request"
+        )
 
     # Images that are named by hash have the same limit as a body.
     images: dict[str, bytes] = {}
@@ -119,12 +143,20 @@ def _load_images(request: ScoreRequest, blobs: BlobStore | None, max_bytes: int)
     missing = sorted(names - images.keys())
     if missing:
         cure = "Send each image with PUT /v1/blobs/SHA256, then repeat the request"
-        raise HttpError(409, "unknown_blobs", f"the service does not have {len(missing)} images. {cure}", missing)
+        raise HttpError(
+            409,
+            "unknown_blobs",
+            f"the service does not have {len(missing)} images. {cure}",
+            missing,
+        )
     return images
 
 
 def _check_pin(http: Request, identity: JudgeIdentity) -> None:
-    pins = [pin.strip().removeprefix("W/").strip('"') for pin in http.headers.get("If-Match", "*").split(",")]
+    pins = [
+        pin.strip().removeprefix("W/").strip('"')
+        for pin in http.headers.get("If-Match", "*").split(",")
+    ]
     if "*" not in pins and identity.digest not in pins:
         message = f"the request is for judge {', '.join(pins)}, but this service runs {identity}"
         raise HttpError(412, "other_judge", message)

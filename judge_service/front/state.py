@@ -52,6 +52,7 @@ class StateFile:
         now = time.monotonic()
         if now - self._read_at >= READ_EVERY_S:
             self._read_at = now
-            with contextlib.suppress(OSError, UnijudgeError):  # the file is removed when the service ends
+            # The file is removed when the service ends.
+            with contextlib.suppress(OSError, UnijudgeError):
                 self._state = read_json(self._path, ServiceState)
         return self._state

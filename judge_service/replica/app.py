@@ -30,7 +30,14 @@ from judge_service.settings import FrontSettings, LimitSettings
 from unijudge.content import Content
 from unijudge.errors import BadImage, DataError, JudgeUnavailable
 from unijudge.judging.prompt import LONGEST_LIST
-from unijudge.judging.protocol import ChooseResponse, CountResponse, Limits, ScoreRequest, ScoreResponse, ServiceInfo
+from unijudge.judging.protocol import (
+    ChooseResponse,
+    CountResponse,
+    Limits,
+    ScoreRequest,
+    ScoreResponse,
+    ServiceInfo,
+)
 
 
 def create_app(
@@ -67,7 +74,9 @@ def create_app(
         replicas=replicas,
     )
     admission = Admission(
-        slots=front.max_ongoing_requests, max_waiting=front.max_queued_requests, max_wait_s=front.max_wait_s
+        slots=front.max_ongoing_requests,
+        max_waiting=front.max_queued_requests,
+        max_wait_s=front.max_wait_s,
     )
 
     @asynccontextmanager
@@ -114,7 +123,9 @@ def create_app(
     return app
 
 
-def _add_pairs(app: FastAPI, questions: Questions, judge: WatchedJudge, counter: PairCounter | None) -> None:
+def _add_pairs(
+    app: FastAPI, questions: Questions, judge: WatchedJudge, counter: PairCounter | None
+) -> None:
     identity = questions.info.identity
 
     @app.post("/v1/score", response_model=ScoreResponse, openapi_extra=_JSON_BODY)
@@ -164,7 +175,11 @@ def _add_blobs(app: FastAPI, blobs: BlobStore | None) -> None:
     async def put_blob(name: str, http: Request) -> Response:
         """Stores an image under its SHA-256. Status 201, or 200 if the image was already stored."""
         if blobs is None:
-            raise HttpError(404, "no_blobs", "this service does not store images: send images inside the requests")
+            raise HttpError(
+                404,
+                "no_blobs",
+                "this service does not store images: send images inside the requests",
+            )
         try:
             new = await asyncio.to_thread(blobs.put, name, await http.body())
         except BadImage as error:

@@ -46,9 +46,13 @@ NOT_SEEN = (
     "The judge understands texts but not pictures. Check the weights of the vision tower, the image processor and the "
     "image token of the chat template"
 )
-OF_ITS_OWN = "If the judge was not trained on plain English and colours, set health.canary_every_s = 0"
+OF_ITS_OWN = (
+    "If the judge was not trained on plain English and colours, set health.canary_every_s = 0"
+)
 KNOWN_RED, KNOWN_BLUE = (Content(image=_picture(color)) for color in ((220, 20, 20), (20, 20, 220)))
-ASKED_RED, ASKED_BLUE = (Content(text=f"Find a picture that is {color} all over.") for color in ("red", "blue"))
+ASKED_RED, ASKED_BLUE = (
+    Content(text=f"Find a picture that is {color} all over.") for color in ("red", "blue")
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,9 @@ class KnownPair:
             return None
 
         # The check that passed narrows the search for the cause.
-        passed = [name for name, passes in (("texts", texts_pass), ("pictures", pictures_pass)) if passes]
+        passed = [
+            name for name, passes in (("texts", texts_pass), ("pictures", pictures_pass)) if passes
+        ]
         if len(passed) == 1:
             faults.append(f"the check with {passed[0]} passes")
         cure = NOT_SEEN if texts_pass and self.mass >= min_mass else DO_NOT_FIT
@@ -111,7 +117,9 @@ def _leads(match: Verdict, other: Verdict) -> float:
 
 
 def _behind(match: Verdict, other: Verdict) -> str:
-    return f"{-_leads(match, other):.2f} log-odds behind" if _leads(match, other) else "equal scores"
+    return (
+        f"{-_leads(match, other):.2f} log-odds behind" if _leads(match, other) else "equal scores"
+    )
 
 
 def _in_words(match: Verdict, other: Verdict) -> str:
@@ -151,7 +159,9 @@ class WatchedJudge:
         """The identity of the judge."""
         return self._judge.identity
 
-    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def judge(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         """Returns one answer for each candidate, in order.
 
         Raises:
@@ -161,13 +171,17 @@ class WatchedJudge:
         with self._doubted():
             return await self._answers(query, candidates)
 
-    async def _answers(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def _answers(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         answers = await self._judge.judge(query, candidates)
         if any(isinstance(answer, Verdict) for answer in answers):
             self._scored_at = time.monotonic()
         return answers
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
+    async def choose(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> ListVerdict | PairError:
         """Returns the best of the candidates, or the error of this list.
 
         Raises:
@@ -204,7 +218,10 @@ class WatchedJudge:
         in_doubt = self._doubt.is_set()
         self._doubt.clear()
         try:
-            if in_doubt or time.monotonic() - self._sign_of_life() > self._settings.liveness_window_s:
+            if (
+                in_doubt
+                or time.monotonic() - self._sign_of_life() > self._settings.liveness_window_s
+            ):
                 await self._probe()
         except JudgeUnavailable as error:
             self._dead = str(error)
@@ -240,7 +257,10 @@ class WatchedJudge:
         If the judge raised JudgeUnavailable, the check comes immediately. A dead engine rejects requests faster than
         healthy engines answer requests, so its replica would get more and more requests.
         """
-        every = min(self._settings.liveness_window_s, self._settings.canary_every_s or self._settings.liveness_window_s)
+        every = min(
+            self._settings.liveness_window_s,
+            self._settings.canary_every_s or self._settings.liveness_window_s,
+        )
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), every)
@@ -305,11 +325,16 @@ class WatchedJudge:
 
         # Each picture is the match of one query and the mismatch of the other.
         pictures = []
-        for query, match, other in ((ASKED_RED, KNOWN_RED, KNOWN_BLUE), (ASKED_BLUE, KNOWN_BLUE, KNOWN_RED)):
+        for query, match, other in (
+            (ASKED_RED, KNOWN_RED, KNOWN_BLUE),
+            (ASKED_BLUE, KNOWN_BLUE, KNOWN_RED),
+        ):
             answers = await self._known(query, match, other)
             for answer in answers:
                 if isinstance(answer, PairError):
-                    raise JudgeBroken(f"a picture gets no verdict ({answer.code}: {answer.message}). {DO_NOT_FIT}")
+                    raise JudgeBroken(
+                        f"a picture gets no verdict ({answer.code}: {answer.message}). {DO_NOT_FIT}"
+                    )
             yes, no = (answer for answer in answers if isinstance(answer, Verdict))
             pictures.append((yes, no))
         return KnownPair(texts, tuple(pictures))

@@ -39,7 +39,9 @@ class JudgeReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         blobs = self._settings.blobs
-        store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.min_age_s) if blobs.folder else None
+        store = None
+        if blobs.folder:
+            store = BlobStore(blobs.folder, max_bytes=blobs.max_bytes, young_s=blobs.min_age_s)
         return create_app(
             self._judge,
             self._settings.limits,
@@ -57,7 +59,9 @@ class JudgeReplica:
         self._judge.check_well()
 
 
-def deployment_of(settings: ServiceSettings, state: StateFile | None, environment: dict[str, str]) -> Any:
+def deployment_of(
+    settings: ServiceSettings, state: StateFile | None, environment: dict[str, str]
+) -> Any:
     """Returns the deployment that Ray Serve runs.
 
     Args:

@@ -8,7 +8,15 @@ import numpy as np
 
 from miner.calibration.settings import CalibrateSettings
 from miner.inspection.labels import read_label_file
-from miner.selection.platt import Bools, Calibration, Measures, chances, cross_validated, fit_calibration, measures
+from miner.selection.platt import (
+    Bools,
+    Calibration,
+    Measures,
+    chances,
+    cross_validated,
+    fit_calibration,
+    measures,
+)
 from unijudge.errors import DataError
 from unijudge.foreign.cells import truth_of
 from unijudge.foreign.tables import read_rows
@@ -114,7 +122,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str, bool]]:
     """Yields the labels of a table, each with its place for messages."""
     for number, row in read_rows(path):
         place, match = f"{path}:{number}", truth_of(row.get("match"))
-        if match is None or not all(isinstance(row.get(name), str) for name in ("query_id", "item_id")):
+        if match is None or not all(
+            isinstance(row.get(name), str) for name in ("query_id", "item_id")
+        ):
             raise DataError(
                 f"{place}: expected the strings query_id and item_id, and match as 0 or 1, but found {shown(row)}. "
                 "Correct this row"

@@ -47,7 +47,9 @@ class Estimate:
 
     def _seconds(self, k: int, replicas: int) -> float:
         ask = self.tally.to_ask(k)
-        return self.probe.seconds_for(self.tally.asking(k), ask, self.tally.pictures(k) if ask else 0, replicas)
+        return self.probe.seconds_for(
+            self.tally.asking(k), ask, self.tally.pictures(k) if ask else 0, replicas
+        )
 
     def lines(self, replicas: Sequence[int] = (), budget_hours: float | None = None) -> list[str]:
         """Returns the estimate as lines of text: first the job, then the cost of smaller numbers of candidates."""
@@ -61,10 +63,19 @@ class Estimate:
             ("distinct images", f"{tally.pictures(k):,} of the pairs to ask"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
-            ("", f"a query costs {probe.query_seconds:.3g} s, and each of its pairs {probe.pair_seconds:.3g} s"),
+            (
+                "",
+                f"a query costs {probe.query_seconds:.3g} s, and each of its pairs {probe.pair_seconds:.3g} s",
+            ),
             *self._sending(),
-            ("price", f"{_hours(hours)} replica-hours (equal to GPU-hours if a replica has one GPU)"),
-            *(("time", f"{_duration(self._seconds(k, number))} on {number} replicas") for number in numbers),
+            (
+                "price",
+                f"{_hours(hours)} replica-hours (equal to GPU-hours if a replica has one GPU)",
+            ),
+            *(
+                ("time", f"{_duration(self._seconds(k, number))} on {number} replicas")
+                for number in numbers
+            ),
         ]
         lines = [f"{name:<18}{text}" for name, text in rows]
         lines += [] if self.in_band else self._table()
@@ -95,7 +106,12 @@ class Estimate:
         probe = self.probe
         if not probe.pictures:
             return []
-        return [("", f"{probe.pictures} images were uploaded before the probe in {probe.picture_seconds:.1f} s")]
+        return [
+            (
+                "",
+                f"{probe.pictures} images were uploaded before the probe in {probe.picture_seconds:.1f} s",
+            )
+        ]
 
     def _costs(self, ask: int) -> list[tuple[str, str]]:
         probe = self.probe
@@ -103,7 +119,10 @@ class Estimate:
             return [("tokens", f"not counted, because {probe.judge} has no tokens")]
         computed = f"{probe.computed_tokens * ask:.3g} ({probe.computed_tokens:.0f} a pair)"
         whole = f"{probe.tokens * ask:.3g} ({probe.tokens:.0f} a pair)"
-        tokens = ("tokens", f"{computed} if the prefix of a query is computed once; {whole} otherwise")
+        tokens = (
+            "tokens",
+            f"{computed} if the prefix of a query is computed once; {whole} otherwise",
+        )
         if probe.flops is None:
             return [tokens, ("compute", "unknown for this family of models")]
         cached, alone = probe.flops.prefix_cached * ask, probe.flops.naive * ask
@@ -111,7 +130,9 @@ class Estimate:
         return [tokens, ("compute", compute)]
 
 
-def estimate_cost(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], None] = lambda _: None) -> Estimate:
+def estimate_cost(
+    settings: ScoreSettings, probe_pairs: int, tell: Callable[[str], None] = lambda _: None
+) -> Estimate:
     """Finds the candidates, counts the pairs of the job, and scores a sample. The job reuses the candidates.
 
     Args:
@@ -126,7 +147,9 @@ def estimate_cost(settings: ScoreSettings, probe_pairs: int, tell: Callable[[str
     """
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
-        raise DataError(f"{settings.corpus}: has no queries, so there is nothing to score. Import queries first")
+        raise DataError(
+            f"{settings.corpus}: has no queries, so there is nothing to score. Import queries first"
+        )
     heard: list[signal.Signals] = []
     # The lease is held until the event loop has ended with all its threads, so that no thread writes without a lease.
     with lease(settings.out) as stop:
@@ -161,16 +184,23 @@ async def _bill(
             questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
             tell("counting pairs")
             begun = exists(settings.out / "manifest.json")
+            written: frozenset[int] = frozenset()
+            if begun:
+                written = frozenset(present_shards(settings.out, plan, partial=True))
             division = Division(
                 settings.shard_size,
                 apart=settings.shards_apart,
-                written=frozenset(present_shards(settings.out, plan, partial=True)) if begun else frozenset(),
+                written=written,
             )
             folders = [*settings.reuse, *([settings.out] if begun else [])]
             known = await asyncio.to_thread(ScoreCache, folders, plan.judge)
-            tally = await asyncio.to_thread(count_pairs, corpus, questions, known, plan.k, stop, division)
+            tally = await asyncio.to_thread(
+                count_pairs, corpus, questions, known, plan.k, stop, division
+            )
             tell("scoring a sample")
-            probed = await probe(judge, corpus, questions, tally, probe_pairs, settings.total_in_flight)
+            probed = await probe(
+                judge, corpus, questions, tally, probe_pairs, settings.total_in_flight
+            )
             _check_judged(probed, settings.max_error_share)
             return Estimate(tally, probed, in_band=settings.cascade.scores is not None)
 

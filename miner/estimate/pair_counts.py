@@ -105,12 +105,18 @@ def count_pairs(
     positives = new_positives = 0
     at_rank, new_at_rank, new_queries = (np.zeros(k, np.int64) for _ in range(3))
     lengths = np.zeros(len(corpus.queries), np.int64)
-    query_rank, item_rank = (np.full(len(entries), NEVER, np.int64) for entries in (corpus.queries, corpus.items))
+    query_rank, item_rank = (
+        np.full(len(entries), NEVER, np.int64) for entries in (corpus.queries, corpus.items)
+    )
     for start in range(0, len(corpus.queries), QUERIES_AT_ONCE):
         check(stop)
-        for question in questions.of(range(start, min(start + QUERIES_AT_ONCE, len(corpus.queries)))):
+        for question in questions.of(
+            range(start, min(start + QUERIES_AT_ONCE, len(corpus.queries)))
+        ):
             items = np.array([one.row for one in question.asked], np.int64)
-            ranks = np.array([-1 if one.rank is None else one.rank for one in question.asked], np.int64)
+            ranks = np.array(
+                [-1 if one.rank is None else one.rank for one in question.asked], np.int64
+            )
             lengths[question.row] = (ranks >= 0).sum()
             new = new_of.among(question.row, items)
             positives += int((ranks < 0).sum())
@@ -125,7 +131,14 @@ def count_pairs(
                 new_queries[query_rank[question.row]] += 1
     pictures = _pictures((corpus.queries, query_rank), (corpus.items, item_rank))
     return PairCounts(
-        len(corpus.queries), positives, new_positives, at_rank, new_at_rank, new_queries, lengths, pictures
+        len(corpus.queries),
+        positives,
+        new_positives,
+        at_rank,
+        new_at_rank,
+        new_queries,
+        lengths,
+        pictures,
     )
 
 
@@ -164,13 +177,18 @@ class _NewPairs:
             return np.zeros(len(items), bool)
         return self._new(question, key, shard if self._division.apart else 0, items)
 
-    def _new(self, question: _Question, key: bytes, scorer: int, items: Counts) -> npt.NDArray[np.bool_]:
+    def _new(
+        self, question: _Question, key: bytes, scorer: int, items: Counts
+    ) -> npt.NDArray[np.bool_]:
         if question.scorer != scorer:
             question.scorer, question.asked = scorer, set()
         if question.known is None:
             question.known = self._known.of(key).keys() if len(self._known) else set()
         have = question.known
-        new = [item not in question.asked and not (have and self._key(item) in have) for item in items.tolist()]
+        new = [
+            item not in question.asked and not (have and self._key(item) in have)
+            for item in items.tolist()
+        ]
         question.asked.update(items.tolist())
         return np.array(new, bool)
 
@@ -184,7 +202,9 @@ def _pictures(*needed: tuple[LazyTable[Any], Counts]) -> Counts:
     """Returns the smallest rank at which each distinct image is sent, for the images that are sent."""
     first: dict[str, int] = {}
     for entries, ranks in needed:
-        for picture, rank in zip(entries.table["image_sha256"].to_pylist(), ranks.tolist(), strict=True):
+        for picture, rank in zip(
+            entries.table["image_sha256"].to_pylist(), ranks.tolist(), strict=True
+        ):
             if picture and rank < first.get(picture, NEVER):
                 first[picture] = rank
     return np.array(list(first.values()), np.int64)

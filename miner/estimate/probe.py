@@ -67,7 +67,12 @@ class Probe:
 
 
 async def probe(
-    judge: JudgeClient, corpus: Corpus, questions: PairSource, tally: PairCounts, pairs: int, in_flight: int
+    judge: JudgeClient,
+    corpus: Corpus,
+    questions: PairSource,
+    tally: PairCounts,
+    pairs: int,
+    in_flight: int,
 ) -> Probe:
     """Scores a sample of a job, and counts the tokens of a sample.
 
@@ -89,15 +94,21 @@ async def probe(
     """
     asking = np.count_nonzero(tally.candidates_Q)
     if not asking:
-        raise SettingsError("nothing to probe: no query of this job has pairs to ask. Check pool, margin and cascade")
+        raise SettingsError(
+            "nothing to probe: no query of this job has pairs to ask. Check pool, margin and cascade"
+        )
     wanted = round(pairs / (tally.pairs(tally.k) / asking))
     number = max(wanted, in_flight, 2 * judge.info.replicas)
     first, *others = _sample(corpus, questions, tally, 2 * number + 1)
-    whole, short = others[: -(-len(others) // 2)] or [first], [_short(one) for one in others[-(-len(others) // 2) :]]
+    whole, short = (
+        others[: -(-len(others) // 2)] or [first],
+        [_short(one) for one in others[-(-len(others) // 2) :]],
+    )
     pictures, picture_seconds = await _sent(judge, corpus, [first, *whole, *short])
     reasons: list[str] = []
     if others:
-        await _timed(judge, corpus, [first], in_flight, reasons)  # the first request is slow: it compiles kernels
+        # The first request is slow: it compiles kernels.
+        await _timed(judge, corpus, [first], in_flight, reasons)
         reasons.clear()
     large = await _timed(judge, corpus, whole, in_flight, reasons)
     small = await _timed(judge, corpus, short, in_flight, reasons)
@@ -142,7 +153,11 @@ def costs(large: Timed, small: Timed) -> tuple[float, float]:
         [0.1, 0.02]
     """
     scale = large.queries * small.pairs - small.queries * large.pairs
-    queries, pairs, seconds = large.queries + small.queries, large.pairs + small.pairs, large.seconds + small.seconds
+    queries, pairs, seconds = (
+        large.queries + small.queries,
+        large.pairs + small.pairs,
+        large.seconds + small.seconds,
+    )
     if not scale:
         return 0.0, seconds / pairs
     query_seconds = (large.seconds * small.pairs - small.seconds * large.pairs) / scale
@@ -154,11 +169,15 @@ def costs(large: Timed, small: Timed) -> tuple[float, float]:
     return query_seconds, pair_seconds
 
 
-def _sample(corpus: Corpus, questions: PairSource, tally: PairCounts, number: int) -> list[QueryPairs]:
+def _sample(
+    corpus: Corpus, questions: PairSource, tally: PairCounts, number: int
+) -> list[QueryPairs]:
     """Draws queries with pairs to ask, with a proportional share of each subset, in random order."""
     rows = np.flatnonzero(tally.candidates_Q)
     subsets = corpus.queries.table["subset"].take(pa.array(rows)).to_pylist()
-    return [questions.of(range(row, row + 1))[0] for row in rows[stratified(subsets, number)].tolist()]
+    return [
+        questions.of(range(row, row + 1))[0] for row in rows[stratified(subsets, number)].tolist()
+    ]
 
 
 def _short(question: QueryPairs) -> QueryPairs:
@@ -166,20 +185,28 @@ def _short(question: QueryPairs) -> QueryPairs:
     return replace(question, asked=question.asked[: max(1, min(2, len(question.asked) - 1))])
 
 
-async def _sent(judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]) -> tuple[int, float]:
+async def _sent(
+    judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]
+) -> tuple[int, float]:
     """Uploads the images of some queries. Returns the number of distinct images and the seconds of the upload."""
     shown: dict[str, Content] = {}
     for question in some:
         with suppress(DataError):
             query, items = await asyncio.to_thread(_contents, corpus, question)
-            shown |= {hashlib.sha256(one.image).hexdigest(): one for one in (query, *items) if one.image}
+            shown |= {
+                hashlib.sha256(one.image).hexdigest(): one for one in (query, *items) if one.image
+            }
     begun = time.monotonic()
     await judge.store(shown.values())
     return len(shown), time.monotonic() - begun
 
 
 async def _timed(
-    judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs], in_flight: int, reasons: list[str]
+    judge: JudgeClient,
+    corpus: Corpus,
+    some: Sequence[QueryPairs],
+    in_flight: int,
+    reasons: list[str],
 ) -> Timed:
     """Scores some queries, at most `in_flight` at once. Appends reasons of pairs without a verdict to `reasons`."""
     room = asyncio.Semaphore(in_flight)
@@ -194,7 +221,9 @@ async def _timed(
     return Timed(len(some), pairs, pairs - judged, time.monotonic() - begun)
 
 
-async def _verdicts(judge: JudgeClient, corpus: Corpus, question: QueryPairs, reasons: list[str]) -> int:
+async def _verdicts(
+    judge: JudgeClient, corpus: Corpus, question: QueryPairs, reasons: list[str]
+) -> int:
     """Returns the number of verdicts for a query. As in the job, unreadable or refused pairs get no verdict."""
     try:
         query, items = await asyncio.to_thread(_contents, corpus, question)
@@ -202,9 +231,13 @@ async def _verdicts(judge: JudgeClient, corpus: Corpus, question: QueryPairs, re
     except (DataError, JudgeRefused) as error:
         reasons.append(str(error))
         return 0
-    reasons += [f"{answer.code}: {answer.message}" for answer in answers if isinstance(answer, PairError)]
+    reasons += [
+        f"{answer.code}: {answer.message}" for answer in answers if isinstance(answer, PairError)
+    ]
     if len(items) < len(question.asked):
-        reasons.append(f"{corpus.folder}: {len(question.asked) - len(items)} items of a query cannot be read")
+        reasons.append(
+            f"{corpus.folder}: {len(question.asked) - len(items)} items of a query cannot be read"
+        )
     return sum(isinstance(answer, Verdict) for answer in answers)
 
 

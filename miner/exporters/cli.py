@@ -14,25 +14,39 @@ if TYPE_CHECKING:
 AS_THEY_ARE = "written with fewer negatives"
 """How most layouts write rows with fewer distinct negatives."""
 
-exports = typer.Typer(help="Export a selection to the layouts of other trainers.", no_args_is_help=True)
+exports = typer.Typer(
+    help="Export a selection to the layouts of other trainers.", no_args_is_help=True
+)
 
-Triples = Annotated[Path, typer.Argument(help="The folder that `mine select` wrote.", parser=locate)]
+Triples = Annotated[
+    Path, typer.Argument(help="The folder that `mine select` wrote.", parser=locate)
+]
 Out = Annotated[Path, typer.Argument(help="The file to write.", parser=locate)]
-CorpusFolder = Annotated[Path, typer.Option(help="The corpus that the rows were selected from.", parser=locate)]
+CorpusFolder = Annotated[
+    Path, typer.Option(help="The corpus that the rows were selected from.", parser=locate)
+]
 ImageRoot = Annotated[
     str | None,
-    typer.Option(help="The root of the image paths, instead of the corpus' root. '' keeps the paths relative."),
+    typer.Option(
+        help="The root of the image paths, instead of the corpus' root. '' keeps the paths relative."
+    ),
 ]
-SkipSuspects = Annotated[bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")]
+SkipSuspects = Annotated[
+    bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")
+]
 NoScores = Annotated[bool, typer.Option("--no-scores", help="Leave out the judge's scores.")]
 Negatives = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of negatives in every row. Rows with fewer distinct negatives are left out."),
+    typer.Option(
+        min=1,
+        help="Number of negatives in every row. Rows with fewer distinct negatives are left out.",
+    ),
 ]
 ExtraPositives = Annotated[
     bool,
     typer.Option(
-        "--extra-positives", help="Also export candidates that score at least as high as the positive, as positives."
+        "--extra-positives",
+        help="Also export candidates that score at least as high as the positive, as positives.",
     ),
 ]
 
@@ -73,7 +87,11 @@ def flagembedding(
     corpus: CorpusFolder,
     no_scores: NoScores = False,
     teacher_temperature: Annotated[
-        float, typer.Option(min=1e-6, help="Divisor of the scores. The library takes the softmax of undivided scores.")
+        float,
+        typer.Option(
+            min=1e-6,
+            help="Divisor of the scores. The library takes the softmax of undivided scores.",
+        ),
     ] = 1.0,
     extra_positives: ExtraPositives = False,
     prompt: Annotated[str | None, typer.Option(help="The `prompt` of every row.")] = None,
@@ -87,8 +105,12 @@ def flagembedding(
     from miner.exporters.training_rows import TrainingRows
 
     rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
-    constants = {name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None}
-    with replacing_export(out, lambda path: holds_rows(path, FLAGEMBEDDING_KEYS), overwrite=overwrite) as place:
+    constants = {
+        name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None
+    }
+    with replacing_export(
+        out, lambda path: holds_rows(path, FLAGEMBEDDING_KEYS), overwrite=overwrite
+    ) as place:
         export_flagembedding(
             rows,
             place,
@@ -116,7 +138,9 @@ def swift(
     from miner.exporters.training_rows import TrainingRows
 
     rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
-    with replacing_export(out, lambda path: holds_rows(path, SWIFT_KEYS), overwrite=overwrite) as place:
+    with replacing_export(
+        out, lambda path: holds_rows(path, SWIFT_KEYS), overwrite=overwrite
+    ) as place:
         export_swift(rows, place, negatives=negatives)
     short_rows = AS_THEY_ARE if negatives is None else None
     _report(out, rows, negatives, short_rows=short_rows, option=True)
@@ -149,7 +173,10 @@ def unime(
     out: Out,
     corpus: CorpusFolder,
     negatives: Annotated[
-        int, typer.Option(min=1, help="Number of negatives in every row. Rows with fewer negatives are left out.")
+        int,
+        typer.Option(
+            min=1, help="Number of negatives in every row. Rows with fewer negatives are left out."
+        ),
     ] = 10,
     skip_suspects: SkipSuspects = False,
     overwrite: Overwrite = False,
@@ -161,9 +188,17 @@ def unime(
     from miner.importers.unime import UNIME_KEYS
 
     rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
-    with replacing_export(out, lambda path: holds_array(path, UNIME_KEYS), overwrite=overwrite) as place:
+    with replacing_export(
+        out, lambda path: holds_array(path, UNIME_KEYS), overwrite=overwrite
+    ) as place:
         export_unime(rows, place, negatives=negatives)
-    _report(out, rows, negatives, short_rows="filled up with duplicates, as in the released file", option=True)
+    _report(
+        out,
+        rows,
+        negatives,
+        short_rows="filled up with duplicates, as in the released file",
+        option=True,
+    )
 
 
 def _report(
@@ -189,7 +224,9 @@ def _report(
     for reason, left in rows.left_out.items():
         typer.echo(f"left out, {reason}: {left.rows:,}, the first is query {left.first!r}")
     if rows.weighted:
-        typer.echo(f"weight below 1: {rows.weighted:,} rows, written without their weight, because no layout has one")
+        typer.echo(
+            f"weight below 1: {rows.weighted:,} rows, written without their weight, because no layout has one"
+        )
 
     # Rows with fewer distinct negatives than wanted.
     wanted = negatives or rows.manifest.negatives_in_row
@@ -197,8 +234,12 @@ def _report(
     if not short:
         return
     if short_rows is not None:
-        typer.echo(f"fewer than {wanted} distinct negatives: {short:,} of {total:,} rows, {short_rows}")
+        typer.echo(
+            f"fewer than {wanted} distinct negatives: {short:,} of {total:,} rows, {short_rows}"
+        )
     most = had_by_most(rows.distinct)
     if option and 0 < most < wanted:
         enough = total - rows.with_fewer(most)
-        typer.echo(f"--negatives {most} would export {enough:,} of {total:,} rows without duplicates")
+        typer.echo(
+            f"--negatives {most} would export {enough:,} of {total:,} rows without duplicates"
+        )

@@ -14,7 +14,9 @@ from unijudge.storage.outputs import replacing
 from unijudge.storage.stores import is_file
 
 
-def replacing_export(out: Path, is_own: Callable[[Path], bool], *, overwrite: bool) -> AbstractContextManager[Path]:
+def replacing_export(
+    out: Path, is_own: Callable[[Path], bool], *, overwrite: bool
+) -> AbstractContextManager[Path]:
     """Returns a context for writing one file of rows. See `replacing`.
 
     Args:

@@ -10,7 +10,14 @@ Source: FlagOpen/FlagEmbedding, its embedder's dataset and model, version 1.4.
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
+from miner.exporters.training_rows import (
+    AS_TIME,
+    LeftOut,
+    TrainingRow,
+    TrainingRows,
+    check_out,
+    write_jsonl,
+)
 
 FLAGEMBEDDING_KEYS = ("query", "pos", "neg")
 """The keys of every row."""
@@ -41,10 +48,15 @@ def export_flagembedding(
     """
     check_out(out, ".jsonl")
     temperature = teacher_temperature if scores else None
-    write_jsonl(out, rows.export(lambda row: _line(rows, row, temperature, extra_positives) | (constants or {})))
+    write_jsonl(
+        out,
+        rows.export(lambda row: _line(rows, row, temperature, extra_positives) | (constants or {})),
+    )
 
 
-def _line(rows: TrainingRows, row: TrainingRow, temperature: float | None, extra_positives: bool) -> dict[str, Any]:
+def _line(
+    rows: TrainingRows, row: TrainingRow, temperature: float | None, extra_positives: bool
+) -> dict[str, Any]:
     positives = [row.positive]
     if extra_positives:
         positives += row.extra_positives
@@ -58,5 +70,7 @@ def _line(rows: TrainingRows, row: TrainingRow, temperature: float | None, extra
     for name, candidates in (("pos", positives), ("neg", negatives)):
         line[name] = [candidate.item.text for candidate in candidates]
         if temperature is not None:
-            line[f"{name}_scores"] = [rows.score(row, candidate) / temperature for candidate in candidates]
+            line[f"{name}_scores"] = [
+                rows.score(row, candidate) / temperature for candidate in candidates
+            ]
     return line

@@ -75,7 +75,9 @@ def _cells(rows: TrainingRows, row: TrainingRow, schema: pa.Schema, wanted: int)
     entries: list[Query | Item] = [row.query, *(candidate.item for candidate in candidates)]
     texts_only = schema.field("query").type != MULTIMODAL
     if texts_only and any(MEDIA_URL.match(entry.text or "") for entry in entries):
-        raise LeftOut("a text is the URL of an image, a video or a sound, which the library would download")
+        raise LeftOut(
+            "a text is the URL of an image, a video or a sound, which the library would download"
+        )
 
     # The label is the last column and has no entry.
     cells: dict[str, Any] = {}

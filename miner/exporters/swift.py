@@ -13,7 +13,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from miner.exporters.training_rows import AS_TIME, LeftOut, TrainingRow, TrainingRows, check_out, write_jsonl
+from miner.exporters.training_rows import (
+    AS_TIME,
+    LeftOut,
+    TrainingRow,
+    TrainingRows,
+    check_out,
+    write_jsonl,
+)
 from unijudge.formats.corpus import Item, Query
 
 SWIFT_KEYS = ("messages", "positive_messages", "negative_messages")
@@ -61,7 +68,9 @@ def _leaders(lines: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     return leaders
 
 
-def _led(lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _led(
+    lines: Iterable[dict[str, Any]], leaders: dict[int, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Yields the leaders first, then all other lines."""
     yield from leaders.values()
     for number, line in enumerate(lines):

@@ -48,7 +48,9 @@ TEVATRON_QUERIES = _table(
         "source": STRING,
     },
 )
-TEVATRON_DOCUMENTS = _table("tevatron-corpus", {"docid": STRING, "text": STRING, "image": IMAGE, "item_id": STRING})
+TEVATRON_DOCUMENTS = _table(
+    "tevatron-corpus", {"docid": STRING, "text": STRING, "image": IMAGE, "item_id": STRING}
+)
 
 
 def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = False) -> None:
@@ -65,7 +67,8 @@ def export_tevatron(rows: TrainingRows, out: Path, *, extra_positives: bool = Fa
     check_free(out)
     with publishing_folder(out) as draft:
         TEVATRON_QUERIES.write(
-            draft / "queries" / "train.parquet", rows.export(lambda row: _query(rows, row, extra_positives))
+            draft / "queries" / "train.parquet",
+            rows.export(lambda row: _query(rows, row, extra_positives)),
         )
         TEVATRON_DOCUMENTS.write(draft / "corpus" / "train.parquet", _documents(rows))
 
@@ -103,7 +106,12 @@ def _query(rows: TrainingRows, row: TrainingRow, extra_positives: bool) -> dict[
 def _documents(rows: TrainingRows) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(rows.corpus.items):
         image = _image(rows, item)
-        yield {"docid": str(number), "text": item.text or "", "image": image, "item_id": item.item_id}
+        yield {
+            "docid": str(number),
+            "text": item.text or "",
+            "image": image,
+            "item_id": item.item_id,
+        }
 
 
 def _image(rows: TrainingRows, entry: Query | Item) -> dict[str, Any] | None:

@@ -98,7 +98,14 @@ class Count:
 class TrainingRows:
     """The rows of one selection in order, and the counts of written and left out rows."""
 
-    def __init__(self, triples: Path, corpus: Path, *, image_root: str | None = None, skip_suspects: bool = False):
+    def __init__(
+        self,
+        triples: Path,
+        corpus: Path,
+        *,
+        image_root: str | None = None,
+        skip_suspects: bool = False,
+    ):
         """Opens both folders.
 
         Args:
@@ -221,7 +228,10 @@ class TrainingRows:
             query=self.corpus.queries[row],
             positive=self._candidate(triple, triple.positive, positive_label),
             negatives=[self._candidate(triple, negative, label) for negative, label in negatives],
-            extra_positives=[self._candidate(triple, extra, extra.label(scales)) for extra in triple.extra_positives],
+            extra_positives=[
+                self._candidate(triple, extra, extra.label(scales))
+                for extra in triple.extra_positives
+            ],
         )
 
     def _candidate(self, triple: Triple, judged: Judged, label: float | None) -> Candidate:

@@ -58,7 +58,9 @@ def _object(rows: TrainingRows, row: TrainingRow, wanted: int) -> dict[str, Any]
         "pos_text": _text(row.positive.item),
         "pos_image": row.positive.item.image or "",
         "query_pos_scores": rows.score(row, row.positive),
-        "hard_negatives": [[_text(negative.item), negative.item.image or ""] for negative in negatives],
+        "hard_negatives": [
+            [_text(negative.item), negative.item.image or ""] for negative in negatives
+        ],
         "hard_negatives_scores": [rows.score(row, negative) for negative in negatives],
     }
 

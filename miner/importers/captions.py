@@ -11,7 +11,9 @@ Captioned = tuple[Side, list[str]]
 """An image and its captions; at least one caption."""
 
 
-def both_ways(read: Callable[[Any], Captioned], row: Any, place: str, name: str) -> Iterator[Pair | Unread]:
+def both_ways(
+    read: Callable[[Any], Captioned], row: Any, place: str, name: str
+) -> Iterator[Pair | Unread]:
     """Yields a row of NAME_i2t, then a row of NAME_t2i for each caption. An unreadable row is yielded as `Unread`.
 
     The pool of a subset is its closed list: the captions for NAME_i2t, and the images for NAME_t2i. Equal captions of
@@ -28,7 +30,12 @@ def both_ways(read: Callable[[Any], Captioned], row: Any, place: str, name: str)
     if isinstance(image_to_text, Pair):
         captions = (image_to_text.positive, *image_to_text.more_positives)
         for number, caption in enumerate(captions, start=1):
-            yield Pair(f"{place}/caption-{number}", f"{name}_t2i", query=caption, positive=image_to_text.query)
+            yield Pair(
+                f"{place}/caption-{number}",
+                f"{name}_t2i",
+                query=caption,
+                positive=image_to_text.query,
+            )
 
 
 def _to_captions(read: Callable[[Any], Captioned], row: Any, place: str, subset: str) -> Pair:

@@ -37,7 +37,10 @@ def import_pairs(
     out: CorpusOut,
     images: ImagesOption = Path(),
     subset: Annotated[
-        str | None, typer.Option(help="Name of rows without one; default: the name of the file, or of the folder.")
+        str | None,
+        typer.Option(
+            help="Name of rows without one; default: the name of the file, or of the folder."
+        ),
     ] = None,
     items: Items = None,
     strict: Strict = False,
@@ -85,16 +88,23 @@ def import_mmeb_eval(
 
 @importer(imports, "unime", max_rejects=0.01)
 def import_unime(
-    file: Annotated[Path, typer.Argument(help="A released train_data_…_scores.json.", parser=locate)],
+    file: Annotated[
+        Path, typer.Argument(help="A released train_data_…_scores.json.", parser=locate)
+    ],
     out: CorpusOut,
-    scores: Annotated[Path, typer.Argument(help="The score folder to write: what `mine select` reads.", parser=locate)],
+    scores: Annotated[
+        Path,
+        typer.Argument(help="The score folder to write: what `mine select` reads.", parser=locate),
+    ],
     images: ImagesOption,
 ) -> Import:
     """The training data that UniME-V2 released, with the scores of its judge."""
     from miner.importers.building.published_scores import PublishedScores
     from miner.importers.unime import read_unime
 
-    return Import(read_unime(file), images, out, source_of(file), PublishedScores(scores, source=file))
+    return Import(
+        read_unime(file), images, out, source_of(file), PublishedScores(scores, source=file)
+    )
 
 
 @importer(imports, "sentence-transformers", max_rejects=0.01)
@@ -103,15 +113,20 @@ def import_sentence_transformers(
     out: CorpusOut,
     images: ImagesOption = Path(),
     subset: Annotated[
-        str | None, typer.Option(help="What the rows are called; default: the name of the file, or of the folder.")
+        str | None,
+        typer.Option(
+            help="What the rows are called; default: the name of the file, or of the folder."
+        ),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(help="A score folder to write from `scores` or `label`.", parser=locate)
+        Path | None,
+        typer.Option(help="A score folder to write from `scores` or `label`.", parser=locate),
     ] = None,
     probabilities: Annotated[
         bool,
         typer.Option(
-            "--probabilities", help="Reject rows with a score outside of 0 … 1, rather than keep all as similarities."
+            "--probabilities",
+            help="Reject rows with a score outside of 0 … 1, rather than keep all as similarities.",
         ),
     ] = False,
     strict: Strict = False,
@@ -125,29 +140,40 @@ def import_sentence_transformers(
     published = None
     if scores is not None:
         published = PublishedScores(scores, first, tuple(more), only_probabilities=probabilities)
-    return Import(read_tuples(files, subset, strict=strict), images, out, source_of_files(files), published)
+    return Import(
+        read_tuples(files, subset, strict=strict), images, out, source_of_files(files), published
+    )
 
 
 @importer(imports, "karpathy")
 def import_karpathy(
-    file: Annotated[Path, typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.", parser=locate)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.", parser=locate),
+    ],
     out: CorpusOut,
     images: ImagesOption,
     split: Annotated[str, typer.Option(help="Images of this split.")] = "test",
     captions: Annotated[int, typer.Option(min=1, help="The first so many of each image.")] = 5,
-    subset: Annotated[str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")
+    ] = None,
     instruction: Instruction = None,
 ) -> Import:
     """Captioned images, both ways: each image finds its captions, each caption its image."""
     from miner.importers.karpathy import read_karpathy
 
-    rows = read_karpathy(file, split=split, captions=captions, subset=subset, instruction=instruction)
+    rows = read_karpathy(
+        file, split=split, captions=captions, subset=subset, instruction=instruction
+    )
     return Import(rows, images, out, source_of(file, split))
 
 
 @importer(imports, "sharegpt4v")
 def import_sharegpt4v(
-    file: Annotated[Path, typer.Argument(help="share-captioner_coco_lcs_sam_1246k_1107.json.", parser=locate)],
+    file: Annotated[
+        Path, typer.Argument(help="share-captioner_coco_lcs_sam_1246k_1107.json.", parser=locate)
+    ],
     out: CorpusOut,
     images: ImagesOption,
     first: Annotated[int, typer.Option(min=1, help="So many images, in the file's order.")] = 1000,
@@ -163,10 +189,13 @@ def import_sharegpt4v(
 
 @importer(imports, "urban1k")
 def import_urban1k(
-    folder: Annotated[Path, typer.Argument(help="The folder that holds image/ and caption/.", parser=locate)],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder that holds image/ and caption/.", parser=locate)
+    ],
     out: CorpusOut,
     images: Annotated[
-        Path | None, typer.Option(help="Where its images are; default: FOLDER/image.", parser=locate)
+        Path | None,
+        typer.Option(help="Where its images are; default: FOLDER/image.", parser=locate),
     ] = None,
     subset: SubsetPrefix = "urban1k",
     instruction: Instruction = None,
@@ -180,9 +209,13 @@ def import_urban1k(
 
 @importer(imports, "sugarcrepe")
 def import_sugarcrepe(
-    folder: Annotated[Path, typer.Argument(help="The folder with the seven JSON files.", parser=locate)],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder with the seven JSON files.", parser=locate)
+    ],
     out: CorpusOut,
-    images: Annotated[Path, typer.Option(help="COCO's val2017: the folder, or its zip.", parser=locate)],
+    images: Annotated[
+        Path, typer.Option(help="COCO's val2017: the folder, or its zip.", parser=locate)
+    ],
     instruction: Instruction = None,
 ) -> Import:
     """Each image with the caption that fits it, and one that nearly does."""
@@ -195,7 +228,8 @@ def import_sugarcrepe(
 def look(
     files: FilesArgument,
     images: Annotated[
-        Path | None, typer.Option(help="The root of the image paths; default: beside the files.", parser=locate)
+        Path | None,
+        typer.Option(help="The root of the image paths; default: beside the files.", parser=locate),
     ] = None,
     max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
@@ -206,8 +240,15 @@ def look(
     layout = doctor.LAYOUTS[name]
     root = images or layout.images(files[0])
     source = source_of_files(files)
-    typer.echo(f"{source}: the layout of `unijudge mine import {name}`; its images are sought in {root} (--images)")
+    typer.echo(
+        f"{source}: the layout of `unijudge mine import {name}`; its images are sought in {root} (--images)"
+    )
     found = doctor.dry_run(
-        layout.read(files), images=root, out=None, source=source, max_rejects=layout.max_rejects, max_pixels=max_pixels
+        layout.read(files),
+        images=root,
+        out=None,
+        source=source,
+        max_rejects=layout.max_rejects,
+        max_pixels=max_pixels,
     )
     tell(source, found)

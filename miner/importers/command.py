@@ -31,16 +31,27 @@ FilesArgument = Annotated[
     ),
 ]
 SubsetFolders = Annotated[
-    Path, typer.Argument(help="A folder with a folder of Parquet files for each subset.", parser=locate)
+    Path,
+    typer.Argument(help="A folder with a folder of Parquet files for each subset.", parser=locate),
 ]
 ImagesOption = Annotated[
-    Path, typer.Option(help="The root of the image paths: a folder, which may hold zips, or a zip.", parser=locate)
+    Path,
+    typer.Option(
+        help="The root of the image paths: a folder, which may hold zips, or a zip.", parser=locate
+    ),
 ]
-ImagesOfRoot = Annotated[Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)]
+ImagesOfRoot = Annotated[
+    Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)
+]
 SplitFiles = Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")]
-OnlySubsets = Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")]
+OnlySubsets = Annotated[
+    list[str] | None, typer.Option(help="Only this one; may be given several times.")
+]
 SubsetPrefix = Annotated[str, typer.Option(help="Name before _i2t and _t2i.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse columns that are not known, rather than ignore them.")]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse columns that are not known, rather than ignore them."),
+]
 Items = Annotated[
     list[Path] | None,
     typer.Option(
@@ -49,15 +60,22 @@ Items = Annotated[
         parser=locate,
     ),
 ]
-Instruction = Annotated[str | None, typer.Option(help="A text beside each image; captions stand alone.")]
+Instruction = Annotated[
+    str | None, typer.Option(help="A text beside each image; captions stand alone.")
+]
 MaxRejects = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of rejected rows above which nothing is imported.")
+    float,
+    typer.Option(min=0, max=1, help="Share of rejected rows above which nothing is imported."),
 ]
 MaxPixels = Annotated[
-    int, typer.Option(min=1, help="Pictures with more pixels (width × height) are rejected, undecoded.")
+    int,
+    typer.Option(min=1, help="Pictures with more pixels (width × height) are rejected, undecoded."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be read, rejected and ignored, and write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be read, rejected and ignored, and write nothing."
+    ),
 ]
 
 
@@ -74,12 +92,20 @@ class Import:
     """What the rows came from: `source_of`."""
     published: "PublishedScores | None" = None
 
-    def run(self, max_rejects: MaxRejects = 0.0, max_pixels: MaxPixels = MOST_PIXELS, dry_run: DryRun = False) -> None:
+    def run(
+        self,
+        max_rejects: MaxRejects = 0.0,
+        max_pixels: MaxPixels = MOST_PIXELS,
+        dry_run: DryRun = False,
+    ) -> None:
         """Imports the rows, or says what an import would make of them; its parameters are options of every command."""
         if dry_run:
             from miner.importers import doctor
 
-            tell(self.source, doctor.dry_run(**vars(self), max_rejects=max_rejects, max_pixels=max_pixels))
+            tell(
+                self.source,
+                doctor.dry_run(**vars(self), max_rejects=max_rejects, max_pixels=max_pixels),
+            )
             return
         from miner.importers.building.build import build
 

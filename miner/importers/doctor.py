@@ -58,7 +58,9 @@ class Outlook:
         yield f"  rejected  {_counted(self.rejects, 'rows')}"
         for count, place, reason in self.reasons:
             yield f"    {count:,} such as {place}: {reason}"
-        ignored = [f"{_counted(left.count, kind)} ({_first(left)})" for kind, left in self.ignored.items()]
+        ignored = [
+            f"{_counted(left.count, kind)} ({_first(left)})" for kind, left in self.ignored.items()
+        ]
         yield f"  ignored   {'; '.join(ignored) or 'nothing'}"
 
 
@@ -94,7 +96,9 @@ def dry_run(
     if published is not None:
         published.check_free()
     with Pictures(images) as pictures, closing(Ledger(None)) as ledger:
-        builder = CorpusBuilder(ledger, pictures, images, published=published, max_pixels=max_pixels, dry_run=True)
+        builder = CorpusBuilder(
+            ledger, pictures, images, published=published, max_pixels=max_pixels, dry_run=True
+        )
         try:
             for row in rows:
                 builder.add(row)
@@ -102,7 +106,9 @@ def dry_run(
         except DataError as error:  # the rows before the error are reported too
             refusal = str(error)
         reasons = ledger.commonest(COMMONEST)
-        return Outlook(builder.rows, ledger.num_rejects, ledger.sizes, reasons, builder.ignored, refusal)
+        return Outlook(
+            builder.rows, ledger.num_rejects, ledger.sizes, reasons, builder.ignored, refusal
+        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,9 @@ def _of_one(read: Callable[[Path], Iterator[Row]]) -> Callable[[Sequence[Path]],
 
     def read_single(places: Sequence[Path]) -> Iterator[Row]:
         if len(places) > 1:
-            raise DataError(f"{places[1]}: this layout is a single file or folder. Give only {places[0]}")
+            raise DataError(
+                f"{places[1]}: this layout is a single file or folder. Give only {places[0]}"
+            )
         return read(places[0])
 
     return read_single
@@ -153,7 +161,9 @@ def guess(places: Sequence[Path]) -> str:
         try:
             pairs_of[name] = 0
             for row in islice(layout.read(places), SAMPLE):
-                pairs_of[name] += isinstance(row, Pair) and _has_content(row.query) and _has_content(row.positive)
+                pairs_of[name] += (
+                    isinstance(row, Pair) and _has_content(row.query) and _has_content(row.positive)
+                )
         except DataError as error:
             reasons[name] = str(error)
 

@@ -25,7 +25,12 @@ MOST_SPLITS = 100
 
 
 def read_karpathy(
-    path: Path, *, split: str = "test", captions: int = 5, subset: str | None = None, instruction: str | None = None
+    path: Path,
+    *,
+    split: str = "test",
+    captions: int = 5,
+    subset: str | None = None,
+    instruction: str | None = None,
 ) -> Iterator[Row]:
     """Yields both directions of every image of a split.
 
@@ -53,7 +58,9 @@ def read_karpathy(
         else:
             yield Ignored("images of other splits", f"{path.name}:{number}")
     if not has_split:
-        raise DataError(f"{path}: no image has the split {split!r}. Give one of the splits {listed(splits)}")
+        raise DataError(
+            f"{path}: no image has the split {split!r}. Give one of the splits {listed(splits)}"
+        )
 
 
 def _captioned(image: dict[str, Any], *, captions: int, instruction: str | None) -> Captioned:
@@ -62,7 +69,10 @@ def _captioned(image: dict[str, Any], *, captions: int, instruction: str | None)
             path = f"{image['filepath']}/{file}" if image.get("filepath") else file
         case _:
             raise Rejected("has no filename or no sentences, which Karpathy's layout requires")
-    texts = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences[:captions]]
+    texts = [
+        sentence.get("raw") if isinstance(sentence, dict) else None
+        for sentence in sentences[:captions]
+    ]
     if not all(isinstance(text, str) for text in texts):
         raise Rejected("has a sentence without raw text, which Karpathy's layout requires")
     return Side(instruction, path), [str(text) for text in texts]

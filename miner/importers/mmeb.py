@@ -31,7 +31,11 @@ EVAL = [["qry_text"], ["qry_img_path", "qry_img"], ["tgt_text"], ["tgt_img_path"
 
 
 def read_mmeb(
-    root: Path, *, split: str = "original", cap_per_subset: int | None = None, subsets: Collection[str] = ()
+    root: Path,
+    *,
+    split: str = "original",
+    cap_per_subset: int | None = None,
+    subsets: Collection[str] = (),
 ) -> Iterator[Row]:
     """Yields the training rows of all or the named subsets in file order, at most `cap_per_subset` of each subset.
 
@@ -43,7 +47,11 @@ def read_mmeb(
 
 
 def read_mmeb_eval(
-    root: Path, *, split: str = "test", cap_per_subset: int | None = None, subsets: Collection[str] = ()
+    root: Path,
+    *,
+    split: str = "test",
+    cap_per_subset: int | None = None,
+    subsets: Collection[str] = (),
 ) -> Iterator[Row]:
     """Yields the queries of an evaluation with their closed lists of candidates. See `read_mmeb`."""
     for folder in _folders(root, split, subsets, "MMEB-eval"):
@@ -52,9 +60,13 @@ def read_mmeb_eval(
 
 def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Iterator[Path]:
     if not is_folder(root):
-        raise DataError(f"{root}: no such folder. Give the root of {name}, which holds a folder for each subset")
+        raise DataError(
+            f"{root}: no such folder. Give the root of {name}, which holds a folder for each subset"
+        )
     folders = [
-        folder for folder in foreign_files(root) if is_folder(folder) and foreign_files(folder, f"{split}-*.parquet")
+        folder
+        for folder in foreign_files(root)
+        if is_folder(folder) and foreign_files(folder, f"{split}-*.parquet")
     ]
     names = {folder.name for folder in folders}
     if missing := sorted(set(subsets) - names):

@@ -17,11 +17,20 @@ from miner.importers.tables import table_rows
 from unijudge.foreign.cells import Side, id_of, image_of, text_of
 from unijudge.foreign.columns import Columns
 
-PAIR_COLUMNS = ("query_text", "query_image", "positive_text", "positive_image", "subset", "query_id")
+PAIR_COLUMNS = (
+    "query_text",
+    "query_image",
+    "positive_text",
+    "positive_image",
+    "subset",
+    "query_id",
+)
 ITEM_COLUMNS = ("text", "image", "subset")
 
 
-def read_pairs(places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False) -> Iterator[Row]:
+def read_pairs(
+    places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False
+) -> Iterator[Row]:
     """Yields the rows of one or more files.
 
     Args:

@@ -53,7 +53,9 @@ NEGATIVE_COLUMN = re.compile(r"negative(?:_(\d{1,9}))?")
 KNOWN = "anchor or query, positive, negative or negative_1 …, scores or label"
 
 
-def read_tuples(places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False) -> Iterator[Row]:
+def read_tuples(
+    places: Path | Sequence[Path], subset: str | None = None, *, strict: bool = False
+) -> Iterator[Row]:
     """Yields the rows of one or more files.
 
     Args:
@@ -64,12 +66,17 @@ def read_tuples(places: Path | Sequence[Path], subset: str | None = None, *, str
     Raises:
         DataError: A file has an unknown ending, cannot be read, has no known column, or two columns of the same kind.
     """
-    columns = Columns(_is_known, f"{KNOWN} (and the other names of the library's documentation)", strict)
+    columns = Columns(
+        _is_known, f"{KNOWN} (and the other names of the library's documentation)", strict
+    )
     yield from table_rows(places, columns, partial(_pair, named=subset))
 
 
 def _is_known(name: str) -> bool:
-    return name in (*QUERY_COLUMNS, *POSITIVE_COLUMNS, *SCORE_COLUMNS) or NEGATIVE_COLUMN.fullmatch(name) is not None
+    return (
+        name in (*QUERY_COLUMNS, *POSITIVE_COLUMNS, *SCORE_COLUMNS)
+        or NEGATIVE_COLUMN.fullmatch(name) is not None
+    )
 
 
 def _pair(row: dict[str, Any], place: str, table: str, *, named: str | None) -> Pair:
@@ -100,24 +107,38 @@ def _check_one_of_each(row: dict[str, Any], place: str) -> None:
     for names in (QUERY_COLUMNS, POSITIVE_COLUMNS, SCORE_COLUMNS):
         present = [name for name in names if name in row]
         if len(present) > 1:
-            raise DataError(f"{place}: has both columns {present[0]!r} and {present[1]!r}. Keep only one of them")
+            raise DataError(
+                f"{place}: has both columns {present[0]!r} and {present[1]!r}. Keep only one of them"
+            )
 
 
 def _of(row: dict[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if name in row), None)
 
 
-def _labelled_list(query: Any, documents: list[Any], labels: list[Any], place: str, subset: str) -> Pair:
+def _labelled_list(
+    query: Any, documents: list[Any], labels: list[Any], place: str, subset: str
+) -> Pair:
     if len(documents) != len(labels):
-        raise Rejected(f"has {len(documents)} documents and {len(labels)} labels, but needs a label for each document")
+        raise Rejected(
+            f"has {len(documents)} documents and {len(labels)} labels, but needs a label for each document"
+        )
     if any(label not in (0, 1) for label in labels):
-        raise Rejected(f"labels {shown(labels)} of a list of documents are not all 1 (a match) or 0 (a negative)")
-    positives = [_side(document) for document, label in zip(documents, labels, strict=True) if label]
-    negatives = [_side(document) for document, label in zip(documents, labels, strict=True) if not label]
+        raise Rejected(
+            f"labels {shown(labels)} of a list of documents are not all 1 (a match) or 0 (a negative)"
+        )
+    positives = [
+        _side(document) for document, label in zip(documents, labels, strict=True) if label
+    ]
+    negatives = [
+        _side(document) for document, label in zip(documents, labels, strict=True) if not label
+    ]
     if not positives:
         raise Mismatch("no document is labelled as a match")
     first, *more = positives
-    return Pair(place, subset, _side(query), first, more_positives=tuple(more), negatives=tuple(negatives))
+    return Pair(
+        place, subset, _side(query), first, more_positives=tuple(more), negatives=tuple(negatives)
+    )
 
 
 def _side(cell: Any) -> Side:
@@ -127,7 +148,9 @@ def _side(cell: Any) -> Side:
         case dict() if cell and set(cell) <= {"text", "image"}:
             return Side(text_of(_only(cell.get("text"))), image_of(_only(cell.get("image"))))
         case [_, _, *_]:
-            raise Rejected(f"has {len(cell)} documents in one cell, but no list of labels, 1 or 0, for them")
+            raise Rejected(
+                f"has {len(cell)} documents in one cell, but no list of labels, 1 or 0, for them"
+            )
     return Side(None, image_of(cell))
 
 
@@ -136,7 +159,9 @@ def _only(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     if len(value) > 1:
-        raise Rejected(f"has {len(value)} texts or images in one cell, but a cell may hold only one of each")
+        raise Rejected(
+            f"has {len(value)} texts or images in one cell, but a cell may hold only one of each"
+        )
     return value[0] if value else None
 
 
@@ -167,11 +192,17 @@ def _scores(given: Any, negatives: int, present: list[int]) -> tuple[float, ...]
             raise Mismatch(f"label {given}: a labelled mismatch is not a pair")
         return None
     if isinstance(given, int | float):
-        raise Rejected(f"score {shown(given)} does not decide whether the pair matches. Expected 0, 1 or a list")
+        raise Rejected(
+            f"score {shown(given)} does not decide whether the pair matches. Expected 0, 1 or a list"
+        )
     if not isinstance(given, list):
-        raise Rejected(f"scores {shown(given)} are not a list that begins with the positive's score")
+        raise Rejected(
+            f"scores {shown(given)} are not a list that begins with the positive's score"
+        )
     if len(given) != 1 + negatives:
-        raise Rejected(f"has {len(given)} scores, but a positive and {negatives} columns of negatives")
+        raise Rejected(
+            f"has {len(given)} scores, but a positive and {negatives} columns of negatives"
+        )
     negative_scores = [given[1 + number] for number in present]
     return scores_of([given[0], *negative_scores])
 

@@ -40,6 +40,10 @@ def read_sharegpt4v(
 
 def _captioned(row: Any, *, instruction: str | None) -> Captioned:
     match row:
-        case {"image": str(image), "conversations": [_, {"value": str(caption)}, *_]} if image and caption:
+        case {"image": str(image), "conversations": [_, {"value": str(caption)}, *_]} if (
+            image and caption
+        ):
             return Side(instruction, image), [caption.replace("\n", " ")]
-    raise Rejected("has no image or no caption in its second turn, which ShareGPT4V's layout requires")
+    raise Rejected(
+        "has no image or no caption in its second turn, which ShareGPT4V's layout requires"
+    )

@@ -14,7 +14,20 @@ from unijudge.shown import listed
 from unijudge.storage.listing import all_files
 from unijudge.storage.stores import is_folder
 
-SPLITS = frozenset({"train", "training", "test", "testing", "valid", "validation", "val", "dev", "eval", "evaluation"})
+SPLITS = frozenset(
+    {
+        "train",
+        "training",
+        "test",
+        "testing",
+        "valid",
+        "validation",
+        "val",
+        "dev",
+        "eval",
+        "evaluation",
+    }
+)
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".zip")
 """Endings of image files, and of archives of image files."""
 
@@ -22,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 
 def table_rows(
-    places: Path | Sequence[Path], columns: Columns, make: Callable[[dict[str, Any], str, str], Pair | Pooled]
+    places: Path | Sequence[Path],
+    columns: Columns,
+    make: Callable[[dict[str, Any], str, str], Pair | Pooled],
 ) -> Iterator[Row]:
     """Yields every row of some files, then everything that was ignored.
 

@@ -42,7 +42,9 @@ def _pair(row: Any, place: str, subset: str) -> Pair:
     if not isinstance(row, dict) or set(UNIME_KEYS) - set(row):
         raise Rejected(f"is not a row of UniME-V2, which is an object with {UNIME_KEYS}")
     negatives = row["hard_negatives"]
-    if not isinstance(negatives, list) or not all(_is_text_and_image(negative) for negative in negatives):
+    if not isinstance(negatives, list) or not all(
+        _is_text_and_image(negative) for negative in negatives
+    ):
         raise Rejected("hard_negatives is not a list of [text, image path]")
     return Pair(
         place,

@@ -19,7 +19,9 @@ from unijudge.storage.files import read_text
 from unijudge.storage.listing import foreign_files
 
 
-def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | None = None) -> Iterator[Pair | Unread]:
+def read_urban1k(
+    folder: Path, *, subset: str = "urban1k", instruction: str | None = None
+) -> Iterator[Pair | Unread]:
     """Yields both directions of every caption file, in order of name. Image names are relative to `folder / "image"`.
 
     Args:
@@ -32,13 +34,16 @@ def read_urban1k(folder: Path, *, subset: str = "urban1k", instruction: str | No
     """
     paths = foreign_files(folder / "caption", "*.txt")
     if not paths:
-        raise DataError(f"{folder}: has no caption/*.txt. Give the folder of Urban1K, with image/ and caption/")
+        raise DataError(
+            f"{folder}: has no caption/*.txt. Give the folder of Urban1K, with image/ and caption/"
+        )
     for path in paths:
         yield from both_ways(partial(_captioned, instruction=instruction), path, path.name, subset)
 
 
 def _captioned(path: Path, *, instruction: str | None) -> Captioned:
-    first = read_text(path).partition("\n")[0]  # not splitlines: a caption may contain other line breaks, as U+2028
+    # Not splitlines: a caption may contain other line breaks, as U+2028.
+    first = read_text(path).partition("\n")[0]
     if not first.strip():
         raise Rejected("has no caption in its first line")
     return Side(instruction, f"{path.stem}.jpg"), [first]

@@ -22,7 +22,9 @@ from unijudge.formats.scores import Judged
 from unijudge.formats.triples import Scale
 
 Fate = Literal["chosen", "kept", "dropped", "error", "positive", "answer"]
-View = Literal["suspected false negatives", "suspect positives", "under-filled", "left out", "ties", "errors"]
+View = Literal[
+    "suspected false negatives", "suspect positives", "under-filled", "left out", "ties", "errors"
+]
 RULED_OUT: dict[OverrideVerdict | None, str] = {
     "match": "marked as a match by a person, so never a negative",
     "known": "the corpus knows this item as an answer to the question, or as the question's image, so never a negative",
@@ -55,7 +57,9 @@ def views_of(choice: SelectionOutcome, stored: int) -> list[View]:
         stored: Number of negatives that a row should have.
     """
     query = choice.resolved.case.query
-    distinct = 0 if choice.triple is None else len({negative.item_id for negative in choice.triple.negatives})
+    distinct = 0
+    if choice.triple is not None:
+        distinct = len({negative.item_id for negative in choice.triple.negatives})
     applies: dict[View, bool] = {
         "suspected false negatives": choice.dropped > 0,
         "suspect positives": choice.suspect,
@@ -90,7 +94,9 @@ def outcome(choice: SelectionOutcome, stored: int) -> str:
     return sentence
 
 
-def explain(choice: SelectionOutcome, settings: Selection) -> tuple[list[Explained], list[Explained]]:
+def explain(
+    choice: SelectionOutcome, settings: Selection
+) -> tuple[list[Explained], list[Explained]]:
     """Explains the outcome for each item of a query.
 
     Args:
@@ -121,7 +127,9 @@ def explain(choice: SelectionOutcome, settings: Selection) -> tuple[list[Explain
     for judged in query.candidates:
         verdict = case.overrides.get(judged.item_id)
         if verdict in NEVER_NEGATIVE:
-            candidates.append(Explained(judged, _score(judged, case.scales[0]), "answer", RULED_OUT[verdict]))
+            candidates.append(
+                Explained(judged, _score(judged, case.scales[0]), "answer", RULED_OUT[verdict])
+            )
         elif judged.item_id in compared:
             candidates.append(_candidate(compared[judged.item_id], choice, beta, betas))
         else:
@@ -144,7 +152,9 @@ def with_difference(score: float, positive: float, beta: float) -> str:
     return f"score {score:.{digits}f} {'>' if above else '≤'} {positive:.{digits}f} − {beta:g}"
 
 
-def _positive(judged: Judged, resolved: ResolvedQuery, settings: Selection, scale: Scale) -> Explained:
+def _positive(
+    judged: Judged, resolved: ResolvedQuery, settings: Selection, scale: Scale
+) -> Explained:
     """Explains one positive."""
     verdict, best = resolved.case.overrides.get(judged.item_id), resolved.positive
     score = _score(judged, scale)
@@ -175,7 +185,9 @@ def _not_compared(judged: Judged, near: bool, case: Case) -> Explained:
     score = case.scales[0].score(judged)
     if not near:
         return Explained(judged, score, "kept", "beyond the first k")
-    denied = any(case.overrides.get(positive.item_id) == "negative" for positive in case.query.positives)
+    denied = any(
+        case.overrides.get(positive.item_id) == "negative" for positive in case.query.positives
+    )
     cause = "no positive has a verdict"
     if denied:
         cause = "a person marked positives as negatives, and no other positive has a verdict"
@@ -192,12 +204,16 @@ def _candidate(
     chosen_or_kept: Fate = "kept" if number is None else "chosen"
     as_negative = "" if number is None else f"; negative {number}"
     if candidate.overruled:
-        return Explained(judged, score, chosen_or_kept, f"marked as a negative by a person{as_negative}")
+        return Explained(
+            judged, score, chosen_or_kept, f"marked as a negative by a person{as_negative}"
+        )
 
     # Presets without margins ignore the score.
     assert score is not None and positive is not None  # noqa: S101, PT018  `resolve` keeps only such candidates
     if beta is None:
-        reason = "not taken by the walk" if number is None else f"negative {number}, chosen without the judge"
+        reason = "not taken by the walk"
+        if number is not None:
+            reason = f"negative {number}, chosen without the judge"
         return Explained(judged, score, chosen_or_kept, reason)
 
     reason, alpha = with_difference(score, positive, beta), positive - beta
@@ -209,12 +225,16 @@ def _candidate(
         return Explained(judged, score, chosen_or_kept, reason + as_negative, alpha)
     if number is None:
         return Explained(judged, score, "dropped", reason, alpha)
-    return Explained(judged, score, "chosen", f"{reason}; but drawn at random as negative {number}", alpha)
+    return Explained(
+        judged, score, "chosen", f"{reason}; but drawn at random as negative {number}", alpha
+    )
 
 
 def _number_in_row(judged: Judged, choice: SelectionOutcome) -> int | None:
     """Returns the number of the first negative of the row that is this item, counted from 1, or None."""
-    negatives = [] if choice.triple is None else [negative.item_id for negative in choice.triple.negatives]
+    negatives = (
+        [] if choice.triple is None else [negative.item_id for negative in choice.triple.negatives]
+    )
     return negatives.index(judged.item_id) + 1 if judged.item_id in negatives else None
 
 

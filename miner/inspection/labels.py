@@ -63,7 +63,9 @@ class LabelSample:
     def __init__(self, size: int, seed: int):
         """Starts with an empty sample."""
         self._size = size
-        self._sample: Sample[Pair] = Sample(size, seed, [str(number) for number in range(SAMPLE_BINS)])
+        self._sample: Sample[Pair] = Sample(
+            size, seed, [str(number) for number in range(SAMPLE_BINS)]
+        )
 
     def add(self, query: JudgedQuery) -> None:
         """Adds the pairs of one query, positives and candidates."""

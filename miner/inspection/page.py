@@ -38,9 +38,14 @@ class PageCounts:
     dropped: int = 0
     without_verdict: int = 0
     scores: dict[str, list[int]] = field(
-        default_factory=lambda: {"positives": [0] * HISTOGRAM_BINS, "candidates": [0] * HISTOGRAM_BINS}
+        default_factory=lambda: {
+            "positives": [0] * HISTOGRAM_BINS,
+            "candidates": [0] * HISTOGRAM_BINS,
+        }
     )
-    margins: dict[str, list[int]] = field(default_factory=lambda: {"candidates": [0] * HISTOGRAM_BINS})
+    margins: dict[str, list[int]] = field(
+        default_factory=lambda: {"candidates": [0] * HISTOGRAM_BINS}
+    )
 
     def add(self, choice: SelectionOutcome, views: list[View]) -> None:
         """Counts one row. Margins are counted for the first k candidates, which the selection uses."""
@@ -49,7 +54,9 @@ class PageCounts:
         self.views.update(views)
         self.candidates += len(query.candidates)
         self.dropped += choice.dropped
-        self.without_verdict += sum(judged.log_odds is None for judged in (*query.positives, *query.candidates))
+        self.without_verdict += sum(
+            judged.log_odds is None for judged in (*query.positives, *query.candidates)
+        )
 
         # The bins of both charts.
         for name in ("positives", "candidates"):
@@ -58,7 +65,11 @@ class PageCounts:
                     number = bin_of(scale.score(judged), 0.0, 1.0, HISTOGRAM_BINS)
                     self.scores[name][number] += 1
         for candidate in choice.resolved.candidates:
-            if candidate.score is not None and candidate.positive is not None and not candidate.overruled:
+            if (
+                candidate.score is not None
+                and candidate.positive is not None
+                and not candidate.overruled
+            ):
                 number = bin_of(candidate.positive - candidate.score, -1.0, 1.0, HISTOGRAM_BINS)
                 self.margins["candidates"][number] += 1
 
@@ -104,7 +115,10 @@ def _page(
 ) -> str:
     rows = shown.values["rows"]
     in_view = Counter(VIEWS[index] for row in rows for index in row["views"])
-    scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("overrides.js", "labels.js", "inspect.js")]
+    scripts = [
+        (HERE / name).read_text(encoding="utf-8")
+        for name in ("overrides.js", "labels.js", "inspect.js")
+    ]
     return page(
         HERE / "inspect.html.jinja",
         settings=settings,
@@ -113,7 +127,9 @@ def _page(
         rule=rule_of(settings),
         counts=counts,
         views=[(view, counts.views[view], in_view[view]) for view in VIEWS],
-        files=[(file, sample.read[file], sample.shown[file]) for file in FILES if sample.read[file]],
+        files=[
+            (file, sample.read[file], sample.shown[file]) for file in FILES if sample.read[file]
+        ],
         read=sample.read.total(),
         rows=sample.shown.total(),
         shown=shown,

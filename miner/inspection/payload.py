@@ -90,7 +90,10 @@ def shown_rows(
     # Texts are cut until they leave enough room for images.
     room = int(settings.max_mb * 1_000_000) - FRAME_BYTES
     for chars in TEXT_CHARS:
-        cut = values | {"texts": [_cut(text, chars) for text in tables.texts], "items": tables.items}
+        cut = values | {
+            "texts": [_cut(text, chars) for text in tables.texts],
+            "items": tables.items,
+        }
         size = len(str(data("rows", cut)).encode())
         if size <= TEXT_SHARE * room:
             break
@@ -101,7 +104,8 @@ def shown_rows(
 
     pictures = tables.pictures(room - size)
     return PagePayload(
-        values=cut | {"pictures": pictures, "fates": FATES, "views": VIEWS, "corpus": corpus.fingerprint},
+        values=cut
+        | {"pictures": pictures, "fates": FATES, "views": VIEWS, "corpus": corpus.fingerprint},
         text_chars=chars,
         cut=sum(len(text) > chars for text in tables.texts),
         pictures=len(pictures),
@@ -116,7 +120,9 @@ class _Tables:
 
     def __init__(self, corpus: Corpus, query_ids: set[str]):
         self._corpus = corpus
-        self._queries = {query_id: corpus.queries[corpus.query_row_of[query_id]] for query_id in query_ids}
+        self._queries = {
+            query_id: corpus.queries[corpus.query_row_of[query_id]] for query_id in query_ids
+        }
         self._place_of: dict[str, int] = {}
         self._picture_of: dict[str, int] = {}
         self._owners: list[Item | Query] = []

@@ -31,8 +31,12 @@ class Folder(NamedTuple):
 
 
 FOLDERS = {
-    "triples": Folder("triples/*.parquet", TRIPLES, "a query, its positive and its chosen negatives"),
-    "scores": Folder("scores/*.parquet", SCORES, "a query with the judged positives and candidates"),
+    "triples": Folder(
+        "triples/*.parquet", TRIPLES, "a query, its positive and its chosen negatives"
+    ),
+    "scores": Folder(
+        "scores/*.parquet", SCORES, "a query with the judged positives and candidates"
+    ),
     "items": Folder("corpus/items.parquet", ITEMS, "a candidate"),
     "queries": Folder("corpus/queries.parquet", QUERIES, "a training or evaluation row"),
 }
@@ -116,7 +120,8 @@ def card(
         judge=scores and facts(scores.judge),
         candidates=scores and facts(scores.model_dump(exclude={"version", "judge", "made"})),
         selection=triples and facts(triples.selection),
-        statistics=triples and facts({name: f"{value:,.10g}" for name, value in triples.statistics.items()}),
+        statistics=triples
+        and facts({name: f"{value:,.10g}" for name, value in triples.statistics.items()}),
         place=out.name if is_local(out) else out,
         tables=tables,
         source=facts({"imported from": parts.corpus.source, "rows rejected": parts.corpus.rejects}),
@@ -138,7 +143,9 @@ def _contents(names: list[str], parts: DatasetParts, files: Mapping[str, Stored]
     lines = []
     for name in names:
         folder = FOLDERS[name]
-        lines.append([f"`{folder.files}`", folder.row, f"{rows[name]:,}", f"{_bytes(files, folder.files):,}"])
+        lines.append(
+            [f"`{folder.files}`", folder.row, f"{rows[name]:,}", f"{_bytes(files, folder.files):,}"]
+        )
     return table(["files", "one row is", "rows", "bytes"], lines)
 
 
@@ -179,4 +186,6 @@ def _folder(name: str) -> str:
 
 def _bytes(files: Mapping[str, Stored], pattern: str) -> int:
     start, _, end = pattern.partition("*")
-    return sum(file.size for name, file in files.items() if name.startswith(start) and name.endswith(end))
+    return sum(
+        file.size for name, file in files.items() if name.startswith(start) and name.endswith(end)
+    )

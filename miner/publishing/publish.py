@@ -21,7 +21,15 @@ from miner.publishing.dataset_card import card
 from miner.publishing.redaction import copied_table
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.datasets import DatasetManifest, DatasetParts, Stored, copied, each, read_parts, stored
+from unijudge.formats.datasets import (
+    DatasetManifest,
+    DatasetParts,
+    Stored,
+    copied,
+    each,
+    read_parts,
+    stored,
+)
 from unijudge.formats.image_roots import MANIFEST, PUBLISHED_IMAGES
 from unijudge.formats.parts import part_path
 from unijudge.formats.scores import SCORES, ScoreManifest
@@ -104,7 +112,11 @@ def publish(
     _check_cascade(scores, triples, parts)
 
     opened = Corpus(corpus)
-    files = [*_corpus_files(corpus, parts), *_score_files(scores, parts), *_triple_files(triples, parts)]
+    files = [
+        *_corpus_files(corpus, parts),
+        *_score_files(scores, parts),
+        *_triple_files(triples, parts),
+    ]
     if images:
         files += _image_files(opened)
 
@@ -114,7 +126,10 @@ def publish(
         with _draft(place) as draft:
             copies = _copy(files, draft)
             parts = _write_manifests(parts, draft)
-            publish_text(draft / "README.md", card(out, parts, copies, opened.images, license=license, images=images))
+            publish_text(
+                draft / "README.md",
+                card(out, parts, copies, opened.images, license=license, images=images),
+            )
             copies |= {name: stored(draft / name) for name in (*_manifests(parts), "README.md")}
             manifest = _manifest(parts, copies, images=images, license=license)
             publish_json(draft / MANIFEST, manifest)
@@ -158,20 +173,26 @@ def _manifests(parts: DatasetParts) -> dict[str, BaseModel]:
 
 def _write_manifests(parts: DatasetParts, draft: Path) -> DatasetParts:
     """Writes the manifests without paths of this machine, and updates the hashes by which they refer to each other."""
-    corpus = _without_place(parts.corpus, images=PUBLISHED_IMAGES, source=without_places(parts.corpus.source))
+    corpus = _without_place(
+        parts.corpus, images=PUBLISHED_IMAGES, source=without_places(parts.corpus.source)
+    )
     publish_json(draft / "corpus" / "corpus.json", corpus)
     parts = replace(parts, corpus=corpus)
     if parts.scores is not None:
         scores = _without_place(parts.scores)
         publish_json(draft / "scores" / "manifest.json", scores)
-        parts = replace(parts, scores=scores, scores_sha256=file_sha256(draft / "scores" / "manifest.json"))
+        parts = replace(
+            parts, scores=scores, scores_sha256=file_sha256(draft / "scores" / "manifest.json")
+        )
     if parts.triples is not None:
         # In the dataset, the corpus is next to the rows.
         selection = without_places_in(parts.triples.selection) | {"corpus": "corpus"}
         hashes = {} if parts.scores_sha256 is None else {"scores": parts.scores_sha256}
         triples = _without_place(parts.triples, selection=selection, **hashes)
         publish_json(draft / "triples" / "triples.json", triples)
-        parts = replace(parts, triples=triples, triples_sha256=file_sha256(draft / "triples" / "triples.json"))
+        parts = replace(
+            parts, triples=triples, triples_sha256=file_sha256(draft / "triples" / "triples.json")
+        )
     return parts
 
 
@@ -211,7 +232,10 @@ def _draft(out: Path) -> AbstractContextManager[Path]:
 
 
 def _corpus_files(folder: Path, parts: DatasetParts) -> Iterator[_SourceFile]:
-    hashes = {"items.parquet": parts.corpus.items_sha256, "queries.parquet": parts.corpus.queries_sha256}
+    hashes = {
+        "items.parquet": parts.corpus.items_sha256,
+        "queries.parquet": parts.corpus.queries_sha256,
+    }
     for name, sha256 in hashes.items():
         yield _SourceFile(folder, name, f"corpus/{name}", sha256)
 
@@ -222,7 +246,9 @@ def _score_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceFi
     _check_scores(folder, parts.scores)
     for shard in range(len(parts.scores.parts)):
         name = part_path(folder, shard).name
-        yield _SourceFile(folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard))
+        yield _SourceFile(
+            folder, name, f"scores/{name}", table=SCORES, stamp=parts.scores.stamp(shard)
+        )
 
 
 def _triple_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceFile]:
@@ -237,10 +263,15 @@ def _triple_files(folder: Path | None, parts: DatasetParts) -> Iterator[_SourceF
 def _image_files(corpus: Corpus) -> list[_SourceFile]:
     """Returns each image of the corpus once."""
     columns = ["image", "image_sha256"]
-    entries = pa.concat_tables([corpus.items.table.select(columns), corpus.queries.table.select(columns)])
+    entries = pa.concat_tables(
+        [corpus.items.table.select(columns), corpus.queries.table.select(columns)]
+    )
     distinct = entries.filter(pc.is_valid(entries["image"])).group_by(columns).aggregate([])
     images = zip(distinct["image"].to_pylist(), distinct["image_sha256"].to_pylist(), strict=True)
-    return [_SourceFile(corpus.images, image, f"{IMAGES_FOLDER}/{image}", sha256) for image, sha256 in images]
+    return [
+        _SourceFile(corpus.images, image, f"{IMAGES_FOLDER}/{image}", sha256)
+        for image, sha256 in images
+    ]
 
 
 def _check_scores(folder: Path, manifest: ScoreManifest) -> None:
@@ -266,4 +297,6 @@ def _check_triples(folder: Path, names: list[str], manifest: TripleManifest) -> 
         with TRIPLES.open(folder / name) as file:
             rows += file.metadata.num_rows
     if rows != manifest.rows:
-        raise DataError(f"{folder}: has {rows} rows, but triples.json says {manifest.rows}. Select again")
+        raise DataError(
+            f"{folder}: has {rows} rows, but triples.json says {manifest.rows}. Select again"
+        )

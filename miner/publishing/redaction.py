@@ -28,7 +28,9 @@ def copied_table(source: Path, target: Path, table: Table, stamp: str = "") -> S
     """
     # Only the columns of errors are read, to find out whether the file must be rewritten.
     with table.open(source, stamp) as file, reading(source):
-        paths = [file.metadata.schema.column(number).path for number in range(file.metadata.num_columns)]
+        paths = [
+            file.metadata.schema.column(number).path for number in range(file.metadata.num_columns)
+        ]
         errors = file.read(columns=[path for path in paths if path.endswith(".error")])
         group = file.metadata.row_group(0).num_rows if file.metadata.num_row_groups else 1
     if not any(pc.any(pc.match_substring_regex(texts, PLACE)).as_py() for texts in _texts(errors)):
@@ -58,7 +60,10 @@ def _redacted(value: Any) -> Any:
         case list():
             return [_redacted(part) for part in value]
         case dict():
-            return {name: _message(part) if name == "error" else _redacted(part) for name, part in value.items()}
+            return {
+                name: _message(part) if name == "error" else _redacted(part)
+                for name, part in value.items()
+            }
     return value
 
 

@@ -10,7 +10,14 @@ import numpy as np
 
 from miner.retrieval.pools import Pools
 from miner.retrieval.positive_aware import Window, candidates_below
-from miner.retrieval.retrievers import ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, Retriever, recall
+from miner.retrieval.retrievers import (
+    ExactRetriever,
+    FaissRetriever,
+    IndexRetriever,
+    IndexShape,
+    Retriever,
+    recall,
+)
 from miner.settings import RetrievalSettings
 from miner.strata import drawn
 from unijudge.formats.candidates import (
@@ -90,7 +97,10 @@ def _warn_of_skipped(vectors: VectorFolder) -> None:
 
 
 def open_retriever(
-    settings: RetrievalSettings, vectors: VectorFolder, pools: Pools, stop: threading.Event | None = None
+    settings: RetrievalSettings,
+    vectors: VectorFolder,
+    pools: Pools,
+    stop: threading.Event | None = None,
 ) -> Retriever:
     """Opens the retriever that the settings name. Logs the recall of an approximate retriever.
 
@@ -103,7 +113,11 @@ def open_retriever(
     if settings.index == "exact":
         return ExactRetriever(vectors)
     shape = IndexShape(
-        settings.index, settings.ivf_nlist, settings.ivf_nprobe, settings.hnsw_m, settings.hnsw_ef_search
+        settings.index,
+        settings.ivf_nlist,
+        settings.ivf_nprobe,
+        settings.hnsw_m,
+        settings.hnsw_ef_search,
     )
     index = _Indexed(IndexRetriever(vectors, shape, stop), flat)
 
@@ -115,7 +129,9 @@ def open_retriever(
     def nearest(retriever: Retriever) -> Rows:
         rows = []
         for name in np.unique(names):
-            _, pool_rows_QK = retriever.search(queries_QD[names == name], pools.of(str(name)), RECALL_K)
+            _, pool_rows_QK = retriever.search(
+                queries_QD[names == name], pools.of(str(name)), RECALL_K
+            )
             rows.append(pool_rows_QK)
         return np.concatenate(rows)
 
@@ -163,7 +179,14 @@ def _nearest_items(
     for name, members in members_of.items():
         excluded = [pools.excluded(rows[query]) for query in members]
         pool_nearest = candidates_below(
-            retriever, vectors, queries_QD[members], pools.of(name), ceilings[members], excluded, window, stop
+            retriever,
+            vectors,
+            queries_QD[members],
+            pools.of(name),
+            ceilings[members],
+            excluded,
+            window,
+            stop,
         )
         nearest |= dict(zip(members, pool_nearest, strict=True))
 
@@ -173,7 +196,9 @@ def _nearest_items(
         yield NearestItems(items.tolist(), similarities.tolist(), positive_similarities)
 
 
-def _positive_similarities(rows: range, corpus: Corpus, vectors: VectorFolder, queries_QD: Vectors) -> list[Vectors]:
+def _positive_similarities(
+    rows: range, corpus: Corpus, vectors: VectorFolder, queries_QD: Vectors
+) -> list[Vectors]:
     """Returns the cosines of each query with its positives, in their order. NaN if either has no vector."""
     positives = [corpus.positives(row) for row in rows]
     wanted, places = np.unique(np.concatenate(positives), return_inverse=True)
@@ -184,7 +209,10 @@ def _positive_similarities(rows: range, corpus: Corpus, vectors: VectorFolder, q
     items_ND[~items_ND.any(1)] = np.nan
     queries_QD = np.where(queries_QD.any(1, keepdims=True), queries_QD, np.nan)
     places_of = np.split(places, ends[:-1])
-    return [items_ND[own_places] @ query_D for own_places, query_D in zip(places_of, queries_QD, strict=True)]
+    return [
+        items_ND[own_places] @ query_D
+        for own_places, query_D in zip(places_of, queries_QD, strict=True)
+    ]
 
 
 def _highest(similarities: Vectors) -> float:

@@ -43,7 +43,9 @@ class Pools:
         """
         self._corpus = corpus
         self._kind = kind
-        self._exclusions = Exclusions(corpus, fold_case=fold_case, allow_query_image=allow_query_image)
+        self._exclusions = Exclusions(
+            corpus, fold_case=fold_case, allow_query_image=allow_query_image
+        )
         self._unseen = np.empty(0, np.int64) if unseen is None else unseen
 
         # The modality is a number: 1 for text, 2 for an image, 3 for both. The judge ignores a blank text.

@@ -120,7 +120,9 @@ def _questions(queries_QD: Vectors, excluded: Sequence[Rows]) -> list[list[int]]
     return list(groups.values())
 
 
-def _from_nearest(retriever: Retriever, search: _Search, groups: list[list[int]]) -> tuple[dict[int, Found], set[int]]:
+def _from_nearest(
+    retriever: Retriever, search: _Search, groups: list[list[int]]
+) -> tuple[dict[int, Found], set[int]]:
     """Returns the candidates among the nearest items, and the queries for which the whole pool must be searched."""
     window, pool = search.window, search.pool
 
@@ -139,7 +141,9 @@ def _from_nearest(retriever: Retriever, search: _Search, groups: list[list[int]]
         # The pool has at least `fetch` items, so a gap in the result is an item that an approximate index missed.
         has_gaps = len(pool) > 0 and bool((rows == NO_ITEM).any())
         pool_has_more = has_gaps or fetch < len(pool)
-        window_is_full = window.range_max is not None and len(allowed) >= window.range_max - window.range_min
+        window_is_full = (
+            window.range_max is not None and len(allowed) >= window.range_max - window.range_min
+        )
         for query in group:
             is_below = similarities[allowed] < search.ceilings_Q[query] - EQUAL
             below = allowed[is_below][: window.k]
@@ -174,7 +178,9 @@ def _block_by_block(search: _Search, queries: Sequence[int]) -> list[Found]:
 
     # Of the items below the ceiling, those in the window are kept. −inf marks the end of the pool.
     found = []
-    for similarities, rows, above in zip(best.similarities_QK, best.rows_QK, above_Q.tolist(), strict=True):
+    for similarities, rows, above in zip(
+        best.similarities_QK, best.rows_QK, above_Q.tolist(), strict=True
+    ):
         below = _ranks_below(window, above)
         kept = slice(below.start - above, below.stop - above)
         is_item = similarities[kept] > -np.inf

@@ -98,7 +98,9 @@ class FaissRetriever:
         """See `Retriever.search`."""
         best = Best(len(queries_QD), k)
         for rows, vectors_ND in pool_blocks(self._vectors, pool, self._stop):
-            similarities_QK, places_QK = self._knn(queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric)
+            similarities_QK, places_QK = self._knn(
+                queries_QD, vectors_ND, min(k, len(rows)), metric=self._metric
+            )
             best.add(similarities_QK, rows[places_QK])
         return best.similarities_QK, best.rows_QK
 
@@ -159,7 +161,9 @@ class IndexShape:
 class IndexRetriever:
     """A search in FAISS' IVF or HNSW index over all items. It skips the items outside the pool."""
 
-    def __init__(self, vectors: VectorFolder, shape: IndexShape, stop: threading.Event | None = None):
+    def __init__(
+        self, vectors: VectorFolder, shape: IndexShape, stop: threading.Event | None = None
+    ):
         """Builds the index in memory, block by block. Vectors stored as float16 take half the memory of float32.
 
         The cells are fitted to a random sample: an evenly spaced sample could contain only one of the kinds of items
@@ -192,7 +196,9 @@ class IndexRetriever:
         bits = np.packbits(inside, bitorder="little")
         selector = self._faiss.IDSelectorBitmap(self._size, self._faiss.swig_ptr(bits))
         if self._shape.kind == "ivf":
-            parameters = self._faiss.SearchParametersIVF(sel=selector, nprobe=self._shape.ivf_nprobe)
+            parameters = self._faiss.SearchParametersIVF(
+                sel=selector, nprobe=self._shape.ivf_nprobe
+            )
         else:
             queue = max(k, self._shape.hnsw_ef_search)
             parameters = self._faiss.SearchParametersHNSW(sel=selector, efSearch=queue)

@@ -70,7 +70,9 @@ def cancel(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
 
     with ray_jobs.cluster(address) as client:
         stopped = client.stop_job(job_id)
-        message = "is stopping. See its state with `mine status`" if stopped else "has already ended"
+        message = (
+            "is stopping. See its state with `mine status`" if stopped else "has already ended"
+        )
         typer.echo(f"{job_id}: {message}")
 
 

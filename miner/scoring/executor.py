@@ -19,7 +19,11 @@ class Executor(Protocol):
         """
 
     async def run(
-        self, inputs: ShardInputs, shards: Sequence[int], add: Callable[[ShardCounts], None], stop: threading.Event
+        self,
+        inputs: ShardInputs,
+        shards: Sequence[int],
+        add: Callable[[ShardCounts], None],
+        stop: threading.Event,
     ) -> None:
         """Scores and writes shards. When `stop` is set, the shards in work finish and no other one begins.
 

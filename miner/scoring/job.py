@@ -70,7 +70,9 @@ def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
     """
     corpus = Corpus(settings.corpus)
     if not len(corpus.queries):
-        raise DataError(f"{settings.corpus}: has no queries, so there is nothing to score. Import queries first")
+        raise DataError(
+            f"{settings.corpus}: has no queries, so there is nothing to score. Import queries first"
+        )
     executor = _executor_of(settings)
     try:
         with lease(settings.out) as stop, executor.connected():
@@ -112,7 +114,10 @@ async def _run(
 
     def asked_to_stop(number: signal.Signals) -> None:
         stop.set()
-        logger.info("%s: stopping after the shards in work. A second signal stops the job at once", number.name)
+        logger.info(
+            "%s: stopping after the shards in work. A second signal stops the job at once",
+            number.name,
+        )
 
     async with open_client(settings) as judge:
         with listening(heard, asked_to_stop):
@@ -156,5 +161,7 @@ class _Tally:
     def add(self, counts: ShardCounts) -> None:
         """Adds a written shard."""
         done, counts = self.progress.shards_done + 1, self.progress.counts + counts
-        self.progress = replace(self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun)
+        self.progress = replace(
+            self.progress, shards_done=done, counts=counts, seconds=time.monotonic() - self._begun
+        )
         self._report(self.progress)

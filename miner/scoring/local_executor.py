@@ -28,12 +28,18 @@ class LocalExecutor:
         yield
 
     async def run(
-        self, inputs: ShardInputs, shards: Sequence[int], add: Callable[[ShardCounts], None], stop: threading.Event
+        self,
+        inputs: ShardInputs,
+        shards: Sequence[int],
+        add: Callable[[ShardCounts], None],
+        stop: threading.Event,
     ) -> None:
         """Scores and writes shards. See `Executor.run`."""
         settings, plan = self._settings, inputs.plan
         known = await asyncio.to_thread(ScoreCache, [*settings.reuse, settings.out], plan.judge)
-        rows = None if len(shards) == len(plan.parts) else chain.from_iterable(map(plan.parts.rows_of, shards))
+        rows = None
+        if len(shards) != len(plan.parts):
+            rows = chain.from_iterable(map(plan.parts.rows_of, shards))
         repeated = await asyncio.to_thread(repeated_questions, inputs.corpus, rows)
         scorer = ShardScorer(settings, inputs, known, repeated)
         left = iter(shards)

@@ -58,11 +58,19 @@ class SearchedPairs:
         """See `PairSource.of`."""
         questions = []
         for row, near in zip(rows, self._candidates.of(rows), strict=True):
-            positives = zip(self._corpus.positives(row).tolist(), near.positive_similarities, strict=True)
-            candidates = enumerate(zip(near.items[: self._k], near.similarities[: self._k], strict=True))
+            positives = zip(
+                self._corpus.positives(row).tolist(), near.positive_similarities, strict=True
+            )
+            candidates = enumerate(
+                zip(near.items[: self._k], near.similarities[: self._k], strict=True)
+            )
             asked = [CandidatePair(item, value, None) for item, value in positives]
             questions.append(
-                QueryPairs(row, asked + [CandidatePair(item, value, rank) for rank, (item, value) in candidates])
+                QueryPairs(
+                    row,
+                    asked
+                    + [CandidatePair(item, value, rank) for rank, (item, value) in candidates],
+                )
             )
         return questions
 
@@ -96,17 +104,23 @@ class CascadePairs:
                 "same `mine score`"
             )
         # A search leaves out items that cannot be negatives, but published scores contain them.
-        self._words = Words(corpus, self.manifest, (), None) if self.manifest.vectors is None else None
+        self._words = (
+            Words(corpus, self.manifest, (), None) if self.manifest.vectors is None else None
+        )
 
     def of(self, rows: range) -> list[QueryPairs]:
         """See `PairSource.of`."""
-        return [self._question(row, first) for row, first in zip(rows, self._read(rows), strict=True)]
+        return [
+            self._question(row, first) for row, first in zip(rows, self._read(rows), strict=True)
+        ]
 
     def _read(self, rows: range) -> Iterator[JudgedQuery]:
         size = self.manifest.shard_size
         for shard in range(rows.start // size, (rows.stop - 1) // size + 1):
             for row, judged in zip(
-                self.manifest.parts.rows_of(shard), read_shard(self._folder, self.manifest, shard), strict=True
+                self.manifest.parts.rows_of(shard),
+                read_shard(self._folder, self.manifest, shard),
+                strict=True,
             ):
                 if row in rows:
                     yield judged
@@ -114,16 +128,23 @@ class CascadePairs:
     def _question(self, row: int, first: JudgedQuery) -> QueryPairs:
         ruled_out: OverrideMap = {}
         if self._words is not None:
-            ruled_out = self._words.of(first.query_id, [], [one.item_id for one in first.candidates])
+            ruled_out = self._words.of(
+                first.query_id, [], [one.item_id for one in first.candidates]
+            )
         near = in_band(first, self._band.beta, self._band.width, self.scale)
         unsure = [one for one in near if one.item_id not in ruled_out]
         if not unsure:
             return QueryPairs(row, [])
-        places = {one.item_id: place for place, one in enumerate(first.candidates)}  # published scores name no rank
+        # Published scores name no rank.
+        places = {one.item_id: place for place, one in enumerate(first.candidates)}
         asked: list[tuple[Judged, int | None]] = [(one, None) for one in first.positives]
         asked += [(one, places[one.item_id] if one.rank is None else one.rank) for one in unsure]
         return QueryPairs(
-            row, [CandidatePair(self._corpus.row_of[one.item_id], one.similarity, rank) for one, rank in asked]
+            row,
+            [
+                CandidatePair(self._corpus.row_of[one.item_id], one.similarity, rank)
+                for one, rank in asked
+            ],
         )
 
 
@@ -138,8 +159,14 @@ def in_band(query: JudgedQuery, beta: float, width: float, scale: Scale) -> list
         width: The largest distance from the cut, on the scale of scores.
         scale: The scale that turns log-odds into scores. It must be the scale of the later selection.
     """
-    positives = [scale.score(positive) for positive in query.positives if positive.log_odds is not None]
+    positives = [
+        scale.score(positive) for positive in query.positives if positive.log_odds is not None
+    ]
     if not positives:
         return query.candidates
     cut = max(positives) - beta
-    return [one for one in query.candidates if one.log_odds is None or at_most(abs(scale.score(one) - cut), width)]
+    return [
+        one
+        for one in query.candidates
+        if one.log_odds is None or at_most(abs(scale.score(one) - cut), width)
+    ]

@@ -35,7 +35,11 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
     check_reuse(settings.reuse, judge)
     if not exists(settings.out / "manifest.json"):
         check_folder(settings.out, BEGUN)
-    shape: dict[str, Any] = {"corpus": corpus.fingerprint, "queries": len(corpus.queries), "judge": judge}
+    shape: dict[str, Any] = {
+        "corpus": corpus.fingerprint,
+        "queries": len(corpus.queries),
+        "judge": judge,
+    }
     shape |= {"shard_size": settings.shard_size, "made": Provenance.now(settings)}
     if settings.cascade.scores is not None:
         questions = CascadePairs(corpus, settings.cascade)
@@ -46,7 +50,9 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
                 "second step of a cascade needs a different judge. Start the large judge, or give the scores of "
                 "another judge"
             )
-        band: dict[str, Any] = {"scores": first.fingerprint} | settings.cascade.model_dump(include={"beta", "width"})
+        band: dict[str, Any] = {"scores": first.fingerprint} | settings.cascade.model_dump(
+            include={"beta", "width"}
+        )
         band |= questions.scale.model_dump()
         kept = first.model_dump(include={"vectors", "k", "pool", "retrieval"})
         return ScoreManifest(**shape, **kept, band=band)
@@ -57,10 +63,14 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         )
     VectorFolder(settings.vectors, corpus)
     vectors = file_sha256(settings.vectors / "vectors.json")
-    return ScoreManifest(**shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval)
+    return ScoreManifest(
+        **shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval
+    )
 
 
-def pair_source_of(settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None) -> PairSource:
+def pair_source_of(
+    settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None
+) -> PairSource:
     """Returns the source of a job's pairs. Searches candidates first, if they are missing.
 
     Raises:
@@ -106,7 +116,9 @@ def start_plan(folder: Path, plan: ScoreManifest) -> None:
             "the scores of a single judge. Start the first judge again, or give another output folder"
         )
     if different:
-        changes = "; ".join(f"{name} was {getattr(found, name)}, is {getattr(plan, name)}" for name in different)
+        changes = "; ".join(
+            f"{name} was {getattr(found, name)}, is {getattr(plan, name)}" for name in different
+        )
         raise DataError(
             f"{folder}: was started with a different plan ({changes}), and a plan never changes. Give another folder"
         )

@@ -85,7 +85,11 @@ class RayExecutor:
                 ray.shutdown()
 
     async def run(
-        self, inputs: ShardInputs, shards: Sequence[int], add: Callable[[ShardCounts], None], stop: threading.Event
+        self,
+        inputs: ShardInputs,
+        shards: Sequence[int],
+        add: Callable[[ShardCounts], None],
+        stop: threading.Event,
     ) -> None:
         """Scores shards on the cluster, a limited number at once. See `Executor.run`.
 
@@ -103,7 +107,11 @@ class RayExecutor:
         _raise_first(faults)
 
     def _run_all(
-        self, plan: ScoreManifest, shards: Sequence[int], add: Callable[[ShardCounts], None], stop: threading.Event
+        self,
+        plan: ScoreManifest,
+        shards: Sequence[int],
+        add: Callable[[ShardCounts], None],
+        stop: threading.Event,
     ) -> dict[int, UnijudgeError]:
         """Runs the tasks, and returns failed shard → error. A task's error stops the job, but a dead task does not."""
         task = ray.remote(max_retries=RETRIES, num_cpus=1)(_score_shard)
@@ -114,7 +122,11 @@ class RayExecutor:
         faults: dict[int, UnijudgeError] = {}
         quiet_since = time.monotonic()
         while True:
-            while len(working) < self._settings.ray_concurrency and not stop.is_set() and not _is_hopeless(faults):
+            while (
+                len(working) < self._settings.ray_concurrency
+                and not stop.is_set()
+                and not _is_hopeless(faults)
+            ):
                 shard = next(left, None)
                 if shard is None:
                     break
@@ -148,18 +160,24 @@ def _raise_first(faults: Mapping[int, UnijudgeError]) -> None:
     if len(faults) > 1:
         first, *others = faults
         also = ", ".join(map(str, others[:MOST_FAILED]))
-        raise TaskFailed(f"{faults[first]}. Further failed shards ({len(others)}): {also}") from faults[first]
+        raise TaskFailed(
+            f"{faults[first]}. Further failed shards ({len(others)}): {also}"
+        ) from faults[first]
     for fault in faults.values():
         raise fault
 
 
 def _is_hopeless(faults: Mapping[int, UnijudgeError]) -> bool:
     """Returns whether the remaining shards would fail too."""
-    return len(faults) > MOST_FAILED or any(not isinstance(fault, TaskFailed) for fault in faults.values())
+    return len(faults) > MOST_FAILED or any(
+        not isinstance(fault, TaskFailed) for fault in faults.values()
+    )
 
 
 def _tell_wait(tasks: int) -> None:
-    free, all_ = (resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+    free, all_ = (
+        resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources)
+    )
     logger.info(
         "no shard was finished for %.0f s: %d are in work or waiting, and %g of the cluster's %g CPUs are free",
         TELL_EVERY_S, tasks, free, all_,
@@ -210,4 +228,8 @@ def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, PairSource, Sco
     settings = ScoreSettings.model_validate_json(settings_text)
     plan = ScoreManifest.model_validate_json(plan_text)
     corpus = Corpus(settings.corpus)
-    return corpus, pair_source_of(settings, corpus), ScoreCache([*settings.reuse, settings.out], plan.judge)
+    return (
+        corpus,
+        pair_source_of(settings, corpus),
+        ScoreCache([*settings.reuse, settings.out], plan.judge),
+    )

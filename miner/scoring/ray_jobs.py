@@ -44,7 +44,9 @@ def cluster(address: str) -> Iterator[Client]:
     try:
         yield JobSubmissionClient(address)
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")[:LONGEST_REASON]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")[
+            :LONGEST_REASON
+        ]
         raise SettingsError(
             f"{shown_name(address)}: {reason}. Check that this is the address of the cluster's dashboard, that the "
             "job id is right, and that RAY_AUTH_MODE and the token match those of the cluster"
@@ -85,7 +87,9 @@ def status(client: Client, job: str) -> str:
     """
     found = client.get_job_info(job)
     if not _is_ours(found):
-        raise SettingsError(f"{job}: is not a scoring job of `mine submit`. See `unijudge mine jobs`")
+        raise SettingsError(
+            f"{job}: is not a scoring job of `mine submit`. See `unijudge mine jobs`"
+        )
     return _line(found)
 
 
@@ -123,7 +127,8 @@ def follow(client: Client, job: str, tell: Callable[[str], None]) -> str:
                 tell(new)
 
     while True:
-        with contextlib.suppress(ClientError, OSError):  # if the cluster is lost, the next call raises
+        # If the cluster is lost, the next call raises.
+        with contextlib.suppress(ClientError, OSError):
             asyncio.run(tail())
         state = client.get_job_status(job)
         if state.is_terminal():
@@ -141,5 +146,7 @@ def _line(job: Any) -> str:
     path = locate(out) / "manifest.json"
     if exists(path):
         plan = read_json(path, ScoreManifest)
-        written = f"{len(plan.parts) - len(plan.parts.missing(locate(out)))} of {len(plan.parts)} shards"
+        written = (
+            f"{len(plan.parts) - len(plan.parts.missing(locate(out)))} of {len(plan.parts)} shards"
+        )
     return f"{job.submission_id}  {job.status.value:<9}  {written}  {out}"

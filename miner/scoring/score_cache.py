@@ -56,7 +56,9 @@ class ScoreCache:
         self._files: list[tuple[Path, str]] = []
         keys, files, groups = [], [], []
         for folder, manifest in zip(folders, check_reuse(folders, judge), strict=True):
-            for shard in sorted(set(range(len(manifest.parts))) - set(manifest.parts.missing(folder))):
+            for shard in sorted(
+                set(range(len(manifest.parts))) - set(manifest.parts.missing(folder))
+            ):
                 self._files.append((part_path(folder, shard), manifest.stamp(shard)))
                 for group, column in enumerate(self._keys(*self._files[-1])):
                     keys.append(column)
@@ -65,7 +67,9 @@ class ScoreCache:
         all_keys = np.concatenate(keys) if keys else np.empty(0, "S16")
         order = np.argsort(all_keys, kind="stable")
         self._sorted = all_keys[order]
-        self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order] if keys else np.empty((0, 2))
+        self._places = np.empty((0, 2), np.int32)
+        if keys:
+            self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order]
         self._group = lru_cache(GROUPS_IN_MEMORY)(self._read_group)
         self._of = lru_cache(QUESTIONS_IN_MEMORY)(self._read)
 
@@ -80,7 +84,9 @@ class ScoreCache:
         return self._of(query_key)
 
     def _read(self, query_key: bytes) -> dict[bytes, Judged]:
-        left, right = (np.searchsorted(self._sorted, np.bytes_(query_key), side) for side in ("left", "right"))
+        left, right = (
+            np.searchsorted(self._sorted, np.bytes_(query_key), side) for side in ("left", "right")
+        )
         found: dict[bytes, Judged] = {}
         for file, group in np.unique(self._places[left:right], axis=0).tolist():
             found |= self._group(file, group).of(query_key)
@@ -94,7 +100,8 @@ class ScoreCache:
     def _keys(path: Path, stamp: str) -> list[npt.NDArray[np.bytes_]]:
         with SCORES.open(path, stamp) as file, reading(path):
             columns = [
-                file.read_row_group(group, columns=["query_key"])["query_key"] for group in range(file.num_row_groups)
+                file.read_row_group(group, columns=["query_key"])["query_key"]
+                for group in range(file.num_row_groups)
             ]
         return [np.array(column.to_pylist(), "S16") for column in columns]
 
@@ -117,7 +124,9 @@ class _Group:
     def read(cls, table: pa.Table) -> "_Group":
         """Reads the columns of a row group."""
         parts = [_pairs(table[kind].combine_chunks()) for kind in ("positives", "candidates")]
-        rows_N, keys_N, yes_N, no_N, labels_N = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        rows_N, keys_N, yes_N, no_N, labels_N = (
+            np.concatenate(columns) for columns in zip(*parts, strict=True)
+        )
         judged = np.flatnonzero(~np.isnan(yes_N) & ~np.isnan(no_N))
         order = judged[np.argsort(rows_N[judged], kind="stable")]
         columns = (column[order] for column in (rows_N, keys_N, yes_N, no_N, labels_N))
@@ -130,9 +139,16 @@ class _Group:
             if key != query_key:
                 continue
             some = slice(*np.searchsorted(self.rows_N, [row, row + 1]))
-            columns = (self.item_keys_N[some], self.yes_N[some], self.no_N[some], self.labels_N[some])
+            columns = (
+                self.item_keys_N[some],
+                self.yes_N[some],
+                self.no_N[some],
+                self.labels_N[some],
+            )
             for item, yes, no, label in zip(*(column.tolist() for column in columns), strict=True):
-                found[item] = Judged("", item, None, None, yes, no, None if label < 0 else bool(label))
+                found[item] = Judged(
+                    "", item, None, None, yes, no, None if label < 0 else bool(label)
+                )
         return found
 
 
@@ -141,7 +157,16 @@ def _pairs(lists: pa.Array) -> tuple[npt.NDArray[np.generic], ...]:
     judged = pc.list_flatten(lists)
     keys = pc.struct_field(judged, "item_key")
     labels = pc.fill_null(pc.struct_field(judged, "argmax_is_label").cast(pa.int8()), -1)
-    yes, no = (pc.struct_field(judged, name).to_numpy(zero_copy_only=False) for name in ("yes_logprob", "no_logprob"))
+    yes, no = (
+        pc.struct_field(judged, name).to_numpy(zero_copy_only=False)
+        for name in ("yes_logprob", "no_logprob")
+    )
     # The type is void, because numpy strips trailing zeros from bytes.
     keys_N = np.frombuffer(b"".join(keys.to_pylist()), "V16")
-    return pc.list_parent_indices(lists).to_numpy(), keys_N, yes, no, labels.to_numpy(zero_copy_only=False)
+    return (
+        pc.list_parent_indices(lists).to_numpy(),
+        keys_N,
+        yes,
+        no,
+        labels.to_numpy(zero_copy_only=False),
+    )

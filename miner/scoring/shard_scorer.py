@@ -34,7 +34,9 @@ class ShardCounts:
     """Number of pairs without a verdict."""
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
-        return ShardCounts(self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors)
+        return ShardCounts(
+            self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors
+        )
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,17 @@ class ShardScorer:
             tasks = [group.create_task(self._query(question)) for question in questions]
         judged = [task.result()[0] for task in tasks]
         self._check(shard, judged)
-        await asyncio.to_thread(write_shard, self._settings.out, self._plan, shard, judged, rivals=self._rivals)
+        await asyncio.to_thread(
+            write_shard, self._settings.out, self._plan, shard, judged, rivals=self._rivals
+        )
         for _ in judged:
             self._ahead.release()
         pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
-        return ShardCounts(len(pairs), sum(task.result()[1] for task in tasks), sum(p.error is not None for p in pairs))
+        return ShardCounts(
+            len(pairs),
+            sum(task.result()[1] for task in tasks),
+            sum(p.error is not None for p in pairs),
+        )
 
     async def _query(self, question: QueryPairs) -> tuple[JudgedQuery, int]:
         """Returns the judged query, and the number of pairs that the judge was asked about."""
@@ -109,13 +117,17 @@ class ShardScorer:
             async with repeated.turn:
                 known, answers = await self._answers(query, items, repeated)
                 fresh = map(_judged, items, question.asked, answers)
-                repeated.answered |= {one.item_key: one for one in fresh if one.log_odds is not None}
+                repeated.answered |= {
+                    one.item_key: one for one in fresh if one.log_odds is not None
+                }
                 repeated.rows_left -= 1
                 if not repeated.rows_left:
                     del self._repeats[query.key]
         judged = [_judged(*one) for one in zip(items, question.asked, answers, strict=True)]
         positives = [one for one in judged if one.rank is None]
-        row = JudgedQuery(query.query_id, query.subset, query.key, positives, judged[len(positives) :])
+        row = JudgedQuery(
+            query.query_id, query.subset, query.key, positives, judged[len(positives) :]
+        )
         return row, sum(item.key not in known for item in items)
 
     async def _answers(
@@ -148,12 +160,15 @@ class ShardScorer:
         try:
             answers = iter(await self._judge.judge(asked, readable) if readable else [])
         except JudgeRefused as error:
-            service = without_passwords(self._settings.service).rstrip("/")  # errors are published, so hide the address
+            # Errors are published, so hide the address.
+            service = without_passwords(self._settings.service).rstrip("/")
             message = str(error).replace(service, "the service")
             return [PairError(code="refused", message=message)] * len(items)
         return [next(answers) if isinstance(content, Content) else content for content in contents]
 
-    def _read(self, query: Query, items: Sequence[Item]) -> tuple[Content | PairError, list[Content | PairError]]:
+    def _read(
+        self, query: Query, items: Sequence[Item]
+    ) -> tuple[Content | PairError, list[Content | PairError]]:
         return self._content(query), [self._content(item) for item in items]
 
     def _content(self, entry: Item | Query) -> Content | PairError:
@@ -176,7 +191,10 @@ class ShardScorer:
             )
         if failed:
             logger.warning(
-                "shard %d: %d pairs have no verdict. The first reason is %s", shard, len(failed), failed[0].error
+                "shard %d: %d pairs have no verdict. The first reason is %s",
+                shard,
+                len(failed),
+                failed[0].error,
             )
         masses = [
             math.exp(pair.yes_logprob) + math.exp(pair.no_logprob)

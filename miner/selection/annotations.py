@@ -30,7 +30,13 @@ CODE = {word: code for code, word in enumerate(WORDS)}
 class Words:
     """All overrides and labels of the items of one corpus."""
 
-    def __init__(self, corpus: Corpus, manifest: ScoreManifest, overrides: Sequence[Override], place: Path | None):
+    def __init__(
+        self,
+        corpus: Corpus,
+        manifest: ScoreManifest,
+        overrides: Sequence[Override],
+        place: Path | None,
+    ):
         """Groups overrides by content.
 
         Args:
@@ -69,14 +75,18 @@ class Words:
             overrides[None] = "drop"
         for names, are_positives in ((candidates, False), (positives, True)):
             at_N = np.zeros(len(names), np.int64)
-            codes_N = self.codes(queries, at_N, pa.array(names, pa.string()), positives=are_positives)
+            codes_N = self.codes(
+                queries, at_N, pa.array(names, pa.string()), positives=are_positives
+            )
             for name, code in zip(names, codes_N.tolist(), strict=True):
                 verdict = WORDS[code]
                 if verdict is not None:
                     overrides[name] = verdict
         return overrides
 
-    def codes(self, queries: Rows, at_N: Rows, items: pa.Array, *, positives: bool = False) -> Codes:
+    def codes(
+        self, queries: Rows, at_N: Rows, items: pa.Array, *, positives: bool = False
+    ) -> Codes:
         """Returns the overrides and labels of many pairs.
 
         Args:
@@ -98,7 +108,9 @@ class Words:
             codes_N[is_item_N] = CODE["known"] * is_known
 
         # An override takes precedence over a label.
-        questions = np.array([self._exclusions.question(query) for query in queries.tolist()], np.int64)
+        questions = np.array(
+            [self._exclusions.question(query) for query in queries.tolist()], np.int64
+        )
         is_overridden = np.isin(questions, self._overridden_questions)
         for pair in np.flatnonzero(is_overridden[at_N] & is_item_N).tolist():
             content = int(self._exclusions.contents[rows_N[pair]])
@@ -110,7 +122,9 @@ class Words:
 
         # Of candidates with the same content, all but the first are twins.
         pairs = np.flatnonzero(is_item_N)
-        query_and_content = at_N[pairs] * len(self._corpus.items) + self._exclusions.content_numbers[rows_N[pairs]]
+        query_and_content = (
+            at_N[pairs] * len(self._corpus.items) + self._exclusions.content_numbers[rows_N[pairs]]
+        )
         first = np.unique(query_and_content, return_index=True)[1]
         codes_N[np.delete(pairs, first)] = CODE["twin"]
         return codes_N
@@ -129,7 +143,10 @@ class Words:
             return
 
         # An unknown id is rejected later, when the scores are read.
-        query, item = self._corpus.query_row_of.get(override.query_id), self._corpus.row_of.get(override.item_id)
+        query, item = (
+            self._corpus.query_row_of.get(override.query_id),
+            self._corpus.row_of.get(override.item_id),
+        )
         if query is None or item is None:
             return
 

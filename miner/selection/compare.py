@@ -38,7 +38,9 @@ class SelectionComparison:
         return {
             "compared: its rows kept here too": round(self._kept_rows / self._rows, 4),
             "compared: its rows with the same negatives": round(self._same_rows / self._rows, 4),
-            "compared: its negatives chosen here too": round(self._same_negatives / self._negatives, 4),
+            "compared: its negatives chosen here too": round(
+                self._same_negatives / self._negatives, 4
+            ),
         }
 
     def _pass(self, ours: set[str]) -> bool:

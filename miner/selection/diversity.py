@@ -69,7 +69,9 @@ def likeness(
     vectors_ND = vectors.take("items", wanted)
 
     def mean(rows: Sequence[npt.NDArray[np.int64]]) -> float:
-        return float(np.mean([_mean_cosine(vectors_ND[np.searchsorted(wanted, row)]) for row in rows]))
+        return float(
+            np.mean([_mean_cosine(vectors_ND[np.searchsorted(wanted, row)]) for row in rows])
+        )
 
     return [mean(rows) if rows else None for rows in selected]
 

@@ -35,7 +35,9 @@ class Sources:
         """
         self._settings = settings
         self._corpus = corpus
-        self.manifests = [read_json(folder / "manifest.json", ScoreManifest) for folder in settings.scores]
+        self.manifests = [
+            read_json(folder / "manifest.json", ScoreManifest) for folder in settings.scores
+        ]
         for folder, manifest in zip(settings.scores, self.manifests, strict=True):
             if manifest.corpus != corpus.fingerprint:
                 raise DataError(
@@ -63,7 +65,9 @@ class Sources:
             if query.query_id in self.words.rows:
                 self.check_used(query.query_id, {*positives, *candidates})
                 unused.discard(query.query_id)
-            yield Case(query, large, self.words.of(query.query_id, positives, candidates), self.scales)
+            yield Case(
+                query, large, self.words.of(query.query_id, positives, candidates), self.scales
+            )
         if unused and not self._settings.partial:
             self.check_used(min(unused), None)
 
@@ -82,7 +86,9 @@ class Sources:
             DataError: An override names another item, or the query was not scored.
         """
         named = sorted(self.words.rows[query_id], key=lambda item: item or "")
-        unscored = [item for item in named if items is None or (item is not None and item not in items)]
+        unscored = [
+            item for item in named if items is None or (item is not None and item not in items)
+        ]
         if unscored:
             item_text = "" if unscored[0] is None else f", item {unscored[0]!r}"
             raise DataError(
@@ -95,7 +101,11 @@ class Sources:
         band = self._band
         if band is None:
             return
-        outside = [beta for beta in sorted(set(betas)) if not at_most(abs(beta - band["beta"]), band["width"])]
+        outside = [
+            beta
+            for beta in sorted(set(betas))
+            if not at_most(abs(beta - band["beta"]), band["width"])
+        ]
         if outside:
             logger.warning(
                 "%s: the second judge scored only candidates within %.4g of the cut at β = %.4g, but this selection "
@@ -114,7 +124,9 @@ class Sources:
 
     def _rows(self) -> Iterator[tuple[JudgedQuery, JudgedQuery | None]]:
         """Yields each query by the first judge, with the same query by the second judge if there is one."""
-        small, *rest = (read_scores(folder, partial=self._settings.partial) for folder in self._settings.scores)
+        small, *rest = (
+            read_scores(folder, partial=self._settings.partial) for folder in self._settings.scores
+        )
         large: Iterator[JudgedQuery] = rest[0] if rest else iter(())
         row_of = self._corpus.query_row_of
         large_query = next(large, None)

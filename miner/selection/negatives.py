@@ -81,7 +81,9 @@ def rule_of(settings: Selection) -> Rule:
     return replace(rule, betas=settings.betas)
 
 
-def select_negatives(case: Case, settings: Selection, *, drawn: Sequence[Judged] = ()) -> SelectionOutcome:
+def select_negatives(
+    case: Case, settings: Selection, *, drawn: Sequence[Judged] = ()
+) -> SelectionOutcome:
     """Chooses the negatives of one query.
 
     If a query has several positives, σ⁺ is the highest of their scores. The row gets the positive with that score,
@@ -108,7 +110,9 @@ def select_negatives(case: Case, settings: Selection, *, drawn: Sequence[Judged]
     return _from_pool(pool, resolved.positive, settings, choice)
 
 
-def survivors(candidates: Sequence[ScoredCandidate], betas: Sequence[float]) -> tuple[float, list[ScoredCandidate]]:
+def survivors(
+    candidates: Sequence[ScoredCandidate], betas: Sequence[float]
+) -> tuple[float, list[ScoredCandidate]]:
     """Returns the candidates with score ≤ σ⁺ − β, for the first β with at least one such candidate.
 
     Args:
@@ -161,7 +165,10 @@ def _drawn(judged: Judged, overrides: OverrideMap) -> ScoredCandidate:
 
 
 def _from_pool(
-    pool: Sequence[ScoredCandidate], positive: Positive, settings: Selection, choice: SelectionOutcome
+    pool: Sequence[ScoredCandidate],
+    positive: Positive,
+    settings: Selection,
+    choice: SelectionOutcome,
 ) -> SelectionOutcome:
     """Filters the candidates of a query, and fills its row with negatives."""
     rule, query_id = rule_of(settings), choice.resolved.case.query.query_id
@@ -186,7 +193,11 @@ def _from_pool(
 
 
 def _picked(
-    query_id: str, pool: Sequence[ScoredCandidate], kept: Sequence[ScoredCandidate], rule: Rule, settings: Selection
+    query_id: str,
+    pool: Sequence[ScoredCandidate],
+    kept: Sequence[ScoredCandidate],
+    rule: Rule,
+    settings: Selection,
 ) -> list[ScoredCandidate]:
     if not kept:
         return [pool[place] for place in fallback_places(settings, query_id, len(pool))]
@@ -194,7 +205,9 @@ def _picked(
     return list(order[: settings.num_negatives])
 
 
-def _filled(picked: Sequence[ScoredCandidate], stored: int, beta: float | None, *, fallback: bool) -> list[Negative]:
+def _filled(
+    picked: Sequence[ScoredCandidate], stored: int, beta: float | None, *, fallback: bool
+) -> list[Negative]:
     """Returns `stored` negatives. If fewer were picked, they are repeated, and the repeats are marked as duplicates."""
     return [
         Negative(

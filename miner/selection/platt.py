@@ -101,7 +101,9 @@ def calibration_of(manifests: Sequence[ScoreManifest], files: Sequence[Path]) ->
     return [fitted.get(digest) for digest in digests]
 
 
-def fit_calibration(log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind) -> tuple[float, float]:
+def fit_calibration(
+    log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind
+) -> tuple[float, float]:
     """Fits the slope a and the intercept b that make the labels most likely.
 
         P(match) = sigmoid(a · log_odds + b),   b = 0 for `temperature`,
@@ -156,7 +158,9 @@ def fit_calibration(log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind)
     return slope, intercept
 
 
-def cross_validated(log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind, folds: int, seed: int) -> Floats:
+def cross_validated(
+    log_odds_N: Floats, matches_N: Bools, kind: CalibrationKind, folds: int, seed: int
+) -> Floats:
     """Returns the probability of each pair by a fit to the other folds. Each fold has its share of both labels."""
     dice = np.random.default_rng(seed)
     fold_N = np.empty(len(matches_N), int)
@@ -176,7 +180,9 @@ def measures(chances_N: Floats, matches_N: Bools) -> Measures:
     """Measures the log loss and the calibration error of probabilities."""
     true_label_N = np.where(matches_N, chances_N, 1 - chances_N)
     log_loss = -np.log(np.maximum(true_label_N, np.finfo(float).tiny)).mean()
-    return Measures(log_loss=float(log_loss), calibration_error=calibration_error(chances_N, matches_N))
+    return Measures(
+        log_loss=float(log_loss), calibration_error=calibration_error(chances_N, matches_N)
+    )
 
 
 def chances(log_odds: Floats) -> Floats:
@@ -185,7 +191,9 @@ def chances(log_odds: Floats) -> Floats:
     return np.where(log_odds >= 0, 1.0, small) / (1 + small)
 
 
-def _backtracked(features_NF: Floats, targets_N: Floats, weights_F: Floats, step_F: Floats) -> Floats:
+def _backtracked(
+    features_NF: Floats, targets_N: Floats, weights_F: Floats, step_F: Floats
+) -> Floats:
     """Returns the weights after a Newton step. The step is halved until the loss does not increase."""
     before = _loss(features_NF, targets_N, weights_F)
     share = 1.0

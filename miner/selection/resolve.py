@@ -146,11 +146,21 @@ def resolve(case: Case, k: int | None = None) -> ResolvedQuery:
     # Candidates with a verdict of the second judge are decided by its scores.
     by_large: dict[str, Judged] = {}
     if large is not None and large_positive is not None:
-        by_large = {judged.item_id: judged for judged in large.candidates if judged.log_odds is not None}
+        by_large = {
+            judged.item_id: judged for judged in large.candidates if judged.log_odds is not None
+        }
 
-    near = [judged for judged in within(query.candidates, k) if overrides.get(judged.item_id) not in ("known", "twin")]
+    near = [
+        judged
+        for judged in within(query.candidates, k)
+        if overrides.get(judged.item_id) not in ("known", "twin")
+    ]
     matches = [
-        Extra(**vars(by_large.get(judged.item_id, judged)), judge=int(judged.item_id in by_large), affirmed=True)
+        Extra(
+            **vars(by_large.get(judged.item_id, judged)),
+            judge=int(judged.item_id in by_large),
+            affirmed=True,
+        )
         for judged in query.candidates
         if overrides.get(judged.item_id) == "match"
     ]
@@ -173,10 +183,14 @@ def within(candidates: Iterable[Judged], k: int | None) -> Iterator[Judged]:
 
 
 def _none_left(query: JudgedQuery, overrides: OverrideMap) -> bool:
-    return bool(query.positives) and all(overrides.get(judged.item_id) == "negative" for judged in query.positives)
+    return bool(query.positives) and all(
+        overrides.get(judged.item_id) == "negative" for judged in query.positives
+    )
 
 
-def _positive(row: JudgedQuery, scale: Scale, judge: int, overrides: OverrideMap) -> Positive | None:
+def _positive(
+    row: JudgedQuery, scale: Scale, judge: int, overrides: OverrideMap
+) -> Positive | None:
     """Returns the positive of a query by one judge, or None if no positive has a verdict or an override."""
     left = [judged for judged in row.positives if overrides.get(judged.item_id) != "negative"]
     scores = {judged.item_id: scale.score(judged) for judged in left if judged.log_odds is not None}

@@ -30,7 +30,9 @@ from unijudge.storage.outputs import check_absent, is_folder_of, replacing
 
 logger = logging.getLogger(__name__)
 
-is_selection = is_folder_of("triples.json", TripleManifest, lambda _, name: PART.fullmatch(name) is not None)
+is_selection = is_folder_of(
+    "triples.json", TripleManifest, lambda _, name: PART.fullmatch(name) is not None
+)
 """Returns whether a folder holds a selection and nothing else."""
 
 
@@ -76,7 +78,11 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
 
 def _nothing(out: Path, statistics: dict[str, float]) -> NothingSelected:
     """Returns the error for a selection that keeps no row, because nobody can train on an empty selection."""
-    counts = [f"{name}: {value:,}" for name, value in statistics.items() if name.startswith("left out") and value]
+    counts = [
+        f"{name}: {value:,}"
+        for name, value in statistics.items()
+        if name.startswith("left out") and value
+    ]
     reasons = "; ".join(counts) or "no query was scored"
     error = NothingSelected(
         f"{out}: no row is kept of {statistics['queries']:,} queries ({reasons}), so nothing was written. Score more "
@@ -100,10 +106,14 @@ class _Job:
         self.corpus = Corpus(settings.corpus)
         self.sources = Sources(settings, self.corpus)
         self.sources.check_margins(rule_of(settings).betas)
-        self._vectors = None if settings.vectors is None else VectorFolder(settings.vectors, self.corpus)
+        self._vectors = (
+            None if settings.vectors is None else VectorFolder(settings.vectors, self.corpus)
+        )
         self._statistics = Statistics(calibrated=self.sources.calibrated)
         self._sample: Reservoir[list[str]] = Reservoir(settings.seed)
-        self._comparison = None if settings.compare is None else SelectionComparison(settings.compare, self.corpus)
+        self._comparison = (
+            None if settings.compare is None else SelectionComparison(settings.compare, self.corpus)
+        )
         self._extra_positives = 0
         self._of_two_judges = 0
         """Rows with scores of two judges that cannot be compared."""
@@ -114,7 +124,9 @@ class _Job:
         """Yields the training rows, in the order of the corpus."""
         draws = None
         if rule_of(self._settings).walk == "random":
-            draws = _Draws(self._settings, self.corpus, self.sources.manifests[0], self.sources.words)
+            draws = _Draws(
+                self._settings, self.corpus, self.sources.manifests[0], self.sources.words
+            )
         for scored in self.sources.cases():
             case = scored
             drawn: list[Judged] = []
@@ -167,13 +179,17 @@ class _Job:
 class _Draws:
     """Draws random items of a query's pool, without excluded items. They have no scores and no similarities."""
 
-    def __init__(self, settings: SelectSettings, corpus: Corpus, manifest: ScoreManifest, words: Words):
+    def __init__(
+        self, settings: SelectSettings, corpus: Corpus, manifest: ScoreManifest, words: Words
+    ):
         self._settings = settings
         self._corpus = corpus
         self._words = words
         # Items are excluded by the same rules as in the search for candidates.
         rules = {
-            name: manifest.retrieval[name] for name in ("fold_case", "allow_query_image") if name in manifest.retrieval
+            name: manifest.retrieval[name]
+            for name in ("fold_case", "allow_query_image")
+            if name in manifest.retrieval
         }
         self._pools = Pools(corpus, manifest.pool, **rules)
 
@@ -201,6 +217,8 @@ class _Draws:
         wrong_answers = [item for item in items if overrides.get(item.item_id) not in RIGHT]
         drawn = wrong_answers[: self._settings.num_negatives]
 
-        added = {item.item_id: overrides[item.item_id] for item in drawn if item.item_id in overrides}
+        added = {
+            item.item_id: overrides[item.item_id] for item in drawn if item.item_id in overrides
+        }
         case = replace(case, overrides={**case.overrides, **added})
         return case, [Judged(item.item_id, item.key, None, None) for item in drawn]

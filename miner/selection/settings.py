@@ -11,9 +11,13 @@ from unijudge.storage.locations import Location
 Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]
 Beta = Annotated[float, Field(ge=0, le=1)]
 Ladder = Annotated[tuple[Beta, ...], Field(min_length=1)]
-Margins = Annotated[Ladder, BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)]
+Margins = Annotated[
+    Ladder, BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
+]
 Rungs = Beta | Ladder
-Folders = Annotated[tuple[Location, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=2)]
+Folders = Annotated[
+    tuple[Location, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=2)
+]
 Files = Annotated[tuple[Location, ...], BeforeValidator(as_tuple), Field(max_length=2)]
 
 

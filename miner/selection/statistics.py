@@ -75,7 +75,7 @@ class Statistics:
     @property
     def false_negative_share(self) -> float | None:
         """Expected share of matches among the chosen negatives: their mean score. None if no negative has a score."""
-        return self.score_sum / self.scored if self.scored else None
+        return _ratio(self.score_sum, self.scored)
 
     def table(self, likeness: float | None) -> dict[str, float]:
         """Returns name → value, in the order for printing, without values that were not measured.
@@ -84,13 +84,15 @@ class Statistics:
             likeness: Mean similarity among a row's negatives, measured on a sample of rows.
         """
         rows = self.reasons["kept"]
-        expected = "expected false negatives" if self.calibrated else "expected false negatives (at face value)"
+        expected = "expected false negatives"
+        if not self.calibrated:
+            expected = "expected false negatives (at face value)"
         means = {
-            "mean survivors of a row": self.survivors / rows if rows else None,
-            "share of candidates dropped": self.dropped / self.candidates if self.candidates else None,
+            "mean survivors of a row": _ratio(self.survivors, rows),
+            "share of candidates dropped": _ratio(self.dropped, self.candidates),
             expected: self.score_sum if self.scored else None,
             "mean score of a negative": self.false_negative_share,
-            "mean similarity of a negative": self.similarity_sum / self.measured if self.measured else None,
+            "mean similarity of a negative": _ratio(self.similarity_sum, self.measured),
             "mean similarity among a row's negatives": likeness,
         }
         return {
@@ -111,3 +113,8 @@ class Statistics:
             "negatives chosen": self.chosen,
             **{name: round(value, 4) for name, value in means.items() if value is not None},
         }
+
+
+def _ratio(total: float, count: int) -> float | None:
+    """Returns a mean or a share. None if nothing was counted."""
+    return total / count if count else None

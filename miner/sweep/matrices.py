@@ -55,7 +55,9 @@ def read_blocks(sources: Sources, settings: ScoreFolders) -> Iterator[Block]:
         DataError: Shards are missing, truncated or of a different job, or an override names an unscored item.
     """
     pairs = zip(settings.scores, sources.manifests, strict=True)
-    small, *rest = (_Folder(folder, manifest, partial=settings.partial) for folder, manifest in pairs)
+    small, *rest = (
+        _Folder(folder, manifest, partial=settings.partial) for folder, manifest in pairs
+    )
     unused = set(sources.words.rows)
     for rows, table in small.tables():
         tables = [table, *(_beside(table, large.of(rows)) for large in rest)]
@@ -78,7 +80,10 @@ class _Folder:
         shards_in_block = max(1, QUERIES_IN_BLOCK // self._manifest.shard_size)
         for start in range(0, len(self._shards), shards_in_block):
             shards = self._shards[start : start + shards_in_block]
-            rows = range(self._manifest.parts.rows_of(shards[0]).start, self._manifest.parts.rows_of(shards[-1]).stop)
+            rows = range(
+                self._manifest.parts.rows_of(shards[0]).start,
+                self._manifest.parts.rows_of(shards[-1]).stop,
+            )
             yield rows, self._whole(shards)
 
     def of(self, rows: range) -> pa.Table:
@@ -101,7 +106,11 @@ class _Lists:
 
     def __init__(self, column: pa.ChunkedArray, scale: Scale):
         lists = pa.concat_arrays(column.chunks)
-        self.sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        self.sizes = (
+            pc.fill_null(pc.list_value_length(lists), 0)
+            .to_numpy(zero_copy_only=False)
+            .astype(np.int64)
+        )
         self._pairs = lists.flatten()
 
         # Row and column of each pair in a matrix with one row for each list.
@@ -136,7 +145,9 @@ class _Lists:
     @cached_property
     def names(self) -> pa.Array:
         """The key of each pair in the block, made of its row and item id."""
-        return pc.binary_join_element_wise(pa.array(self.rows_N).cast(pa.string()), self._pairs.field("item_id"), "/")
+        return pc.binary_join_element_wise(
+            pa.array(self.rows_N).cast(pa.string()), self._pairs.field("item_id"), "/"
+        )
 
 
 def _beside(small: pa.Table, large: pa.Table) -> pa.Table:
@@ -147,8 +158,14 @@ def _beside(small: pa.Table, large: pa.Table) -> pa.Table:
 def _block(sources: Sources, tables: Sequence[pa.Table]) -> Block:
     """Resolves the queries of a table, and of a second judge's table in a cascade."""
     query_ids = tables[0]["query_id"].to_pylist()
-    positives = [_Lists(table["positives"], scale) for table, scale in zip(tables, sources.scales, strict=True)]
-    candidates = [_Lists(table["candidates"], scale) for table, scale in zip(tables, sources.scales, strict=True)]
+    positives = [
+        _Lists(table["positives"], scale)
+        for table, scale in zip(tables, sources.scales, strict=True)
+    ]
+    candidates = [
+        _Lists(table["candidates"], scale)
+        for table, scale in zip(tables, sources.scales, strict=True)
+    ]
     first = candidates[0]
     _check_overrides(sources, query_ids, positives[0], first)
 
@@ -159,8 +176,13 @@ def _block(sources: Sources, tables: Sequence[pa.Table]) -> Block:
     ruled_out_N = (codes_N == CODE["known"]) | (codes_N == CODE["twin"])
 
     # The label of each row's positive, and the cut by each judge.
-    positive_codes = [sources.words.codes(rows, lists.rows_N, lists.item_ids, positives=True) for lists in positives]
-    cuts_and_labels = [_cut_and_label(lists, codes) for lists, codes in zip(positives, positive_codes, strict=True)]
+    positive_codes = [
+        sources.words.codes(rows, lists.rows_N, lists.item_ids, positives=True)
+        for lists in positives
+    ]
+    cuts_and_labels = [
+        _cut_and_label(lists, codes) for lists, codes in zip(positives, positive_codes, strict=True)
+    ]
     cuts_Q, labels_Q = zip(*cuts_and_labels, strict=True)
 
     # Candidates with a verdict of the second judge are decided by its scores.
@@ -181,7 +203,9 @@ def _block(sources: Sources, tables: Sequence[pa.Table]) -> Block:
     rank_N = first.floats("rank")
     rank_N = np.where(np.isnan(rank_N), first.places_N, rank_N)
 
-    denied_Q = np.bincount(positives[0].rows_N, positive_codes[0] == CODE["negative"], len(query_ids))
+    denied_Q = np.bincount(
+        positives[0].rows_N, positive_codes[0] == CODE["negative"], len(query_ids)
+    )
     all_denied_Q = (denied_Q == positives[0].sizes) & (denied_Q > 0)
     return Block(
         query_ids=query_ids,
@@ -205,11 +229,15 @@ def _aligned_scores(sources: Sources, first: _Lists, second: _Lists) -> Floats:
     return score_N
 
 
-def _check_overrides(sources: Sources, query_ids: Sequence[str], positives: _Lists, candidates: _Lists) -> None:
+def _check_overrides(
+    sources: Sources, query_ids: Sequence[str], positives: _Lists, candidates: _Lists
+) -> None:
     """Checks that overrides name only scored items of these queries."""
     for row, query_id in enumerate(query_ids):
         if query_id in sources.words.rows:
-            sources.check_used(query_id, {*positives.ids()[row].as_py(), *candidates.ids()[row].as_py()})
+            sources.check_used(
+                query_id, {*positives.ids()[row].as_py(), *candidates.ids()[row].as_py()}
+            )
 
 
 def _cut_and_label(positives: _Lists, codes_N: Codes) -> tuple[Floats, Floats]:

@@ -74,7 +74,10 @@ def recommend(
     scored = [point for point in points if point.betas and point.false_negative_share is not None]
     scored.sort(key=lambda point: point.betas[0])
     if not scored:
-        return None, "No selection of this grid uses scores and keeps a row, so there is no β to recommend."
+        return (
+            None,
+            "No selection of this grid uses scores and keeps a row, so there is no β to recommend.",
+        )
 
     safe = [point for point in scored if _false_negatives(point) <= max_false_negatives]
     full = [point for point in scored if _short(point) <= max_short]
@@ -82,7 +85,9 @@ def recommend(
     limits = f"at most {max_false_negatives:.1%} expected false negatives{at_face_value} and {max_short:.1%} short rows"
     for point in safe:
         if point in full:
-            return points.index(point), f"{_described(point)}: the smallest β of the grid with {limits}."
+            return points.index(
+                point
+            ), f"{_described(point)}: the smallest β of the grid with {limits}."
 
     # No point keeps both limits. The sentence names the best point for each limit.
     safest = safe[0] if safe else min(scored, key=_false_negatives)

@@ -15,16 +15,27 @@ class SweepSettings(ScoreFolders):
     """The corpus of the scores."""
     vectors: Location | None = None
     """The corpus' embeddings, for measuring the diversity of a row's negatives. By default it is not measured."""
-    presets: Annotated[tuple[Literal["unime-v2", "paper", "topk", "cyclic"], ...], Field(min_length=1)] = (
+    presets: Annotated[
+        tuple[Literal["unime-v2", "paper", "topk", "cyclic"], ...], Field(min_length=1)
+    ] = (
         "unime-v2",
         "topk",
     )
     """Presets to compare, as the `preset` of a selection. `random` is not among them, because it draws items without
     scores."""
-    betas: Annotated[tuple[Rungs, ...], Field(min_length=1)] = (0.01, 0.05, 0.1, 0.2, 0.3, (0.1, 0.01, 0.001))
+    betas: Annotated[tuple[Rungs, ...], Field(min_length=1)] = (
+        0.01,
+        0.05,
+        0.1,
+        0.2,
+        0.3,
+        (0.1, 0.01, 0.001),
+    )
     """Margins to compare, for presets that use scores. Each is a number (0.1) or a list of margins that a selection
     tries in turn ([0.1, 0.01])."""
-    ks: Annotated[tuple[Annotated[int, Field(gt=0)] | Literal["all"], ...], Field(min_length=1)] = ("all",)
+    ks: Annotated[tuple[Annotated[int, Field(gt=0)] | Literal["all"], ...], Field(min_length=1)] = (
+        "all",
+    )
     """Numbers of candidates to compare. Each is a number, for the most similar candidates, or `"all"`."""
     strides: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (5,)
     """Steps of the walk to compare."""

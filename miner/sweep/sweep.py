@@ -95,7 +95,10 @@ def sweep(settings: SweepSettings) -> Sweep:
     sources = Sources(settings, corpus)
     sources.check_margins(beta for selection in grid(settings) for beta in rule_of(selection).betas)
     vectors = None if settings.vectors is None else VectorFolder(settings.vectors, corpus)
-    running = [_Running(selection, Statistics(calibrated=sources.calibrated)) for selection in grid(settings)]
+    running = [
+        _Running(selection, Statistics(calibrated=sources.calibrated))
+        for selection in grid(settings)
+    ]
 
     # All points sample the same rows, so that their diversity can be compared.
     sample: Reservoir[None] = Reservoir(settings.seed)
@@ -113,7 +116,9 @@ def sweep(settings: SweepSettings) -> Sweep:
     if vectors is not None:
         diversities = likeness(corpus, vectors, [each.sample for each in running])
     points = [each.point(diversity) for each, diversity in zip(running, diversities, strict=True)]
-    best, reason = recommend(points, settings.max_false_negatives, settings.max_short, calibrated=sources.calibrated)
+    best, reason = recommend(
+        points, settings.max_false_negatives, settings.max_short, calibrated=sources.calibrated
+    )
     report = Sweep(
         corpus=corpus.fingerprint,
         scores=[file_sha256(folder / "manifest.json") for folder in settings.scores],
@@ -138,4 +143,6 @@ def grid(settings: SweepSettings) -> Iterator[Selection]:
             ladders = [beta if isinstance(beta, tuple) else (beta,) for beta in settings.betas]
         strides = settings.strides if rule.walk == "cyclic" else settings.strides[:1]
         for ladder, stride in product(ladders, strides):
-            yield Selection(preset=preset, betas=ladder, k=None if k == "all" else k, stride=stride, **shared)
+            yield Selection(
+                preset=preset, betas=ladder, k=None if k == "all" else k, stride=stride, **shared
+            )

@@ -41,7 +41,9 @@ def apply_selection(block: Block, settings: Selection) -> Decided:
     """Chooses the negatives of every query of a block."""
     # Rows that get negatives.
     unjudged_Q = np.isnan(block.positive_Q) & ~block.overridden_Q
-    suspect_Q = ~at_most(settings.suspect_below, block.positive_Q) & ~block.overridden_Q & ~unjudged_Q
+    suspect_Q = (
+        ~at_most(settings.suspect_below, block.positive_Q) & ~block.overridden_Q & ~unjudged_Q
+    )
     left_Q = suspect_Q & (settings.suspect_action == "leave_out")
     eligible_Q = ~(block.overridden_Q | unjudged_Q | left_Q)
 
@@ -107,7 +109,9 @@ def _survivors(block: Block, pool_QK: Bools, betas: tuple[float, ...]) -> Bools:
     kept_QK = np.zeros_like(pool_QK)
     for beta in betas:
         todo_Q = ~kept_QK.any(1)
-        kept_QK[todo_Q] = pool_QK[todo_Q] & at_most(block.score_QK[todo_Q], block.ceiling_QK[todo_Q] - beta)
+        kept_QK[todo_Q] = pool_QK[todo_Q] & at_most(
+            block.score_QK[todo_Q], block.ceiling_QK[todo_Q] - beta
+        )
     return kept_QK
 
 

@@ -27,7 +27,9 @@ from unijudge.errors import ModelError
 
 def test_a_dry_run_without_engines(tmp_path):
     """Torch, transformers and the trainer's libraries: the rest is skipped with its reason, and the page is whole."""
-    status, text, outcomes = measure(tmp_path, hidden=("vllm", "ray", "faiss", "bitsandbytes", "sklearn"))
+    status, text, outcomes = measure(
+        tmp_path, hidden=("vllm", "ray", "faiss", "bitsandbytes", "sklearn")
+    )
     assert status == 0, text
     assert {name for name, state in states(outcomes).items() if state == "skipped"} == {
         "parity/vllm-float32", "parity/vllm-float32-head", "parity/vllm-bfloat16-head", "judge/vllm",
@@ -47,12 +49,16 @@ def test_a_dry_run_without_engines(tmp_path):
     assert not OWN_PATH.search(text)
 
     # The figures: bfloat16 rounds, and checkpointing changes no useful work.
-    exact, rounded = (outcomes["parity"][way]["figures"]["log_odds"] for way in list(parity.STEP.cases)[:2])
+    exact, rounded = (
+        outcomes["parity"][way]["figures"]["log_odds"] for way in list(parity.STEP.cases)[:2]
+    )
     assert 0 < max(parity.differences(rounded, exact)) < 0.5
     kept, again = (outcomes["trainer"][way]["figures"] for way in ("kept", "checkpointing"))
     assert kept["rows"] == again["rows"] == 2
     assert kept["flops"] == again["flops"] > 0
-    assert outcomes["judge"]["transformers"]["figures"]["scenarios"].keys() == judging.SCENARIOS.keys()
+    assert (
+        outcomes["judge"]["transformers"]["figures"]["scenarios"].keys() == judging.SCENARIOS.keys()
+    )
 
 
 def test_a_broken_model_fails_its_cases_alone(tmp_path):
@@ -60,7 +66,13 @@ def test_a_broken_model_fails_its_cases_alone(tmp_path):
     broken.mkdir()
     (broken / "config.json").write_text("{")
     status, text, outcomes = measure(
-        tmp_path / "out", "--model", str(broken), "--steps", "judge", "faiss", hidden=("vllm", "faiss")
+        tmp_path / "out",
+        "--model",
+        str(broken),
+        "--steps",
+        "judge",
+        "faiss",
+        hidden=("vllm", "faiss"),
     )
     assert status == 1
     assert states(outcomes) == {
@@ -68,7 +80,8 @@ def test_a_broken_model_fails_its_cases_alone(tmp_path):
         "judge/vllm-graphs": "skipped", "faiss/knn": "skipped",
     }  # fmt: skip
     assert re.search(
-        r"\| Judge \| transformers backend \| [\d.]+ \| failed: …/broken: cannot be loaded as a judge", text
+        r"\| Judge \| transformers backend \| [\d.]+ \| failed: …/broken: cannot be loaded as a judge",
+        text,
     )
     assert "| image → text, 50 candidates | transformers backend | not measured |" in text
     assert not OWN_PATH.search(text)
@@ -78,7 +91,9 @@ def test_without_a_gpu_it_says_so(tmp_path):
     """On the CPU build of torch."""
     command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: no GPU to measure: ")
     assert not list(tmp_path.iterdir())
@@ -146,7 +161,9 @@ def test_parity_by_hand():
 def test_parity_without_its_reference():
     found = Outcome("ok", figures={"log_odds": [[1.0]], "errors": []})
     lost = Outcome("failed", cause="why")
-    (table,) = parity.tables(dict(zip(parity.STEP.cases, [lost, found, lost, lost, lost], strict=True)))
+    (table,) = parity.tables(
+        dict(zip(parity.STEP.cases, [lost, found, lost, lost, lost], strict=True))
+    )
     assert table.rows[1][1:] == ["1", "0", "not measured", "not measured", "0", "1"]
 
 
@@ -154,14 +171,30 @@ def test_parity_without_its_reference():
 def test_the_judges_utilisation_by_hand(maker, peak):
     """100 pairs of 20 GFLOP in 5 s are 0.4 TFLOP/s."""
     product = Outcome("ok", figures={"device": "GPU", "maker_peak": maker, "product_rate": 1e12})
-    scenario = {"pairs": 100, "seconds": 5.0, "flops_per_pair": 20e9, "least_tokens": 30.0, "tokens": None}
-    one = Outcome("ok", figures={"start_s": 7.0, "scenarios": dict.fromkeys(judging.SCENARIOS, scenario)})
+    scenario = {
+        "pairs": 100,
+        "seconds": 5.0,
+        "flops_per_pair": 20e9,
+        "least_tokens": 30.0,
+        "tokens": None,
+    }
+    one = Outcome(
+        "ok", figures={"start_s": 7.0, "scenarios": dict.fromkeys(judging.SCENARIOS, scenario)}
+    )
     lost = Outcome("failed", cause="why")
     outcomes = dict(zip(judging.STEP.cases, [product, one, lost, lost], strict=True))
     (table,) = judging.tables(outcomes)
     assert len(table.rows) == 6
     share = f"{0.4e12 / peak:.1%}"
-    assert table.rows[0][2:] == ["20.0", f"{peak / 20e9:.1f}", share, "0.4", "not measured", "30", "7"]
+    assert table.rows[0][2:] == [
+        "20.0",
+        f"{peak / 20e9:.1f}",
+        share,
+        "0.4",
+        "not measured",
+        "30",
+        "7",
+    ]
 
     # Without a peak there is no limit, and pairs/s stay.
     (table,) = judging.tables(outcomes | {"product": lost})
@@ -173,7 +206,10 @@ def test_the_trainers_row_by_hand():
         "device": "GPU", "maker_peak": None, "product_rate": 1e12, "rows": 8, "seconds": 4.0, "flops": 2e12,
         "weights_bytes": 2**30, "peak_bytes": 3 * 2**30, "estimate_bytes": None,
     }  # fmt: skip
-    outcomes = {"kept": Outcome("ok", figures=figures), "checkpointing": Outcome("failed", cause="out of memory")}
+    outcomes = {
+        "kept": Outcome("ok", figures=figures),
+        "checkpointing": Outcome("failed", cause="out of memory"),
+    }
     (table,) = training.TRAINER.tables(outcomes)
     assert table.rows[0][1:] == ["2.00", "0.5", "50.0%", "1", "3", "not measured"]
     assert table.rows[1][1:] == ["not measured"] * 6
@@ -188,7 +224,9 @@ def test_two_searches_are_compared_place_by_place():
 
 def test_a_page_escapes_what_would_break_its_tables():
     one = Case("a | b", lambda options: {})
-    made = Step("one", "One", "About.", {"x": one}, lambda outcomes: [Table(["h"], [["v|w"]], "A note.")])
+    made = Step(
+        "one", "One", "About.", {"x": one}, lambda outcomes: [Table(["h"], [["v|w"]], "A note.")]
+    )
     outcomes = {"one": {"x": Outcome("ok", 1.25, figures={"v": 1})}}
     text = page("Title", "Made /here/now.", {"GPU": "none"}, [made], outcomes)
     assert r"| One | a \| b | 1.2 | ok |" in text
@@ -213,7 +251,9 @@ def test_the_models_have_shapes_that_can_be_split():
 
 def test_names_of_steps_are_those_that_docs_list():
     listed = re.findall(
-        r"^\| `(\w+)` \|", (ROOT / "docs/gpu.md").read_text().split("# Measuring a GPU")[1], re.MULTILINE
+        r"^\| `(\w+)` \|",
+        (ROOT / "docs/gpu.md").read_text().split("# Measuring a GPU")[1],
+        re.MULTILINE,
     )
     assert tuple(listed[-len(NAMES) :]) == NAMES
 
@@ -226,7 +266,9 @@ def test_examples_are_right(module):
 
 
 def test_a_service_with_other_scores_has_failed_and_keeps_its_figures():
-    found = Outcome("failed", cause="judge verify: NOT the model's own scores", figures={"ready_s": 3.0})
+    found = Outcome(
+        "failed", cause="judge verify: NOT the model's own scores", figures={"ready_s": 3.0}
+    )
     (table,) = serving.tables({"serve": found})
     assert table.rows == [
         ["from start to ready, s", "3.0"], ["dtype of the reference", "not measured"], ["judge verify", "not measured"],
@@ -255,7 +297,9 @@ def test_what_a_case_raises_becomes_its_outcome(monkeypatch):
         return case.outcome_of("one", "x", DRY)
 
     assert outcome(Skipped("no GPU")) == Outcome("skipped", cause="no GPU")
-    assert outcome(Wrong("not equal", {"rows": 1})) == Outcome("failed", cause="not equal", figures={"rows": 1})
+    assert outcome(Wrong("not equal", {"rows": 1})) == Outcome(
+        "failed", cause="not equal", figures={"rows": 1}
+    )
     assert outcome(ModelError("a: why. Do b")) == Outcome("failed", cause="a: why. Do b")
     assert outcome(SystemExit("no")) == Outcome("failed", cause="SystemExit: no")
     assert outcome(KeyError("x")) == Outcome("failed", cause="KeyError: 'x'")

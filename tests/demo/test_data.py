@@ -27,7 +27,9 @@ def truth(folder):
     right = defaultdict(set)
     for line in (folder / "truth.jsonl").read_text().splitlines():
         row = json.loads(line)
-        right[row["subset"], row["query_text"], row["query_image"]].add((row["positive_text"], row["positive_image"]))
+        right[row["subset"], row["query_text"], row["query_image"]].add(
+            (row["positive_text"], row["positive_image"])
+        )
     return right
 
 
@@ -44,7 +46,8 @@ def test_each_query_has_its_label_among_what_is_true_and_some_have_more(folder, 
     right, found = truth(folder / part), list(rows(folder / part))
     assert all(positive in right[key] for key, positive in found)
     counts = {
-        subset: [len(right[key]) for key, _ in found if key[0] == subset] for subset in {key[0] for key, _ in found}
+        subset: [len(right[key]) for key, _ in found if key[0] == subset]
+        for subset in {key[0] for key, _ in found}
     }
     assert set(counts) == {"Scenes_t2i", "Scenes_i2t", "Digits_cls", "Digits_i2i"}
     assert len(counts["Scenes_t2i"]) == SCENES
@@ -55,7 +58,10 @@ def test_each_query_has_its_label_among_what_is_true_and_some_have_more(folder, 
 
 def test_training_and_evaluation_share_no_picture(folder):
     digests = [
-        {hashlib.sha256(path.read_bytes()).digest() for path in (folder / part / "images").iterdir()}
+        {
+            hashlib.sha256(path.read_bytes()).digest()
+            for path in (folder / part / "images").iterdir()
+        }
         for part in ("train", "eval")
     ]
     assert not digests[0] & digests[1]
@@ -64,7 +70,10 @@ def test_training_and_evaluation_share_no_picture(folder):
 def test_a_seed_makes_the_same_data_and_another_seed_other_data(folder, tmp_path):
     for name, seed in {"again": 0, "other": 1}.items():
         make_data(tmp_path / name, Recipe("train", SCENES, queries=SCENES, seed=seed))
-    texts = [(path / "truth.jsonl").read_text() for path in (folder / "train", tmp_path / "again", tmp_path / "other")]
+    texts = [
+        (path / "truth.jsonl").read_text()
+        for path in (folder / "train", tmp_path / "again", tmp_path / "other")
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -75,9 +84,9 @@ def test_a_pool_is_larger_than_its_rows(tmp_path):
     items = [json.loads(line) for line in (tmp_path / "d/items.jsonl").read_text().splitlines()]
     assert [item["subset"] for item in items] == ["Scenes_t2i"] * SCENES + ["Scenes_i2t"] * SCENES
     asked = {key for key, _ in rows(tmp_path / "d")}
-    beyond = {image for key, right in truth(tmp_path / "d").items() for _, image in right if image} - {
-        row_image for _, (_, row_image) in rows(tmp_path / "d")
-    }
+    beyond = {
+        image for key, right in truth(tmp_path / "d").items() for _, image in right if image
+    } - {row_image for _, (_, row_image) in rows(tmp_path / "d")}
     assert len(asked) >= 40
     assert beyond, "no picture beyond the labelled ones is right"
 
@@ -91,7 +100,10 @@ def test_grades_are_whole_where_the_truth_is(folder):
     for (subset, query, _), found in right.items():
         if subset == "Scenes_t2i":
             pictures = {int(image.removesuffix(".png")) for _, image in found}
-            assert by_text[query.removeprefix("Find an image that matches the given caption: ")] == pictures
+            assert (
+                by_text[query.removeprefix("Find an image that matches the given caption: ")]
+                == pictures
+            )
 
 
 def test_no_scene_is_in_two_parts():

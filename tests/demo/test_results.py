@@ -47,7 +47,15 @@ def results(**changes):
     row = {"before": 0.4, "judge": 0.6, "reranker": 0.3} | {
         f"{name}_{what}": 0.1 for name in ("judge", "reranker") for what in ("gained", "lost")
     }
-    names = ("random", "unfiltered", "mined", "chosen", "soft", "judge_reranks", "reranker_beats_judge")
+    names = (
+        "random",
+        "unfiltered",
+        "mined",
+        "chosen",
+        "soft",
+        "judge_reranks",
+        "reranker_beats_judge",
+    )
     return {
         "judge": {"pairs": 10, "roc_auc": 0.9, "roc_auc_hard": 0.8, "by_kind": {"swap_att": 0.9, "add_obj": 0.5}},
         "false_negatives": {
@@ -72,7 +80,9 @@ def test_the_story_hides_no_harm():
     assert "On Task, reranking with the judge" not in told
     assert "weakest kind is add object (0.500)" in told
     assert "price of caution" in told
-    assert "from 20.00 to 4.00 nats, and random guessing has 1.32. This half was not learned" in told
+    assert (
+        "from 20.00 to 4.00 nats, and random guessing has 1.32. This half was not learned" in told
+    )
     for last, said in {0.5: "half was learned", 1.3: "half is no better than guessing"}.items():
         terms = {"listwise": {"first": 20.0, "last": last}}
         assert said in "\n".join(sentences(results(reranker_terms=terms)))

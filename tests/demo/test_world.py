@@ -35,8 +35,12 @@ def reads(text, scene):
             ((size or None, color or None, shape), (rows.index(r), columns.index(c)))
             for size, color, shape, r, c in found
         ]
-        return number == len(scene) == len(places) and all(p in at and fits(words, at[p]) for words, p in places)
-    found = re.fullmatch(rf"{PHRASE}(?: ({'|'.join(RELATIONS)}) {PHRASE})?(?: and {PHRASE})?", text).groups()
+        return number == len(scene) == len(places) and all(
+            p in at and fits(words, at[p]) for words, p in places
+        )
+    found = re.fullmatch(
+        rf"{PHRASE}(?: ({'|'.join(RELATIONS)}) {PHRASE})?(?: and {PHRASE})?", text
+    ).groups()
     first, relation, second, also = found[:3], found[3], found[4:7], found[7:]
     for a in scene:
         if not fits(first, a):
@@ -55,7 +59,11 @@ def test_truth_is_what_the_words_say():
     agreed = {True: 0, False: 0}
     for _ in range(600):
         scene, other = WORLD.scene(dice), WORLD.scene(dice)
-        for caption in (WORLD.caption(scene, dice), WORLD.exists(scene, dice), WORLD.long_caption(scene, dice)):
+        for caption in (
+            WORLD.caption(scene, dice),
+            WORLD.exists(scene, dice),
+            WORLD.long_caption(scene, dice),
+        ):
             assert caption.holds(scene)
             _, wrong = WORLD.hard_negative(caption, dice)
             for said, where in [
@@ -83,7 +91,9 @@ def test_hard_negatives_differ_little_and_are_mostly_wrong():
                 pairs = zip(caption.text.split(), negative.text.split(), strict=True)
                 assert sum(a != b for a, b in pairs) == 1
             if kind.startswith("swap"):
-                assert sorted(re.findall(r"\w+", caption.text)) == sorted(re.findall(r"\w+", negative.text))
+                assert sorted(re.findall(r"\w+", caption.text)) == sorted(
+                    re.findall(r"\w+", negative.text)
+                )
     assert min(made.values()) > 20
     assert all(wrong[kind] > 0.6 * made[kind] for kind in KINDS)
 
@@ -95,14 +105,20 @@ def test_a_wished_kind_is_made_where_it_can_be():
     )
     for kind in set(KINDS) - {"add_att"}:
         assert WORLD.hard_negative(caption, dice, kind)[0] == kind
-    assert WORLD.hard_negative(caption, dice, "add_att")[0] != "add_att", "every colour is named already"
+    assert WORLD.hard_negative(caption, dice, "add_att")[0] != "add_att", (
+        "every colour is named already"
+    )
 
 
 def test_the_same_dice_give_the_same_world():
     def draw(seed):
         dice = random.Random(seed)
         scene = WORLD.scene(dice)
-        return scene, WORLD.caption(scene, dice).text, np.asarray(WORLD.render(scene, dice)).tobytes()
+        return (
+            scene,
+            WORLD.caption(scene, dice).text,
+            np.asarray(WORLD.render(scene, dice)).tobytes(),
+        )
 
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
@@ -159,15 +175,21 @@ def test_the_share_of_true_statements_is_one_exactly_where_a_caption_holds():
             shares = table.shares(caption)
             assert [share == 1 for share in shares] == [caption.holds(other) for other in scenes]
             if isinstance(caption, Short):
-                assert shares[:60] == pytest.approx([shares_by_hand(caption, other) for other in scenes[:60]])
+                assert shares[:60] == pytest.approx(
+                    [shares_by_hand(caption, other) for other in scenes[:60]]
+                )
 
 
 def test_a_long_caption_counts_its_statements():
     red, blue = Thing("circle", "red", "large", 0, 0), Thing("cross", "blue", "small", 1, 1)
     caption = Long(
-        ((Phrase("circle", "red"), 0, 0), (Phrase("cross", "blue", "small"), 1, 1)), WORLD.rows, WORLD.columns
+        ((Phrase("circle", "red"), 0, 0), (Phrase("cross", "blue", "small"), 1, 1)),
+        WORLD.rows,
+        WORLD.columns,
     )
     moved, green = replace(blue, row=0), replace(blue, color="green")
     third = Thing("star", "red", "large", 1, 0)
-    found = Table(WORLD, [(red, blue), (red, moved), (red, green), (red, blue, third), (third, moved)]).shares(caption)
+    found = Table(
+        WORLD, [(red, blue), (red, moved), (red, green), (red, blue, third), (third, moved)]
+    ).shares(caption)
     assert found * 6 == pytest.approx([6, 3, 5, 5, 1])

@@ -95,7 +95,12 @@ def test_pictures():
 def test_json_arrays(tmp_path):
     path = tmp_path / "rows.json"
     rows = [{"query": 'é \\ " 🦊', "pos": ["a", {"b": None}], "n": [1, -2.5e3, True]}] * 3
-    sound = [json.dumps(rows).encode(), json.dumps(rows, indent=2, ensure_ascii=False).encode(), b"[]", b"[[[]]]"]
+    sound = [
+        json.dumps(rows).encode(),
+        json.dumps(rows, indent=2, ensure_ascii=False).encode(),
+        b"[]",
+        b"[[[]]]",
+    ]
 
     def check(data):
         path.write_bytes(data)
@@ -125,16 +130,23 @@ def test_requests():
 
 def test_tables(tmp_path):
     path = tmp_path / "rows.parquet"
-    table = pa.table({"query_text": ["a", "b é"] * 20, "positive_text": ["c", None] * 20, "subset": ["s"] * 40})
+    table = pa.table(
+        {"query_text": ["a", "b é"] * 20, "positive_text": ["c", None] * 20, "subset": ["s"] * 40}
+    )
     sound = []
-    for options in ({}, {"compression": "zstd"}, {"use_dictionary": False, "data_page_version": "2.0"}):
+    for options in (
+        {},
+        {"compression": "zstd"},
+        {"use_dictionary": False, "data_page_version": "2.0"},
+    ):
         pq.write_table(table, path, **options)
         sound.append(path.read_bytes())
 
     def check(data):
         path.write_bytes(data)
         rows, _ = tried(lambda: list(read_pairs(path)), DataError)
-        pairs = [row for row in rows or () if isinstance(row, Pair)]  # a name that was spoiled is an ignored column
+        # A name that was spoiled is an ignored column.
+        pairs = [row for row in rows or () if isinstance(row, Pair)]
         texts = [text for row in pairs for text in (row.query.text, row.positive.text)]
         assert all(text is None or isinstance(text, str) for text in texts)
 
@@ -147,7 +159,9 @@ def test_prompts(tiny_model):
     inputs = open_inputs(model, Prompt(), LimitSettings())
     tokenizer = inputs.model.encoder._tokenizer
     special = sorted(tokenizer.get_added_vocab())
-    text = st.lists(st.one_of(st.text(max_size=40), st.sampled_from(special)), min_size=1, max_size=6).map("".join)
+    text = st.lists(
+        st.one_of(st.text(max_size=40), st.sampled_from(special)), min_size=1, max_size=6
+    ).map("".join)
     numbers = set(tokenizer.get_added_vocab().values())
 
     def specials(query, candidate):

@@ -9,10 +9,21 @@ from collections.abc import Iterator
 from PIL import Image
 
 KEY = "hostile-key"
-PATHS = ("/v1/score", "/v1/choose", "/v1/count", "/v1/identity", "/v1/blobs/0", "/readyz", "/healthz", "/")
+PATHS = (
+    "/v1/score",
+    "/v1/choose",
+    "/v1/count",
+    "/v1/identity",
+    "/v1/blobs/0",
+    "/readyz",
+    "/healthz",
+    "/",
+)
 
 
-def request(body: bytes = b"", *, method="POST", path="/v1/score", headers=(), length: str | None = None) -> bytes:
+def request(
+    body: bytes = b"", *, method="POST", path="/v1/score", headers=(), length: str | None = None
+) -> bytes:
     """One request, well formed where nothing else is asked for."""
     fields = ["Host: judge", f"Authorization: Bearer {KEY}", *headers]
     if length != "":
@@ -32,7 +43,10 @@ def question(dice: random.Random) -> dict:
     """A sound request's JSON."""
     image = base64.b64encode(picture(dice, dice.choice(["PNG", "JPEG", "WEBP"]))).decode()
     contents = [{"text": "a"}, {"image": image}, {"text": "b", "image": image}, {"text": ""}]
-    return {"query": dice.choice(contents[:3]), "candidates": dice.choices(contents, k=dice.randrange(1, 4))}
+    return {
+        "query": dice.choice(contents[:3]),
+        "candidates": dice.choices(contents, k=dice.randrange(1, 4)),
+    }
 
 
 def mutated(dice: random.Random, data: bytes) -> bytes:
@@ -80,17 +94,28 @@ MUTATIONS = (mutated_bodies, mutated_pictures, mutated_heads)
 def json_tricks() -> Iterator[bytes]:
     """JSON that is deep, wide, or not quite JSON."""
     sound = '{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
-    yield from (b"[" * 10**6, b'{"a":' * 10**5, b'"' + b"\\" * 10**6, b"\xef\xbb\xbf" + sound.encode(), b"\xff" * 1000)
     yield from (
-        sound.replace('"b"', value).encode() for value in ("NaN", "1e999", "-0", "[]", "{}", "null", "9" * 10**5)
+        b"[" * 10**6,
+        b'{"a":' * 10**5,
+        b'"' + b"\\" * 10**6,
+        b"\xef\xbb\xbf" + sound.encode(),
+        b"\xff" * 1000,
+    )
+    yield from (
+        sound.replace('"b"', value).encode()
+        for value in ("NaN", "1e999", "-0", "[]", "{}", "null", "9" * 10**5)
     )
     yield sound.replace("a", "\\ud800").encode()
     yield sound.replace("a", "\\u0000").encode()
     yield sound.replace('"query"', '"query":{"text":"c"},"query"').encode()
     yield b'{"query":{"text":"a"},"candidates":[' + b"{}," * 10**6 + b"{}]}"
-    yield json.dumps({"query": {"text": "x" * 2 * 10**6}, "candidates": [{"text": "b"}] * 64}).encode()
+    yield json.dumps(
+        {"query": {"text": "x" * 2 * 10**6}, "candidates": [{"text": "b"}] * 64}
+    ).encode()
     yield json.dumps({"query": {"text": "a"}, "candidates": [{"image": "A" * 10**7}]}).encode()
-    yield json.dumps({"query": {"image_sha256": "0" * 64}, "candidates": [{"image_sha256": "f" * 64}]}).encode()
+    yield json.dumps(
+        {"query": {"image_sha256": "0" * 64}, "candidates": [{"image_sha256": "f" * 64}]}
+    ).encode()
 
 
 def bombs() -> Iterator[bytes]:
@@ -123,21 +148,33 @@ def head_tricks() -> Iterator[bytes]:
         "Cookie: " + "a" * 60_000, "Range: bytes=0-1", "Authorization: Bearer \xff\xfe", "X-\x01: y", "NoColon",
     ):  # fmt: skip
         yield request(body, headers=[header])
-    yield from (request(body, length=length) for length in ("-1", "1e3", "99999999999999999999", "0x10", "", "+50"))
+    yield from (
+        request(body, length=length)
+        for length in ("-1", "1e3", "99999999999999999999", "0x10", "", "+50")
+    )
     for path in (
         "//v1/score", "/v1/score/", "/v1/../v1/score", "/%2e%2e/v1/score", "/v1/score?x=" + "y" * 60_000,
         "/v1/blobs/..%2f..%2fetc", "/v1/blobs/" + "a" * 64, "http://elsewhere/v1/score", "*", "/-/routes", "/-/healthz",
         "/docs", "/openapi.json", "/\xff",
     ):  # fmt: skip
-        yield from (request(body, method=method, path=path) for method in ("GET", "POST", "PUT", "OPTIONS", "TRACE"))
-    yield from (request(body, method=method) for method in ("CONNECT", "DELETE", "PATCH", "HEAD", "X" * 2000, "\x00"))
+        yield from (
+            request(body, method=method, path=path)
+            for method in ("GET", "POST", "PUT", "OPTIONS", "TRACE")
+        )
+    yield from (
+        request(body, method=method)
+        for method in ("CONNECT", "DELETE", "PATCH", "HEAD", "X" * 2000, "\x00")
+    )
     yield b"\r\n" * 1000 + request(body)
     yield b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     yield b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
     yield request(body) * 100
     yield f"GET / HTTP/1.1\r\nHost: a\r\n{'X: y' * 1}\r\n".encode() + b"A: b\r\n" * 20_000 + b"\r\n"
     yield b"GET / HTTP/1.1\r\nHost: " + b"a" * 2**20 + b"\r\n\r\n"
-    yield b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000
+    yield (
+        b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\nx\r\n" * 50_000
+    )
     yield b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx"
     yield b"POST /v1/score HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nx\r\n0\r\n\r\n"
 
@@ -160,6 +197,8 @@ def single() -> Iterator[bytes]:
     yield from map(request, json_tricks())
     for data in bombs():
         image = base64.b64encode(data).decode()
-        yield request(json.dumps({"query": {"text": "a"}, "candidates": [{"image": image}] * 3}).encode())
+        yield request(
+            json.dumps({"query": {"text": "a"}, "candidates": [{"image": image}] * 3}).encode()
+        )
         yield request(data, method="PUT", path="/v1/blobs/" + "a" * 64)
     yield from head_tricks()

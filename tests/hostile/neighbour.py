@@ -12,7 +12,9 @@ import time
 
 from tests.hostile.attacks import request
 
-ASKED = request(b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}', headers=["Connection: close"])
+ASKED = request(
+    b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}', headers=["Connection: close"]
+)
 PAUSE_S = 0.02
 
 

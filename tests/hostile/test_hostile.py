@@ -89,7 +89,12 @@ async def beside(port, attack):
     found = []
     for work in (asyncio.sleep(3), attack):
         neighbour = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.hostile.neighbour", str(port), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            sys.executable,
+            "-m",
+            "tests.hostile.neighbour",
+            str(port),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         await asyncio.sleep(0.5)
         await work
@@ -107,10 +112,16 @@ def served(tmp_path_factory):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with service(tmp_path_factory.mktemp("hostile"), *SETTINGS) as (process, url, log):
-        before = judge_now(url, Content(text="a"), [Content(text="b")], key=KEY), replica_pids(process)
+        before = (
+            judge_now(url, Content(text="a"), [Content(text="b")], key=KEY),
+            replica_pids(process),
+        )
         logs = ray_logs(process)
         yield process, int(url.rpartition(":")[2]), log
-        after = judge_now(url, Content(text="a"), [Content(text="b")], key=KEY), replica_pids(process)
+        after = (
+            judge_now(url, Content(text="a"), [Content(text="b")], key=KEY),
+            replica_pids(process),
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert after == before, "the same score from the same process"
     assert tracebacks(logs) == {}, "a refusal is a line of the log"
@@ -118,8 +129,12 @@ def served(tmp_path_factory):
 
 def ray_logs(process):
     """Where the service's Ray writes its logs."""
-    commands = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
-    (folder,) = {match for command in commands for match in re.findall(r"/\S*/session_[^/\s]+", command)}
+    commands = [
+        " ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)
+    ]
+    (folder,) = {
+        match for command in commands for match in re.findall(r"/\S*/session_[^/\s]+", command)
+    }
     return Path(folder) / "logs"
 
 
@@ -127,17 +142,26 @@ def tracebacks(logs):
     """How many each file has, of what workers and Ray Serve write."""
     files = [*logs.glob("worker-*"), *logs.glob("serve/*.log")]
     assert files
-    found = {file.name: file.read_text(errors="replace").count("Traceback (most recent") for file in files}
+    found = {
+        file.name: file.read_text(errors="replace").count("Traceback (most recent")
+        for file in files
+    }
     return {name: number for name, number in found.items() if number}
 
 
 def memory(process):
-    return sum(one.memory_info().rss for one in psutil.Process(process.pid).children(recursive=True))
+    return sum(
+        one.memory_info().rss for one in psutil.Process(process.pid).children(recursive=True)
+    )
 
 
 def report(name, counted, times=None):
     told = ", ".join(f"{status} × {number}" for status, number in sorted(counted.items(), key=str))
-    alone = "" if times is None else f"; neighbour's p99 alone {p99(times[0]):.3f} s, then {p99(times[1]):.3f} s"
+    alone = (
+        ""
+        if times is None
+        else f"; neighbour's p99 alone {p99(times[0]):.3f} s, then {p99(times[1]):.3f} s"
+    )
     print(f"{name}: {sum(counted.values())} answers: {told}{alone}")
 
 
@@ -207,7 +231,9 @@ def test_who_waits_for_too_short_a_time_keeps_nobody_else_out(served):
 def test_mutated_requests_and_pictures(served):
     _, port, _ = served
     dice = random.Random(18)
-    counted, failures = asyncio.run(many(port, (dice.choice(MUTATIONS)(dice) for _ in range(REQUESTS))))
+    counted, failures = asyncio.run(
+        many(port, (dice.choice(MUTATIONS)(dice) for _ in range(REQUESTS)))
+    )
     report("mutated", counted)
     assert not failures
     assert set(counted) <= {200, 400, 401, 404, 405, 409, 413, 415, 422, 408, 429, None}

@@ -44,7 +44,9 @@ def machine(chip, count=1, free=0.985):
 
 def config(size):
     """The configuration of a Qwen2.5-VL, as `7B` or `7B AWQ`."""
-    width, layers, heads, kv_heads, feed_forward, vocabulary, vision_feed_forward, tied = QWEN25_VL[size.split()[0]]
+    width, layers, heads, kv_heads, feed_forward, vocabulary, vision_feed_forward, tied = QWEN25_VL[
+        size.split()[0]
+    ]
     made = transformers.Qwen2_5_VLConfig(
         text_config={
             "hidden_size": width,
@@ -54,7 +56,11 @@ def config(size):
             "intermediate_size": feed_forward,
             "vocab_size": vocabulary,
             "max_position_embeddings": 128000,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [16, 24, 24],
+            },
             "tie_word_embeddings": tied,
         },
         vision_config={

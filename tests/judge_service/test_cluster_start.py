@@ -30,7 +30,9 @@ def test_kind_home_of_a_user_who_may_write_there_holds_the_token(tmp_path):
 
 
 @pytest.mark.parametrize("home", ["read-only", "gone", "unknown"])
-def test_kind_home_that_cannot_be_written_leaves_the_token_in_the_environment(tmp_path, monkeypatch, home):
+def test_kind_home_that_cannot_be_written_leaves_the_token_in_the_environment(
+    tmp_path, monkeypatch, home
+):
     def refuse(*_, **__):
         if home == "unknown":
             raise RuntimeError("Could not determine home directory.")
@@ -39,7 +41,11 @@ def test_kind_home_that_cannot_be_written_leaves_the_token_in_the_environment(tm
     monkeypatch.setattr(Path, "home" if home == "unknown" else "mkdir", refuse)
     assert not cluster._holds_token()
     started = {}
-    monkeypatch.setattr(cluster, "_init", lambda **options: started.update(options, token=os.environ["RAY_AUTH_TOKEN"]))
+    monkeypatch.setattr(
+        cluster,
+        "_init",
+        lambda **options: started.update(options, token=os.environ["RAY_AUTH_TOKEN"]),
+    )
     cluster._start_ray(1)
     assert len(started["token"]) == 64
     monkeypatch.delenv("RAY_AUTH_TOKEN")
@@ -77,9 +83,9 @@ def test_kind_optimised_python_is_named_before_ray_fails(monkeypatch):
 def test_kind_open_files_a_limit_under_which_ray_dies_is_named(monkeypatch, most, is_fault):
     monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (most, most))
     found = list(preflight.process_faults())
-    assert [fault.startswith(f"ulimit -n {most}: Ray needs at least 256 open files") for fault in found] == [
-        True
-    ] * is_fault
+    assert [
+        fault.startswith(f"ulimit -n {most}: Ray needs at least 256 open files") for fault in found
+    ] == [True] * is_fault
 
 
 def test_kind_dead_ray_a_question_that_it_never_answers_is_given_up():
@@ -118,34 +124,44 @@ def test_kind_dead_ray_ends_a_service_that_would_wait_for_ever(monkeypatch, tmp_
     monkeypatch.setattr(service.serve, "status", status)
     monkeypatch.setattr(service, "dead_parts", lambda: ["raylet"] if asked.is_set() else [])
     one = service._Service(ServiceSettings(), tmp_path / "state.json", threading.Event())
-    with pytest.raises(JudgeError, match="Ray's raylet on this machine died, and the replicas with it"):
+    with pytest.raises(
+        JudgeError, match="Ray's raylet on this machine died, and the replicas with it"
+    ):
         one._watch()
     silent.set()
 
 
 @pytest.mark.parametrize(("mib", "is_fault"), [(0, True), (63, True), (64, False)])
-def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(tmp_path, monkeypatch, mib, is_fault):
+def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(
+    tmp_path, monkeypatch, mib, is_fault
+):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr(preflight, "LONGEST_TEMPORARY", 1000)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=mib * 2**20))
     found = [fault.partition(": ")[2] for fault in preflight.temporary_faults()]
-    assert [fault.startswith(f"has {mib} MiB free, and Ray's logs and sockets need 64") for fault in found] == [
-        True
-    ] * is_fault
+    assert [
+        fault.startswith(f"has {mib} MiB free, and Ray's logs and sockets need 64")
+        for fault in found
+    ] == [True] * is_fault
 
 
 def test_kind_working_folder_a_file_in_the_place_of_a_package_is_told_of(monkeypatch, tmp_path):
     """Ray's processes have the folder of the service on their path: a queue.py there is what they import."""
 
     def refuse(**_):
-        raise RayError("ray::ServeController.__init__()\nTraceback:\n  import queue\nImportError: no Queue in queue")
+        raise RayError(
+            "ray::ServeController.__init__()\nTraceback:\n  import queue\nImportError: no Queue in queue"
+        )
 
     monkeypatch.setattr(service.serve, "start", refuse)
     for name in ("join", "check_alone"):
         monkeypatch.setattr(service, name, lambda _: None)
-    one = service._Service(ServiceSettings(address="auto"), tmp_path / "state.json", threading.Event())
+    one = service._Service(
+        ServiceSettings(address="auto"), tmp_path / "state.json", threading.Event()
+    )
     with pytest.raises(
-        JudgeError, match=r"^Ray Serve did not start: ImportError: no Queue in queue\. .* from another folder"
+        JudgeError,
+        match=r"^Ray Serve did not start: ImportError: no Queue in queue\. .* from another folder",
     ):
         one.run()

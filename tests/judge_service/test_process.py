@@ -45,7 +45,9 @@ def test_a_port_has_one_service():
 
 def test_a_folder_is_removed_with_its_process_and_after_a_kill(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, env=environment) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True, env=environment
+    ) as other:
         left = Path(other.stdout.readline().strip())
         foreign = tmp_path / "unijudge-judge-foreign"
         foreign.mkdir()
@@ -99,7 +101,8 @@ def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(
-        SettingsError, match=r"port: the lock .*-8000\.lock of port 8000 cannot be read \(Permission denied\)"
+        SettingsError,
+        match=r"port: the lock .*-8000\.lock of port 8000 cannot be read \(Permission denied\)",
     ):
         port_lock(ServiceSettings(port=8000)).__enter__()
 

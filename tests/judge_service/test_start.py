@@ -12,7 +12,11 @@ from judge_service.service import Replicas, _Clock, _Service
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError
 
-STARTING, RUNNING, FAILED = ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING, ApplicationStatus.DEPLOY_FAILED
+STARTING, RUNNING, FAILED = (
+    ApplicationStatus.DEPLOYING,
+    ApplicationStatus.RUNNING,
+    ApplicationStatus.DEPLOY_FAILED,
+)
 
 
 def failure(pid):
@@ -26,7 +30,9 @@ def failure(pid):
 
 def said(status, running, message=""):
     """Ray's words."""
-    deployment = SimpleNamespace(message=message, replica_states={"RUNNING": running, "STARTING": 2 - running})
+    deployment = SimpleNamespace(
+        message=message, replica_states={"RUNNING": running, "STARTING": 2 - running}
+    )
     return SimpleNamespace(status=status, deployments={"judge": deployment})
 
 
@@ -43,14 +49,18 @@ def test_ready_is_every_replica():
 
 def test_one_that_is_replaced_leaves_the_other_serving():
     replicas = Replicas(2, start_attempts=2)
-    found = states(replicas, said(RUNNING, 2), said(STARTING, 1), said(STARTING, 0), said(RUNNING, 2))
+    found = states(
+        replicas, said(RUNNING, 2), said(STARTING, 1), said(STARTING, 0), said(RUNNING, 2)
+    )
     assert found == [("serving", True), ("serving", False), ("starting", False), ("serving", True)]
     assert replicas.state(said(STARTING, 1)).reason == "1 of 2 replicas run"
 
 
 def test_one_replica_fails_at_the_first_start_while_another_runs():
     """Ray would stay in this state for ever."""
-    with pytest.raises(JudgeError, match=r"the replicas did not start: ModelError: /models/judge: no such folder"):
+    with pytest.raises(
+        JudgeError, match=r"the replicas did not start: ModelError: /models/judge: no such folder"
+    ):
         Replicas(2, start_attempts=1).state(said(STARTING, 1, failure(1)))
 
 
@@ -107,6 +117,9 @@ def test_a_wall_clock_that_is_put_back_is_noticed_once(monkeypatch):
     assert seen == [False, False, True, False, True, False]
 
 
-@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("judge", "judge"), ("0.0.0.0", "0.0.0.0")])  # noqa: S104
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("::1", "[::1]"), ("judge", "judge"), ("0.0.0.0", "0.0.0.0")],  # noqa: S104
+)
 def test_kind_ipv6_an_address_is_said_as_a_url_holds_it(host, shown):
     assert ServiceSettings(host=host, port=8000).url == f"http://{shown}:8000"

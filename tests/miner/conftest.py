@@ -20,7 +20,12 @@ from miner.settings import ScoreSettings
 from tests.folders import make_corpus, make_scores, make_triples
 from tests.pictures import png
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.vectors import VectorManifest, missing_vector_parts, start_vectors, write_vectors_part
+from unijudge.formats.vectors import (
+    VectorManifest,
+    missing_vector_parts,
+    start_vectors,
+    write_vectors_part,
+)
 from unijudge.judging.prompt import Prompt
 
 
@@ -28,7 +33,9 @@ from unijudge.judging.prompt import Prompt
 def serving(judge, replicas=1):
     """Yields the URL of a service around `judge`, on loopback."""
     watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_label_mass=0))
-    app = create_app(watched, LimitSettings(max_candidates=16), counter=counter_of(judge), replicas=replicas)
+    app = create_app(
+        watched, LimitSettings(max_candidates=16), counter=counter_of(judge), replicas=replicas
+    )
     config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -62,12 +69,17 @@ def embed(corpus, folder, width=16, seed=0, skipped=None):
         **({} if skipped is None else {"on_long": "skip", "max_tokens": 9}),
     )  # fmt: skip
     start_vectors(folder, manifest)
-    for kind, entries, matrix in [("items", corpus.items, items), ("queries", corpus.queries, queries)]:
+    for kind, entries, matrix in [
+        ("items", corpus.items, items),
+        ("queries", corpus.queries, queries),
+    ]:
         unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
         for path, rows in missing_vector_parts(folder, manifest, kind):
             ids = [getattr(entries[row], "item_id", None) or entries[row].query_id for row in rows]
             none = np.array([one in (skipped or ()) for one in ids])
-            write_vectors_part(path, manifest, ids, np.where(none[:, None], 0, unit[rows.start : rows.stop]), none)
+            write_vectors_part(
+                path, manifest, ids, np.where(none[:, None], 0, unit[rows.start : rows.stop]), none
+            )
 
 
 @pytest.fixture
@@ -80,12 +92,24 @@ def corpus(tmp_path):
         name = f"{number}.png"
         (images / name).write_bytes(png((number * 4, 255 - number * 4, number % 7 * 30), (20, 20)))
         if number % 2:
-            rows.append({"query_image": name, "query_text": "what is it?", "positive_text": f"number {number}"})
+            rows.append(
+                {
+                    "query_image": name,
+                    "query_text": "what is it?",
+                    "positive_text": f"number {number}",
+                }
+            )
         else:
             rows.append({"query_text": f"find {number}", "positive_image": name, "subset": "find"})
     rows.append({"query_text": "find 0", "positive_text": "another right answer", "subset": "find"})
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build(read_pairs(tmp_path / "pairs.jsonl"), images=images, out=tmp_path / "corpus", source="t", max_rejects=0)
+    build(
+        read_pairs(tmp_path / "pairs.jsonl"),
+        images=images,
+        out=tmp_path / "corpus",
+        source="t",
+        max_rejects=0,
+    )
     opened = Corpus(tmp_path / "corpus")
     embed(opened, tmp_path / "vectors")
     return opened

@@ -9,8 +9,12 @@ from unijudge.formats.corpus import Corpus
 
 def label_corpus(tmp_path, rows):
     """Rows that ask one question, each with an item of its own, and some that ask something else."""
-    lines = [{"query_text": "what is it?", "positive_text": f"right {number}"} for number in range(rows)]
-    lines += [{"query_text": f"find {number}", "positive_text": f"own {number}"} for number in range(20)]
+    lines = [
+        {"query_text": "what is it?", "positive_text": f"right {number}"} for number in range(rows)
+    ]
+    lines += [
+        {"query_text": f"find {number}", "positive_text": f"own {number}"} for number in range(20)
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     out = tmp_path / f"corpus-{rows}"
     build(read_pairs(tmp_path / "rows.jsonl"), images=tmp_path, out=out, source="t", max_rejects=0)

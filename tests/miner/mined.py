@@ -9,7 +9,22 @@ from unijudge.formats.corpus import Item, Query, file_sha256, write_corpus
 from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">'
-WORDS = ("a", "red", "dog", "cat", "sleeps", "under", "over", "the", "old", "green", "table", "near", "two", "birds")
+WORDS = (
+    "a",
+    "red",
+    "dog",
+    "cat",
+    "sleeps",
+    "under",
+    "over",
+    "the",
+    "old",
+    "green",
+    "table",
+    "near",
+    "two",
+    "birds",
+)
 # fmt: off
 ODD_ROWS = [
     [0.71, 0.62, 0.10, 0.20, 0.30],  # c0 is dropped at 0.61; c1 … c3 survive, of which stride 2 takes c1, c3
@@ -26,7 +41,9 @@ def judged(item, score, rank=None, similarity=0.5, error=None):
     """An item that the judge gave this score, or none for this error."""
     if error:
         return Judged(item.item_id, item.key, rank, similarity, error=error)
-    return Judged(item.item_id, item.key, rank, similarity, math.log(score), math.log1p(-score), True)
+    return Judged(
+        item.item_id, item.key, rank, similarity, math.log(score), math.log1p(-score), True
+    )
 
 
 def sentence(dice, words=9):
@@ -65,8 +82,14 @@ def make(folder, identity, row_scores, *, pictures, items, text=sentence, seed=0
             else judged(item, 0.5, rank, 0.5, "bad_image: not a JPEG, PNG or WebP image")
             for rank, (item, score) in enumerate(zip(others, scores, strict=True))
         ]  # fmt: skip
-        rows.append(JudgedQuery(query.query_id, query.subset, query.key, [judged(first, positive)], candidates))
-    manifest = write_corpus(folder / "corpus", entries, queries, images=images, rejects=0, source="made by hand")
+        rows.append(
+            JudgedQuery(
+                query.query_id, query.subset, query.key, [judged(first, positive)], candidates
+            )
+        )
+    manifest = write_corpus(
+        folder / "corpus", entries, queries, images=images, rejects=0, source="made by hand"
+    )
     write_scores(folder / "scores", manifest.fingerprint, identity, rows)
     return rows
 
@@ -87,16 +110,22 @@ def plausible(rows, candidates, seed=0):
     for number in range(rows):
         positive = dice.betavariate(2, 4) if number % 9 == 0 else dice.betavariate(9, 1.5)
         scores = [
-            dice.betavariate(1.2, 8) if dice.random() < 0.8 else dice.betavariate(6, 1.5) for _ in range(candidates)
+            dice.betavariate(1.2, 8) if dice.random() < 0.8 else dice.betavariate(6, 1.5)
+            for _ in range(candidates)
         ]
         if number % 25 == 3:
             scores[5] = None
-        yield [min(0.999, positive), *(None if score is None else max(1e-4, min(0.999, score)) for score in scores)]
+        yield [
+            min(0.999, positive),
+            *(None if score is None else max(1e-4, min(0.999, score)) for score in scores),
+        ]
 
 
 def settings(folder, **changes):
     values = {"num_negatives": 2, "stride": 2, "label": 0} | changes
-    return InspectSettings(scores=folder / "scores", corpus=folder / "corpus", out=folder / "page.html", **values)
+    return InspectSettings(
+        scores=folder / "scores", corpus=folder / "corpus", out=folder / "page.html", **values
+    )
 
 
 def hostile(dice):

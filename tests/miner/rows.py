@@ -96,5 +96,7 @@ def calibration(judge, slope, intercept=0.0):
 def override_file(path, corpus, *entries):
     """Entries are (query_id, item_id, verdict)."""
     overrides = [{"query_id": q, "item_id": i, "verdict": verdict} for q, i, verdict in entries]
-    path.write_text(json.dumps({"version": 1, "corpus": corpus.fingerprint, "overrides": overrides}))
+    path.write_text(
+        json.dumps({"version": 1, "corpus": corpus.fingerprint, "overrides": overrides})
+    )
     return path

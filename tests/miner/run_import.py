@@ -23,12 +23,29 @@ def rows(number):
     for row in range(number):
         if row == number // 4:
             print(peak())
-        answer = "" if row % 100 == 7 else f"answer {row % 1000}" if row % 2 else f"answer {row} that is given once"
-        yield Pair(f"made-up:{row}", f"subset {row % 20}", Side(f"question {row}? {WORDS}", None), Side(answer, None))
+        answer = (
+            ""
+            if row % 100 == 7
+            else f"answer {row % 1000}"
+            if row % 2
+            else f"answer {row} that is given once"
+        )
+        yield Pair(
+            f"made-up:{row}",
+            f"subset {row % 20}",
+            Side(f"question {row}? {WORDS}", None),
+            Side(answer, None),
+        )
 
 
 if __name__ == "__main__":
     number, folder = int(sys.argv[1]), Path(sys.argv[2])
-    made = build(rows(number), images=folder, out=folder / "corpus", source="made-up", max_rejects=0.02)
-    assert (made.queries, made.items, made.rejects) == (number * 99 // 100, number // 2 + 490, number // 100)
+    made = build(
+        rows(number), images=folder, out=folder / "corpus", source="made-up", max_rejects=0.02
+    )
+    assert (made.queries, made.items, made.rejects) == (
+        number * 99 // 100,
+        number // 2 + 490,
+        number // 100,
+    )
     print(peak())

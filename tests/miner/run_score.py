@@ -62,7 +62,9 @@ def count(settings):
 
 
 def dying(settings, at):
-    before_each_operation(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == at else None)
+    before_each_operation(
+        lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == at else None
+    )
     return asked(settings)
 
 
@@ -80,7 +82,10 @@ def main():
                 left = [str(path.relative_to(here.out)) for path in here.out.rglob("*.parquet")]
                 again, end = forked(lambda here=here: asked(here))
                 killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-                print(json.dumps({"killed": killed, "left": left, "asked": again, "end": end}), flush=True)
+                print(
+                    json.dumps({"killed": killed, "left": left, "asked": again, "end": end}),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ from miner.exporters.training_rows import TrainingRows
 from tests.pictures import png
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import Judged
-from unijudge.formats.triples import Extra, Negative, Scale, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.triples import (
+    Extra,
+    Negative,
+    Scale,
+    Triple,
+    TripleManifest,
+    finish_triples,
+    write_triples,
+)
 
 ITEMS = [
     Item("i0", ("s",), "a cat"),
@@ -15,9 +23,18 @@ ITEMS = [
     Item("i2", ("s",), "the cat of the picture", "sub/b.png", "2" * 64),
     Item("i3", ("s",), "a dog"),
 ]
-QUERIES = [Query("q0", "find", ("i1",), "find a cat"), Query("q1", "ask", ("i0",), "what is it?\n", "a.png", "1" * 64)]
-TEXT_ITEMS = [Item(f"i{number}", ("s",), text) for number, text in enumerate(["a cat", "a tiger", "a cow", "a dog"])]
-TEXT_QUERIES = [Query("q0", "find", ("i1",), "find a cat"), Query("q1", "ask", ("i0",), "who meows?")]
+QUERIES = [
+    Query("q0", "find", ("i1",), "find a cat"),
+    Query("q1", "ask", ("i0",), "what is it?\n", "a.png", "1" * 64),
+]
+TEXT_ITEMS = [
+    Item(f"i{number}", ("s",), text)
+    for number, text in enumerate(["a cat", "a tiger", "a cow", "a dog"])
+]
+TEXT_QUERIES = [
+    Query("q0", "find", ("i1",), "find a cat"),
+    Query("q1", "ask", ("i0",), "who meows?"),
+]
 
 
 def judged(item_id, odds, kind=Judged, **marks):
@@ -44,7 +61,14 @@ TRIPLES = [
 
 
 def manifest(corpus, rows, **changes):
-    values = {"corpus": corpus, "scores": "0", "selection": {}, "rows": rows, "negatives_in_row": 3, "statistics": {}}
+    values = {
+        "corpus": corpus,
+        "scores": "0",
+        "selection": {},
+        "rows": rows,
+        "negatives_in_row": 3,
+        "statistics": {},
+    }
     return TripleManifest(**values | changes)
 
 
@@ -57,7 +81,9 @@ def opened(folder, items=ITEMS, queries=QUERIES, triples=TRIPLES, divisor=1.0, *
     write_corpus(folder / "corpus", items, queries, images=images, rejects=0, source="by hand")
     count = write_triples(folder / "triples", triples)
     fingerprint = Corpus(folder / "corpus").fingerprint
-    finish_triples(folder / "triples", manifest(fingerprint, count, scales=(Scale(slope=1 / divisor),)))
+    finish_triples(
+        folder / "triples", manifest(fingerprint, count, scales=(Scale(slope=1 / divisor),))
+    )
     return TrainingRows(folder / "triples", folder / "corpus", **options)
 
 

@@ -31,7 +31,9 @@ from unijudge.storage.files import read_json
 @pytest.mark.parametrize("allow_query_image", [False, True])
 def test_what_a_question_excludes_is_found_once(tmp_path, allow_query_image, monkeypatch):
     corpus, looked = label_corpus(tmp_path, 50), []
-    monkeypatch.setattr(corpus, "positives", lambda row, find=corpus.positives: looked.append(row) or find(row))
+    monkeypatch.setattr(
+        corpus, "positives", lambda row, find=corpus.positives: looked.append(row) or find(row)
+    )
     pools = Pools(corpus, "global", allow_query_image=allow_query_image)
     found = [pools.excluded(row) for row in range(70)]
     assert all(one is found[0] for one in found[:50])
@@ -53,7 +55,11 @@ def test_random_draws_are_never_excluded_and_never_twice(tmp_path):
     places = {"corpus": corpus.folder, "vectors": tmp_path / "vectors", "out": tmp_path / "scores"}
     with serving(Counting()) as url:
         score(ScoreSettings(**places, service=url, k=5), quiet)
-    select(SelectSettings(corpus=corpus.folder, scores=tmp_path / "scores", out=tmp_path / "t", preset="random"))
+    select(
+        SelectSettings(
+            corpus=corpus.folder, scores=tmp_path / "scores", out=tmp_path / "t", preset="random"
+        )
+    )
     for row in read_triples(tmp_path / "t", corpus.fingerprint):
         asked = corpus.queries[corpus.query_row_of[row.query_id]].text
         texts = {corpus.items[corpus.row_of[one.item_id]].text for one in row.negatives}
@@ -66,21 +72,38 @@ def test_an_import_puts_each_answer_down_once(tmp_path, monkeypatch):
     """What is written to the ledger for a row does not grow with the rows that share its id."""
     written = []
     make = json.dumps
-    monkeypatch.setattr(ledger.json, "dumps", lambda value, **more: written.append(value) or make(value, **more))
-    rows = [{"query_id": "q", "query_text": "all", "positive_text": f"right {number % 90}"} for number in range(100)]
-    (tmp_path / "rows.jsonl").write_text("".join(f"{json.JSONEncoder().encode(row)}\n" for row in rows))
-    build(read_pairs(tmp_path / "rows.jsonl"), images=tmp_path, out=tmp_path / "c", source="t", max_rejects=0)
+    monkeypatch.setattr(
+        ledger.json, "dumps", lambda value, **more: written.append(value) or make(value, **more)
+    )
+    rows = [
+        {"query_id": "q", "query_text": "all", "positive_text": f"right {number % 90}"}
+        for number in range(100)
+    ]
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(f"{json.JSONEncoder().encode(row)}\n" for row in rows)
+    )
+    build(
+        read_pairs(tmp_path / "rows.jsonl"),
+        images=tmp_path,
+        out=tmp_path / "c",
+        source="t",
+        max_rejects=0,
+    )
     answers = [value for value in written if isinstance(value, dict) and "positives" in value]
     assert [len(value["positives"]) for value in answers] == [1] * 100
     corpus = Corpus(tmp_path / "c")
     assert len(corpus.queries) == 1
-    assert [corpus.items[row].text for row in corpus.positives(0)] == [f"right {number}" for number in range(90)]
+    assert [corpus.items[row].text for row in corpus.positives(0)] == [
+        f"right {number}" for number in range(90)
+    ]
 
 
 def test_the_answers_of_several_rows_are_joined_in_order():
     one = Answers(["a", "b"], [3, 1], {"a": 0.9, "x": 0.1})
     two = Answers(["b", "c"], [1, 2], {"x": 0.2, "c": 0.8})
-    assert Answers.joined([one, two]) == Answers(["a", "b", "c"], [3, 1, 2], {"a": 0.9, "x": 0.1, "c": 0.8})
+    assert Answers.joined([one, two]) == Answers(
+        ["a", "b", "c"], [3, 1, 2], {"a": 0.9, "x": 0.1, "c": 0.8}
+    )
     assert Answers.joined([Answers(["a"]), Answers(["a"])]) == Answers(["a"])
     assert Answers.joined([one]) is one
 
@@ -92,7 +115,9 @@ def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
     questions = pair_source_of(job("x"), corpus)
     looked = []
     key = Item.key.fget
-    monkeypatch.setattr(Item, "key", property(lambda item: looked.append(item.item_id) or key(item)))
+    monkeypatch.setattr(
+        Item, "key", property(lambda item: looked.append(item.item_id) or key(item))
+    )
     tally = count_pairs(corpus, questions, ScoreCache([], None), 10)
     assert tally.to_ask(10) == tally.pairs(10) - len(shared(job("x").out))
     assert not looked
@@ -114,4 +139,6 @@ def test_what_is_known_of_a_question_is_read_once(job):
     known = ScoreCache([job("x").out], judge)
     found = known.of(rows[0].query_key)
     assert found is known.of(rows[-1].query_key)
-    assert set(found) == {one.item_key for row in (rows[0], rows[-1]) for one in [*row.positives, *row.candidates]}
+    assert set(found) == {
+        one.item_key for row in (rows[0], rows[-1]) for one in [*row.positives, *row.candidates]
+    }

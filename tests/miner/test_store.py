@@ -37,9 +37,17 @@ def stored(bucket, corpus, tmp_path):
 def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypatch):
     place, judge = locate(bucket), Counting()
     assert stored.fingerprint == corpus.fingerprint
-    assert [stored.content(item) for item in stored.items] == [corpus.content(item) for item in corpus.items]
+    assert [stored.content(item) for item in stored.items] == [
+        corpus.content(item) for item in corpus.items
+    ]
     with serving(judge) as url:
-        inside = job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", out=f"{bucket}/scores", shard_size=24)
+        inside = job(
+            url,
+            corpus=f"{bucket}/corpus",
+            vectors=f"{bucket}/vectors",
+            out=f"{bucket}/scores",
+            shard_size=24,
+        )
         score(inside, quiet)
         lost = part_path(inside.out, 1)
         lost.fs.rm_file(lost.path)
@@ -71,13 +79,23 @@ def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, jo
     picture = locate(bucket) / "images" / "10.png"
     picture.fs.put_file(str(corpus.images / "12.png"), picture.path)
     with serving(Counting()) as url:
-        done = score(job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", max_error_share=0.5), quiet)
+        done = score(
+            job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", max_error_share=0.5),
+            quiet,
+        )
     assert done.counts.errors > 0
-    failed = [one for row in read_scores(job(url).out) for one in [*row.positives, *row.candidates] if one.error]
+    failed = [
+        one
+        for row in read_scores(job(url).out)
+        for one in [*row.positives, *row.candidates]
+        if one.error
+    ]
     assert all("10.png: changed since it was imported" in one.error for one in failed)
 
 
-def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_verdict(stored, job, bucket, monkeypatch):
+def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_verdict(
+    stored, job, bucket, monkeypatch
+):
     """The job ends before it writes that shard, and the same command goes on."""
     store = locate(bucket).fs
     opened, refused = store.open, []
@@ -89,14 +107,18 @@ def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_ver
         return opened(path, *args, **options)
 
     with serving(Counting()) as url:
-        settings = job(url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", max_error_share=0.5)
+        settings = job(
+            url, corpus=f"{bucket}/corpus", vectors=f"{bucket}/vectors", max_error_share=0.5
+        )
         with monkeypatch.context() as patch:
             patch.setattr(store, "open", refusing)
             with pytest.raises(Unreachable, match=r"10\.png: cannot be read \(no answer\)"):
                 score(settings, quiet)
         assert refused
         assert score(settings, quiet).counts.errors == 0
-    assert not any(one.error for row in read_scores(settings.out) for one in [*row.positives, *row.candidates])
+    assert not any(
+        one.error for row in read_scores(settings.out) for one in [*row.positives, *row.candidates]
+    )
 
 
 def test_released_rows_go_round(tmp_path):
@@ -119,14 +141,30 @@ def test_released_rows_go_round(tmp_path):
         for n in range(3)
     ]  # fmt: skip
     (tmp_path / "released.json").write_text(json.dumps(released))
-    here = {name: str(tmp_path / name) for name in ("released.json", "corpus", "scores", "triples", "again.json")}
+    here = {
+        name: str(tmp_path / name)
+        for name in ("released.json", "corpus", "scores", "triples", "again.json")
+    }
 
     def run(*words):
         done = CliRunner().invoke(app, words, catch_exceptions=False)
         assert done.exit_code == 0, done.output
 
-    run("import", "unime", here["released.json"], here["corpus"], here["scores"], "--images", str(tmp_path))
-    changes = [f"scores={here['scores']}", f"corpus={here['corpus']}", f"out={here['triples']}", "stride=1"]
+    run(
+        "import",
+        "unime",
+        here["released.json"],
+        here["corpus"],
+        here["scores"],
+        "--images",
+        str(tmp_path),
+    )
+    changes = [
+        f"scores={here['scores']}",
+        f"corpus={here['corpus']}",
+        f"out={here['triples']}",
+        "stride=1",
+    ]
     run("select", *changes)
     run("export", "unime", here["triples"], here["again.json"], "--corpus", here["corpus"])
     again = json.loads((tmp_path / "again.json").read_text())
@@ -135,4 +173,6 @@ def test_released_rows_go_round(tmp_path):
         for key in ("query_text", "pos_text", "pos_image", "hard_negatives"):
             assert after[key] == before[key]
         assert after["query_pos_scores"] == pytest.approx(0.9, abs=1e-6)
-        assert after["hard_negatives_scores"] == pytest.approx(before["hard_negatives_scores"], abs=1e-6)
+        assert after["hard_negatives_scores"] == pytest.approx(
+            before["hard_negatives_scores"], abs=1e-6
+        )

@@ -55,8 +55,18 @@ def test_pictures_of_a_disk_are_copied_into_the_bucket(run, bucket, tmp_path):
     (tmp_path / "images").mkdir()
     for name, color in (("a.png", "red"), ("b.png", "blue")):
         (tmp_path / "images" / name).write_bytes(png(color))
-    rows = [{"query_image": "a.png", "positive_image": "b.png"}, {"query_text": "x", "positive_image": "a.png"}]
-    run("import", "pairs", write_pairs(tmp_path, *rows), "BUCKET/corpus", "--images", tmp_path / "images")
+    rows = [
+        {"query_image": "a.png", "positive_image": "b.png"},
+        {"query_text": "x", "positive_image": "a.png"},
+    ]
+    run(
+        "import",
+        "pairs",
+        write_pairs(tmp_path, *rows),
+        "BUCKET/corpus",
+        "--images",
+        tmp_path / "images",
+    )
     for path in (tmp_path / "images").iterdir():
         path.unlink()
     corpus = Corpus(locate(bucket) / "corpus")
@@ -99,8 +109,12 @@ def test_published_layouts_are_read_from_a_bucket(run, bucket, tmp_path):
         send(tmp_path / name, bucket)
     assert "1 queries, 1 items, 0 rows" in run("import", "mmeb", "BUCKET/mmeb", "BUCKET/c1")
     images = ["--images", "BUCKET/mmeb/images"]
-    assert "1 queries, 2 items, 0 rows" in run("import", "sugarcrepe", "BUCKET/crepe", "BUCKET/c2", *images)
-    assert "2 queries, 2 items, 0 rows" in run("import", "karpathy", "BUCKET/dataset_x.json", "BUCKET/c3", *images)
+    assert "1 queries, 2 items, 0 rows" in run(
+        "import", "sugarcrepe", "BUCKET/crepe", "BUCKET/c2", *images
+    )
+    assert "2 queries, 2 items, 0 rows" in run(
+        "import", "karpathy", "BUCKET/dataset_x.json", "BUCKET/c3", *images
+    )
 
 
 def test_scores_that_come_along_go_into_the_bucket(run, bucket, tmp_path):
@@ -118,12 +132,22 @@ def test_a_selection_in_a_bucket_is_exported(run, bucket, tmp_path):
     for name in ("corpus", "triples", "images"):
         send(tmp_path / name, bucket)
     words = ["BUCKET/triples", "--corpus", "BUCKET/corpus"]
-    with pytest.raises(SettingsError, match=r"s3://.*images: the images are in an object store, .*Set --image-root"):
+    with pytest.raises(
+        SettingsError, match=r"s3://.*images: the images are in an object store, .*Set --image-root"
+    ):
         run("export", "swift", words[0], tmp_path / "out.jsonl", *words[1:])
     assert not list(tmp_path.glob("out*"))
     run("export", "swift", words[0], tmp_path / "out.jsonl", *words[1:], "--image-root", "/data")
     assert [line["images"] for line in lines(tmp_path / "out.jsonl")] == [[], ["/data/a.png"]]
-    run("export", "tevatron", words[0], "BUCKET/tevatron", *words[1:], "--image-root", "BUCKET/images")
+    run(
+        "export",
+        "tevatron",
+        words[0],
+        "BUCKET/tevatron",
+        *words[1:],
+        "--image-root",
+        "BUCKET/images",
+    )
     with (locate(bucket) / "tevatron" / "corpus" / "train.parquet").open("rb") as file:
         images = pq.read_table(file)["image"].to_pylist()
     assert [image and image["path"] for image in images] == [

@@ -99,14 +99,23 @@ def _bomb(made: Made) -> None:
     """A kilobyte that says it is a gigapixel."""
     data = jpeg(format="PNG")
     header = data[12:16] + struct.pack(">II", 32_000, 32_000) + data[24:29]
-    made.images.joinpath("b.jpg").write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+    made.images.joinpath("b.jpg").write_bytes(
+        data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    )
 
 
 def _side_files(made: Made) -> None:
     folders = {made.images, made.source if made.source.is_dir() else made.source.parent}
     folders |= {path.parent for folder in list(folders) for path in folder.rglob("*")}
     for folder in folders:
-        for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.zip", "._rows.jsonl", "._original-0.parquet"):
+        for name in (
+            ".DS_Store",
+            "Thumbs.db",
+            "desktop.ini",
+            "._a.zip",
+            "._rows.jsonl",
+            "._original-0.parquet",
+        ):
             (folder / name).write_bytes(b"\x00\x05\x16\x07 Mac OS X")
         (folder / "._b.txt").write_bytes(b"\xff\xfe")
         (folder / ".cache").mkdir(exist_ok=True)
@@ -140,7 +149,9 @@ def _linked(made: Made) -> None:
     """As the hub's cache holds files: each is a link to one elsewhere, named by its hash."""
     blobs = made.images.parent.parent / "blobs"
     blobs.mkdir()
-    sources = [path for path in made.source.parent.rglob("*") if path.is_file()] + list(made.images.iterdir())
+    sources = [path for path in made.source.parent.rglob("*") if path.is_file()] + list(
+        made.images.iterdir()
+    )
     for number, path in enumerate(dict.fromkeys(sources)):
         path.rename(blobs / str(number)).touch()
         path.symlink_to(blobs / str(number))
@@ -202,7 +213,9 @@ def _pictures(kind: pa.DataType) -> Callable[[Made], None]:
 
     def spoil(made: Made) -> None:
         data = [(made.images / name).read_bytes() for name, _ in ROWS]
-        cells = [{"bytes": one, "path": "c.jpg"} for one in data] if pa.types.is_struct(kind) else data
+        cells = (
+            [{"bytes": one, "path": "c.jpg"} for one in data] if pa.types.is_struct(kind) else data
+        )
         _as_table(made, pa.array(cells, kind))
 
     return spoil
@@ -215,7 +228,12 @@ def _named(made: Made) -> None:
 
 def _struct_for_text(made: Made) -> None:
     """A column of pictures, as large as they are, where texts are expected."""
-    table = pa.table({_query(made): [{"bytes": bytes(90_000), "path": "c"}] * 2, made.layout.positive: ["a", "b"]})
+    table = pa.table(
+        {
+            _query(made): [{"bytes": bytes(90_000), "path": "c"}] * 2,
+            made.layout.positive: ["a", "b"],
+        }
+    )
     made.source = made.layout.table(made.source.parent / "table", table)
 
 
@@ -238,7 +256,9 @@ def _extra(made: Made) -> None:
 def _parquet(made: Made) -> bytes:
     out = io.BytesIO()
     cells = [{"bytes": None, "path": name} for name, _ in ROWS]
-    table = pa.table({made.layout.picture: cells, made.layout.positive: [caption for _, caption in ROWS]})
+    table = pa.table(
+        {made.layout.picture: cells, made.layout.positive: [caption for _, caption in ROWS]}
+    )
     pq.write_table(table, out)
     return out.getvalue()
 
@@ -285,7 +305,9 @@ def _sheet(name: str, separator: str, twice: bool = False, long: int = 0) -> Cal
             names = [_query(made), made.layout.positive, "a note"]
             writer.writerow(names + names[:1] * twice)
             for number, (_, caption) in enumerate(ROWS):
-                writer.writerow([f"what is {number}?\nsay it" + "x" * long, caption, "", *["again"] * twice])
+                writer.writerow(
+                    [f"what is {number}?\nsay it" + "x" * long, caption, "", *["again"] * twice]
+                )
 
     return spoil
 
@@ -296,7 +318,12 @@ def _open_quote(name: str) -> Callable[[Made], None]:
     def spoil(made: Made) -> None:
         separator = "\t" if name.endswith("tsv") else ","
         made.source = made.source.with_name(name)
-        rows = [(_query(made), made.layout.positive), ("one", "right"), ("two", '"wide'), ("three", "left")]
+        rows = [
+            (_query(made), made.layout.positive),
+            ("one", "right"),
+            ("two", '"wide'),
+            ("three", "left"),
+        ]
         made.source.write_text("".join(separator.join(row) + "\n" for row in rows))
 
     return spoil
@@ -343,8 +370,14 @@ def _missing_as_nan(made: Made) -> None:
     """pandas writes NaN where a row has no value."""
     lines = [json.loads(line) for line in made.source.read_bytes().splitlines()]
     more = {"subset": float("nan"), "negative": float("nan"), "query_text": float("nan")}
-    known = {name: value for name, value in more.items() if name == "negative" or made.layout.name == "pairs"}
-    made.source.write_text("\n".join(json.dumps({**line, **known}) for line in lines), encoding="utf-8")
+    known = {
+        name: value
+        for name, value in more.items()
+        if name == "negative" or made.layout.name == "pairs"
+    }
+    made.source.write_text(
+        "\n".join(json.dumps({**line, **known}) for line in lines), encoding="utf-8"
+    )
 
 
 def _other_ids(cells: pa.Array) -> Callable[[Made], None]:
@@ -367,7 +400,9 @@ def _trailing(made: Made) -> None:
         (_query(made), made.layout.positive),
         *((f"what is {at}?", caption) for at, (_, caption) in enumerate(ROWS)),
     ]
-    made.source.write_text("".join(",".join((*row, "", "")) + "\n" for row in rows), encoding="utf-8")
+    made.source.write_text(
+        "".join(",".join((*row, "", "")) + "\n" for row in rows), encoding="utf-8"
+    )
 
 
 def _encrypted(made: Made) -> None:
@@ -397,7 +432,9 @@ def _png(*chunks: tuple[bytes, bytes, int]) -> bytes:
 def _duplicate_column(made: Made) -> None:
     arrays = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array(["e", "f"])]
     names = [_query(made), made.layout.positive, made.layout.positive]
-    made.source = made.layout.table(made.source.parent / "table", pa.Table.from_arrays(arrays, names))
+    made.source = made.layout.table(
+        made.source.parent / "table", pa.Table.from_arrays(arrays, names)
+    )
 
 
 def _duplicate_key(made: Made) -> None:
@@ -425,7 +462,10 @@ def _scored(first: Sequence[float], second: Sequence[float]) -> Callable[[Made],
 def _listed(made: Made) -> None:
     """Lists of documents, of which one answers."""
     rows = [json.loads(line) for line in made.source.read_bytes().splitlines()]
-    cells = [{"query": row["anchor"], "documents": ["other", row["positive"]], "labels": [0, 1]} for row in rows]
+    cells = [
+        {"query": row["anchor"], "documents": ["other", row["positive"]], "labels": [0, 1]}
+        for row in rows
+    ]
     made.source.write_text("\n".join(map(json.dumps, cells)), encoding="utf-8")
 
 
@@ -436,7 +476,12 @@ def _is_tuples(layout: Layout) -> bool:
 def _ids(made: Made) -> None:
     cells = [{"bytes": None, "path": name} for name, _ in ROWS]
     captions = [caption for _, caption in ROWS]
-    columns = {"query_image": cells, "positive_text": captions, "query_id": pa.array([7, 8]), "subset": [1, 1]}
+    columns = {
+        "query_image": cells,
+        "positive_text": captions,
+        "query_id": pa.array([7, 8]),
+        "subset": [1, 1],
+    }
     made.source = made.layout.table(made.source.parent / "table", pa.table(columns))
 
 

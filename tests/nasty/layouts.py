@@ -38,23 +38,34 @@ class Layout:
 
 
 def pairs(folder: Path, rows: Sequence[Row]) -> Path:
-    return _lines(folder / "rows.jsonl", [{"query_image": name, "positive_text": text} for name, text in rows])
+    return _lines(
+        folder / "rows.jsonl", [{"query_image": name, "positive_text": text} for name, text in rows]
+    )
 
 
 def tuples(folder: Path, rows: Sequence[Row]) -> Path:
-    return _lines(folder / "rows.jsonl", [{"anchor": {"image": name}, "positive": text} for name, text in rows])
+    return _lines(
+        folder / "rows.jsonl",
+        [{"anchor": {"image": name}, "positive": text} for name, text in rows],
+    )
 
 
 def mmeb(folder: Path, rows: Sequence[Row]) -> Path:
     cells = [
-        {"qry": "<|image_1|>", "qry_image_path": name, "pos_text": text, "pos_image_path": ""} for name, text in rows
+        {"qry": "<|image_1|>", "qry_image_path": name, "pos_text": text, "pos_image_path": ""}
+        for name, text in rows
     ]
     return in_subset("original")(folder, cells)
 
 
 def mmeb_eval(folder: Path, rows: Sequence[Row]) -> Path:
     cells = [
-        {"qry_text": "<|image_1|>", "qry_img_path": name, "tgt_text": [text, "other"], "tgt_img_path": ["", ""]}
+        {
+            "qry_text": "<|image_1|>",
+            "qry_img_path": name,
+            "tgt_text": [text, "other"],
+            "tgt_img_path": ["", ""],
+        }
         for name, text in rows
     ]
     return in_subset("test")(folder, cells)
@@ -72,13 +83,18 @@ def unime(folder: Path, rows: Sequence[Row]) -> Path:
 
 
 def karpathy(folder: Path, rows: Sequence[Row]) -> Path:
-    images = [{"filename": name, "split": "test", "sentences": [{"raw": text}]} for name, text in rows]
+    images = [
+        {"filename": name, "split": "test", "sentences": [{"raw": text}]} for name, text in rows
+    ]
     return _whole(folder / "dataset_rows.json", {"images": images})
 
 
 def sharegpt4v(folder: Path, rows: Sequence[Row]) -> Path:
     cells = [
-        {"image": name, "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": text}]}
+        {
+            "image": name,
+            "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": text}],
+        }
         for name, text in rows
     ]
     return _whole(folder / "rows.json", cells)
@@ -107,7 +123,9 @@ def in_subset(split: str) -> Callable[[Path, Sequence[dict[str, Any]]], Path]:
     return write
 
 
-def one_table(folder: Path, rows: Sequence[dict[str, Any]] | pa.Table, name: str = "rows.parquet") -> Path:
+def one_table(
+    folder: Path, rows: Sequence[dict[str, Any]] | pa.Table, name: str = "rows.parquet"
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
     pq.write_table(table, folder / name)
@@ -115,7 +133,9 @@ def one_table(folder: Path, rows: Sequence[dict[str, Any]] | pa.Table, name: str
 
 
 def _lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -125,8 +145,26 @@ def _whole(path: Path, value: Any) -> Path:
 
 
 LAYOUTS = (
-    Layout("pairs", pairs, "*.jsonl", one_table, "query_text", "query_image", "positive_text", free_columns=True),
-    Layout("sentence-transformers", tuples, "*.jsonl", one_table, "", "anchor", "positive", free_columns=True),
+    Layout(
+        "pairs",
+        pairs,
+        "*.jsonl",
+        one_table,
+        "query_text",
+        "query_image",
+        "positive_text",
+        free_columns=True,
+    ),
+    Layout(
+        "sentence-transformers",
+        tuples,
+        "*.jsonl",
+        one_table,
+        "",
+        "anchor",
+        "positive",
+        free_columns=True,
+    ),
     Layout("mmeb", mmeb, "", in_subset("original"), "qry", "qry_image_path", "pos_text"),
     Layout("mmeb-eval", mmeb_eval),
     Layout("unime", unime, "*.json", more=("SCORES",)),

@@ -22,7 +22,9 @@ def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page,
     """A page is read as a whole: pyarrow holds it twice, and what it takes for a dictionary once more."""
     generator = np.random.default_rng(0)
     pictures = pa.array([generator.bytes(size) for _ in range(rows)], pa.binary())
-    table = pa.table({"query_image": pictures, "positive_text": [f"caption {number}" for number in range(rows)]})
+    table = pa.table(
+        {"query_image": pictures, "positive_text": [f"caption {number}" for number in range(rows)]}
+    )
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=rows, write_batch_size=in_page)
     del table, pictures
     command = [sys.executable, "-m", "tests.nasty.run_reading", str(tmp_path / "a.parquet")]
@@ -36,7 +38,9 @@ def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page,
 def test_large_pages_are_told_with_their_cure(rows_in_group, told, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tables, "LARGE_PAGE", 3_000_000)
     pictures = pa.array([bytes([number]) * 100_000 for number in range(64)], pa.binary())
-    pq.write_table(pa.table({"query_image": pictures}), tmp_path / "a.parquet", row_group_size=rows_in_group)
+    pq.write_table(
+        pa.table({"query_image": pictures}), tmp_path / "a.parquet", row_group_size=rows_in_group
+    )
     assert sum(1 for _ in tables.parquet_rows(tmp_path / "a.parquet")) == 64
     assert ("its pages have up to about 6 MB" in caplog.text) == told
     assert ("row_group_size" in caplog.text) == told

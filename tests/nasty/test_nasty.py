@@ -24,7 +24,9 @@ def make(layout, folder, captioned=ROWS):
     for (name, _), color in zip(ROWS, ("red", "blue"), strict=True):
         (images / name).write_bytes(jpeg(color))
     source = layout.write(folder / "data", captioned)
-    return Made(layout, source, images, list(folder.glob(f"data/{layout.text}")) if layout.text else [])
+    return Made(
+        layout, source, images, list(folder.glob(f"data/{layout.text}")) if layout.text else []
+    )
 
 
 def imported(made, out, *more):
@@ -48,7 +50,9 @@ def imported(made, out, *more):
     return result.stdout, result.exception
 
 
-@pytest.mark.parametrize(("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES])
+@pytest.mark.parametrize(
+    ("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES]
+)
 def test_what_an_importer_makes_of_a_nasty_file(kind, layout, tmp_path):
     made, out = make(layout, tmp_path, kind.captioned), tmp_path / "corpus"
     kind.spoil(made)
@@ -64,16 +68,26 @@ def test_what_an_importer_makes_of_a_nasty_file(kind, layout, tmp_path):
     items = pq.read_table(out / "items.parquet").to_pylist()
     assert len(queries) == kind.rows * layout.rows_for_one
     told = {row["text"] for row in (*queries, *items)} - {None, "", "other"}
-    assert {text for text in told if "street" in text} == {caption for _, caption in ROWS[: kind.rows]}
-    assert len({row["image_sha256"] for row in (*queries, *items)} - {None}) == kind.rows * kind.has_pictures
-    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {text for text in told if "street" in text} == {
+        caption for _, caption in ROWS[: kind.rows]
+    }
+    assert (
+        len({row["image_sha256"] for row in (*queries, *items)} - {None})
+        == kind.rows * kind.has_pictures
+    )
+    rejects = [
+        json.loads(line)
+        for line in (out / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert len(rejects) == (2 - kind.rows) * layout.rows_for_one
     for reject in rejects:
         assert kind.reason in reject["reason"]
         assert len(json.dumps(reject)) < LONGEST_MESSAGE
 
 
-@pytest.mark.parametrize(("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES])
+@pytest.mark.parametrize(
+    ("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES]
+)
 def test_a_dry_run_says_what_an_import_does_and_writes_nothing(kind, layout, tmp_path):
     made = make(layout, tmp_path, kind.captioned)
     kind.spoil(made)
@@ -86,7 +100,10 @@ def test_a_dry_run_says_what_an_import_does_and_writes_nothing(kind, layout, tmp
         return
     assert raised is None, raised
     rows, rejects = kind.rows * layout.rows_for_one, (2 - kind.rows) * layout.rows_for_one
-    assert re.search(rf"read +{rows} rows?: queries {rows}, .*, pictures {kind.rows * kind.has_pictures}\n", printed)
+    assert re.search(
+        rf"read +{rows} rows?: queries {rows}, .*, pictures {kind.rows * kind.has_pictures}\n",
+        printed,
+    )
     assert re.search(rf"rejected +{rejects} rows?\n", printed)
     assert kind.reason in printed
 

@@ -60,7 +60,9 @@ def candidates(world, similarity, query, settings):
     for name, item in world["items"].items():
         if settings["pool"] == "subset" and asked["subset"] not in item["pools"]:
             continue
-        if settings["pool"] == "modality" and kind(item) != kind(world["items"][asked["positives"][0]]):
+        if settings["pool"] == "modality" and kind(item) != kind(
+            world["items"][asked["positives"][0]]
+        ):
             continue
         if says(item, settings["fold_case"]) in seen:
             continue
@@ -115,7 +117,9 @@ def listed_of(world, query, row, k):
             continue
         seen.add(content)
         said = word(world, query, item)
-        if said is None and known_answer(world, query, item, world["fold_case"], world["allow_query_image"]):
+        if said is None and known_answer(
+            world, query, item, world["fold_case"], world["allow_query_image"]
+        ):
             continue
         if said == "match":
             matches.append(item)
@@ -165,7 +169,14 @@ def select_row(world, query, settings):
     scales = settings["scales"]
     cuts, vouched = cuts_of(world, query, rows, scales)
     listed, matches = listed_of(world, query, rows[0], settings["k"])
-    result = {"listed": len(listed), "pool": [], "kept": [], "negatives": [], "extras": [], "suspect": False}
+    result = {
+        "listed": len(listed),
+        "pool": [],
+        "kept": [],
+        "negatives": [],
+        "extras": [],
+        "suspect": False,
+    }
     denied = [word(world, query, item) == "negative" for item, _, _ in rows[0]["positives"]]
     if (query, None, "drop") in world["words"] or (denied and all(denied)):
         return result | {"reason": "override"}

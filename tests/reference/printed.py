@@ -4,7 +4,9 @@
 def statistics(results, settings, similarity):
     """What a selection prints, but for means of means. `results` has no row that was drawn at random."""
     kept = [one for one in results if one["reason"] == "kept"]
-    negatives = [(query, *one) for query, result in enumerate(results) for one in result["negatives"]]
+    negatives = [
+        (query, *one) for query, result in enumerate(results) for one in result["negatives"]
+    ]
     ties = 0
     for result in kept:
         values = [value for _, value, *_ in result["negatives"]]
@@ -19,10 +21,16 @@ def statistics(results, settings, similarity):
         "left out, suspect positive": sum(one["reason"] == "suspect" for one in results),
         "left out by a person": sum(one["reason"] == "override" for one in results),
         "rows filled by fallback": 0,
-        "rows under-filled (duplicates)": sum(len(one["negatives"]) < settings["num_negatives"] for one in kept),
-        "rows short of survivors": sum(len(one["kept"]) < settings["num_negatives"] for one in tried),
+        "rows under-filled (duplicates)": sum(
+            len(one["negatives"]) < settings["num_negatives"] for one in kept
+        ),
+        "rows short of survivors": sum(
+            len(one["kept"]) < settings["num_negatives"] for one in tried
+        ),
         "candidates": sum(one["listed"] for one in results),
-        "candidates dropped as false negatives": sum(len(one["pool"]) - len(one["kept"]) for one in results),
+        "candidates dropped as false negatives": sum(
+            len(one["pool"]) - len(one["kept"]) for one in results
+        ),
         "suspect positives": sum(one["suspect"] for one in results),
         "rows with tied negatives": ties,
         "negatives chosen": len(negatives),
@@ -30,10 +38,14 @@ def statistics(results, settings, similarity):
     if kept:
         table["mean survivors of a row"] = sum(len(one["kept"]) for one in results) / len(kept)
     if table["candidates"]:
-        table["share of candidates dropped"] = table["candidates dropped as false negatives"] / table["candidates"]
+        table["share of candidates dropped"] = (
+            table["candidates dropped as false negatives"] / table["candidates"]
+        )
     if negatives:
         scores = [value for _, _, value, *_ in negatives]
         table["expected false negatives"] = sum(scores)
         table["mean score of a negative"] = sum(scores) / len(scores)
-        table["mean similarity of a negative"] = sum(similarity[item] for _, item, *_ in negatives) / len(negatives)
+        table["mean similarity of a negative"] = sum(
+            similarity[item] for _, item, *_ in negatives
+        ) / len(negatives)
     return table

@@ -72,7 +72,16 @@ def search(folder, world, given, queries, items):
     vectors = VectorFolder(write_vectors(folder / "vectors", corpus, queries, items), corpus)
     made = RetrievalSettings(corpus=corpus.folder, vectors=folder / "vectors", **given)
     manifest = CandidateManifest(
-        corpus=corpus.fingerprint, vectors="v", queries=len(queries), k=made.k, pool=made.pool, retrieval=made.retrieval
+        corpus=corpus.fingerprint,
+        vectors="v",
+        queries=len(queries),
+        k=made.k,
+        pool=made.pool,
+        retrieval=made.retrieval,
     )
-    found = find_candidates(folder / "found", manifest, corpus, vectors, made).of(range(len(queries)))
-    return [([corpus.items[row].item_id for row in near.items], near.similarities) for near in found]
+    found = find_candidates(folder / "found", manifest, corpus, vectors, made).of(
+        range(len(queries))
+    )
+    return [
+        ([corpus.items[row].item_id for row in near.items], near.similarities) for near in found
+    ]

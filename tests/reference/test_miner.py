@@ -37,7 +37,9 @@ def test_candidates_are_those_of_the_method(tmp_path_factory, world, sought, see
     for name, (mine, similarities) in zip(world["queries"], found, strict=True):
         expected = reference.candidates(world, cosines, name, sought)
         assert similarities == pytest.approx([cosines[name, item] for item in mine], abs=1e-5)
-        assert [round(cosines[name, item], 5) for item in mine] == [round(cosines[name, item], 5) for item in expected]
+        assert [round(cosines[name, item], 5) for item in mine] == [
+            round(cosines[name, item], 5) for item in expected
+        ]
         if len({cosines[name, item] for item in items}) == len(items):
             assert mine == expected
 
@@ -55,7 +57,10 @@ def test_a_selection_is_that_of_the_method(tmp_path_factory, world, choice, scal
     for name, row in rows.items():
         expected = results[name]
         assert row.positive.item_id == expected["positive"]
-        assert (row.suspect, row.weight) == (expected["suspect"], pytest.approx(expected["weight"], abs=1e-6))
+        assert (row.suspect, row.weight) == (
+            expected["suspect"],
+            pytest.approx(expected["weight"], abs=1e-6),
+        )
         if expected["drawn_from"]:
             _check_drawn(row, expected, choice["num_negatives"])
             continue
@@ -63,12 +68,20 @@ def test_a_selection_is_that_of_the_method(tmp_path_factory, world, choice, scal
         filled = list(itertools.islice(itertools.cycle(distinct), choice["num_negatives"]))
         assert [negative.item_id for negative in row.negatives] == filled
         marks = [(negative.duplicate, negative.fallback) for negative in row.negatives]
-        assert marks == [(place >= len(distinct), False) for place in range(choice["num_negatives"])]
+        assert marks == [
+            (place >= len(distinct), False) for place in range(choice["num_negatives"])
+        ]
         assert all(negative.beta == (beta and pytest.approx(beta)) for negative in row.negatives)
-        wanted = list(itertools.islice(itertools.cycle(reference.labels(expected)[1:]), choice["num_negatives"]))
+        wanted = list(
+            itertools.islice(
+                itertools.cycle(reference.labels(expected)[1:]), choice["num_negatives"]
+            )
+        )
         mine = row.labels(scales)
         assert mine == pytest.approx([expected["label"], *wanted], abs=1e-6)
-        assert [one.item_id for one in row.extra_positives] == [item for item, _ in expected["extras"]]
+        assert [one.item_id for one in row.extra_positives] == [
+            item for item, _ in expected["extras"]
+        ]
         extras = [one.label(scales) for one in row.extra_positives]
         assert extras == pytest.approx([value for _, value in expected["extras"]], abs=1e-6)
         logits = np.array(mine) / 0.02
@@ -80,7 +93,9 @@ def test_a_selection_is_that_of_the_method(tmp_path_factory, world, choice, scal
     if not any(result.get("drawn_from") for result in results.values()):
         expected = statistics(list(results.values()), choice, folders.similarity)
         mine = {name.removesuffix(" (at face value)"): value for name, value in table.items()}
-        assert mine.pop("extra positives offered") == sum(len(row.extra_positives) for row in rows.values())
+        assert mine.pop("extra positives offered") == sum(
+            len(row.extra_positives) for row in rows.values()
+        )
         assert mine == pytest.approx(expected, abs=1e-4)
     _check_sweep(folders, choice, table)
 
@@ -112,7 +127,9 @@ def _check_sweep(folders, choice, table):
 
 @given(worlds(), st.integers(1, 4), st.integers(0, 9))
 @often
-def test_random_negatives_are_any_that_can_be_none_of_the_answers(tmp_path_factory, world, stored, seed):
+def test_random_negatives_are_any_that_can_be_none_of_the_answers(
+    tmp_path_factory, world, stored, seed
+):
     folders = Folders(tmp_path_factory.mktemp("random"), world, None)
     rows, _, _ = folders.select(preset="random", num_negatives=stored, seed=seed)
     for name, row in rows.items():
@@ -121,7 +138,9 @@ def test_random_negatives_are_any_that_can_be_none_of_the_answers(tmp_path_facto
         )
         for negative in row.negatives:
             word = reference.word(world, name, negative.item_id)
-            known = reference.known_answer(world, name, negative.item_id, allow_query_image=world["allow_query_image"])
+            known = reference.known_answer(
+                world, name, negative.item_id, allow_query_image=world["allow_query_image"]
+            )
             assert word != "match"
             assert not known
             assert negative.label([]) == (0.0 if word == "negative" else None)
@@ -129,7 +148,9 @@ def test_random_negatives_are_any_that_can_be_none_of_the_answers(tmp_path_facto
         allowed = {
             reference.says(item)
             for item_id, item in world["items"].items()
-            if not reference.known_answer(world, name, item_id, allow_query_image=world["allow_query_image"])
+            if not reference.known_answer(
+                world, name, item_id, allow_query_image=world["allow_query_image"]
+            )
         }
         matches = {
             reference.says(item)

@@ -23,7 +23,10 @@ def chosen(rows, rename=lambda name: name):
 
 def reordered(world, names):
     queries = {name: world["queries"][name] for name in names}
-    return world | {"queries": queries, "scores": [{name: judge[name] for name in names} for judge in world["scores"]]}
+    return world | {
+        "queries": queries,
+        "scores": [{name: judge[name] for name in names} for judge in world["scores"]],
+    }
 
 
 def renamed(world, new):
@@ -38,12 +41,21 @@ def renamed(world, new):
             new(name): asked | {"positives": tuple(map(new, asked["positives"]))}
             for name, asked in world["queries"].items()
         },
-        "scores": [{new(name): row(judged) for name, judged in judge.items()} for judge in world["scores"]],
-        "words": [(new(query), item and new(item), verdict) for query, item, verdict in world["words"]],
+        "scores": [
+            {new(name): row(judged) for name, judged in judge.items()} for judge in world["scores"]
+        ],
+        "words": [
+            (new(query), item and new(item), verdict) for query, item, verdict in world["words"]
+        ],
     }
 
 
-SETTINGS = {"num_negatives": 3, "stride": 2, "suspect_action": "down_weight", "extra_positives": True}
+SETTINGS = {
+    "num_negatives": 3,
+    "stride": 2,
+    "suspect_action": "down_weight",
+    "extra_positives": True,
+}
 
 
 @given(worlds(), st.randoms(use_true_random=False), st.integers(1, 5))
@@ -52,14 +64,18 @@ def test_order_of_rows_shards_and_names_change_nothing(tmp_path_factory, world, 
     before, *_ = Folders(tmp_path_factory.mktemp("before"), world, 1.05).select(**SETTINGS)
     names = list(world["queries"])
     dice.shuffle(names)
-    mixed, *_ = Folders(tmp_path_factory.mktemp("mixed"), reordered(world, names), 1.05, in_shard).select(**SETTINGS)
+    mixed, *_ = Folders(
+        tmp_path_factory.mktemp("mixed"), reordered(world, names), 1.05, in_shard
+    ).select(**SETTINGS)
     assert chosen(mixed) == chosen(before)
 
     def new(name):
         """Another id for each: a world has 14 items at most, so 17 keeps them apart."""
         return f"{name[0]}-{(int(name[1:]) * 7 + 3) % 17}-Ω"
 
-    other, *_ = Folders(tmp_path_factory.mktemp("other"), renamed(world, new), 1.05).select(**SETTINGS)
+    other, *_ = Folders(tmp_path_factory.mktemp("other"), renamed(world, new), 1.05).select(
+        **SETTINGS
+    )
     assert chosen(other) == chosen(before, new)
 
 
@@ -69,26 +85,38 @@ def test_a_row_that_has_nothing_to_do_with_others_changes_none_of_them(tmp_path_
     before, *_ = Folders(tmp_path_factory.mktemp("before"), world, None).select(**SETTINGS)
     stranger = {"text": "something else", "picture": None}
     row = {"positives": [("i100", 1.0, None)], "candidates": [("i0", -1.0, 0), ("i101", -2.0, 1)]}
-    items = {f"i{n}": stranger | {"text": f"nothing like it {n}", "pools": ("z",)} for n in (100, 101)}
+    items = {
+        f"i{n}": stranger | {"text": f"nothing like it {n}", "pools": ("z",)} for n in (100, 101)
+    }
     asked = {"q100": stranger | {"subset": "z", "positives": ("i100",)}}
     scores = [judge | {"q100": row if place == 0 else {"positives": [], "candidates": []}}
               for place, judge in enumerate(world["scores"])]  # fmt: skip
-    more = world | {"items": world["items"] | items, "queries": world["queries"] | asked, "scores": scores}
+    more = world | {
+        "items": world["items"] | items,
+        "queries": world["queries"] | asked,
+        "scores": scores,
+    }
     after, *_ = Folders(tmp_path_factory.mktemp("after"), more, None).select(**SETTINGS)
     assert {name: row for name, row in chosen(after).items() if name != "q100"} == chosen(before)
 
 
 @given(corpora(), SEARCHES, st.integers(0, 99), st.data())
 @often
-def test_an_item_in_another_spelling_changes_no_candidates(tmp_path_factory, world, sought, seed, data):
+def test_an_item_in_another_spelling_changes_no_candidates(
+    tmp_path_factory, world, sought, seed, data
+):
     """At the end of the corpus and in the same pools: the first spelling stands for both."""
     name = data.draw(st.sampled_from(sorted(world["items"])))
     item = world["items"][name]
     assume(item["text"])
     sought = sought | {"fold_case": True}
-    again = world | {"items": world["items"] | {"i99": item | {"text": f"  {item['text'].upper()}\n"}}}
+    again = world | {
+        "items": world["items"] | {"i99": item | {"text": f"  {item['text'].upper()}\n"}}
+    }
     assume(reference.says(again["items"]["i99"]) == reference.says(item))
     _, queries, items = vectors_of(world, seed)
     before = search(tmp_path_factory.mktemp("before"), world, sought, queries, items)
-    after = search(tmp_path_factory.mktemp("after"), again, sought, queries, items | {"i99": items[name]})
+    after = search(
+        tmp_path_factory.mktemp("after"), again, sought, queries, items | {"i99": items[name]}
+    )
     assert [names for names, _ in after] == [names for names, _ in before]

@@ -35,11 +35,20 @@ def terms(examples, chosen, loss):
 
 
 @settings(max_examples=80, deadline=None)
-@given(drawn=training(), name=st.sampled_from(NAMES), weight=st.sampled_from([0.0, 0.7]), data=st.data())
+@given(
+    drawn=training(),
+    name=st.sampled_from(NAMES),
+    weight=st.sampled_from([0.0, 0.7]),
+    data=st.data(),
+)
 def test_losses_are_those_of_the_reference(drawn, name, weight, data):
     items, rows = drawn
-    chosen = data.draw(st.lists(st.sampled_from(range(len(rows))), min_size=1, max_size=len(rows), unique=True))
-    loss = LossSettings(name=name, student_temperature=0.3, teacher_temperature=0.4, in_batch_weight=weight)
+    chosen = data.draw(
+        st.lists(st.sampled_from(range(len(rows))), min_size=1, max_size=len(rows), unique=True)
+    )
+    loss = LossSettings(
+        name=name, student_temperature=0.3, teacher_temperature=0.4, in_batch_weight=weight
+    )
     with tempfile.TemporaryDirectory() as folder:
         examples = examples_of(Path(folder), items, rows)
         found, gradient = terms(examples, chosen, loss)
@@ -48,7 +57,9 @@ def test_losses_are_those_of_the_reference(drawn, name, weight, data):
     def similarity(query, other):
         return float(vector_of(query) @ vector_of(other))
 
-    own, others = reference.loss(rows, [rows[row] for row in chosen], similarity, name, 0.3, 0.4, weight)
+    own, others = reference.loss(
+        rows, [rows[row] for row in chosen], similarity, name, 0.3, 0.4, weight
+    )
     assert found[name] == pytest.approx(own, rel=1e-5, abs=1e-6)
     assert found.get("in_batch", 0.0) == pytest.approx(others, rel=1e-6, abs=1e-9)
     assert again == pytest.approx(found, rel=1e-9, abs=1e-12), "the order of rows"
@@ -65,7 +76,12 @@ def test_renamed_ids_and_an_unrelated_row_change_no_loss(drawn, weight):
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for place, (wanted, names) in enumerate(
-            [(rows, "{}{}"), (rows, "{1} of {0}"), ([*rows, aside], "{}{}"), ([aside, *rows], "{}{}")]
+            [
+                (rows, "{}{}"),
+                (rows, "{1} of {0}"),
+                ([*rows, aside], "{}{}"),
+                ([aside, *rows], "{}{}"),
+            ]
         ):
             part = Path(folder) / str(place)
             part.mkdir()
@@ -88,7 +104,9 @@ def test_evaluation_is_that_of_the_reference(drawn, letter):
         def similarity(place, query=query):
             return float(vector_of(items[place]) @ vector_of(query["content"]))
 
-        ranks, candidates, left_out = reference.ranked(query, items, queries, similarity, to_the_letter=letter)
+        ranks, candidates, left_out = reference.ranked(
+            query, items, queries, similarity, to_the_letter=letter
+        )
         assert (ranking.gold_rank, ranking.candidates) == (ranks[0], candidates)
         assert len(ranking.positive_ids) == len(ranks)
         found.append((ranks, candidates, left_out))
@@ -97,8 +115,12 @@ def test_evaluation_is_that_of_the_reference(drawn, letter):
     assert measures["precision@1"] == pytest.approx(np.mean(firsts == 1))
     assert measures["recall@5"] == pytest.approx(np.mean(firsts <= 5))
     assert measures["mrr"] == pytest.approx(np.mean(1 / firsts))
-    assert measures["ndcg@10"] == pytest.approx(np.mean([reference.ndcg(ranks, 10) for ranks, *_ in found]))
-    assert measures["candidates"] == pytest.approx(np.mean([candidates for _, candidates, _ in found]))
+    assert measures["ndcg@10"] == pytest.approx(
+        np.mean([reference.ndcg(ranks, 10) for ranks, *_ in found])
+    )
+    assert measures["candidates"] == pytest.approx(
+        np.mean([candidates for _, candidates, _ in found])
+    )
     assert measures["left out"] == pytest.approx(np.mean([left_out for *_, left_out in found]))
 
 
@@ -113,7 +135,10 @@ def test_what_must_not_change_an_evaluation_does_not(drawn, seed):
 
     def at(query):
         closed = query["closed"] and sorted(moved[place] for place in query["closed"])
-        return query | {"positives": sorted(moved[place] for place in query["positives"]), "closed": closed}
+        return query | {
+            "positives": sorted(moved[place] for place in query["positives"]),
+            "closed": closed,
+        }
 
     aside = {"content": ("something else", None), "positives": [0], "closed": None}
     text, picture = items[queries[0]["positives"][0]]
@@ -123,14 +148,20 @@ def test_what_must_not_change_an_evaluation_does_not(drawn, seed):
         expected, before = measured(folder / "plain", items, queries)
         renamed, _ = measured(folder / "renamed", items, queries, names="the {1}th {0}")
         shuffled, after = measured(
-            folder / "shuffled", [items[place] for place in order], [at(query) for query in reversed(queries)]
+            folder / "shuffled",
+            [items[place] for place in order],
+            [at(query) for query in reversed(queries)],
         )
-        beside, _ = measured(folder / "beside", items, [aside, *queries], subsets=["other", *["x"] * len(queries)])
+        beside, _ = measured(
+            folder / "beside", items, [aside, *queries], subsets=["other", *["x"] * len(queries)]
+        )
         spelled, twins = measured(folder / "spelled", [*items, twin], queries)
     assert renamed == expected
     assert shuffled["x"] == pytest.approx(expected["x"])
     assert [one.gold_rank for one in after[::-1]] == [one.gold_rank for one in before]
     assert beside["x"] == pytest.approx(expected["x"])
     if queries[0]["closed"] is None:
-        assert twins[0].gold_rank == before[0].gold_rank, "a further spelling of what is right is no wrong answer"
+        assert twins[0].gold_rank == before[0].gold_rank, (
+            "a further spelling of what is right is no wrong answer"
+        )
     assert spelled["x"]["queries"] == expected["x"]["queries"]

@@ -32,7 +32,9 @@ def exact(content):
 
 def alike(one, other):
     """Whether two contents say the same: letter case and blanks do not count."""
-    words = [unicodedata.normalize("NFC", text or "").casefold().split() for text, _ in (one, other)]
+    words = [
+        unicodedata.normalize("NFC", text or "").casefold().split() for text, _ in (one, other)
+    ]
     return words[0] == words[1] and one[1] == other[1]
 
 
@@ -104,7 +106,9 @@ def loss(rows, batch, similarity, name, student_temperature, teacher_temperature
                 others.append(content)
 
         def mass(contents, query=row.query):
-            return sum(math.exp(similarity(query, content) / student_temperature) for content in contents)
+            return sum(
+                math.exp(similarity(query, content) / student_temperature) for content in contents
+            )
 
         if name == "infonce":
             own_terms.append(row.weight * -math.log(mass([positive]) / mass(own)))
@@ -143,7 +147,9 @@ def ranked(query, items, queries, similarity, *, to_the_letter=False):
                 candidates.append(place)
         left_out = len(items) - len(candidates)
     wrong = [place for place in candidates if place not in right]
-    golden = sorted((place for place in candidates if place in right), key=lambda place: -similarity(place))
+    golden = sorted(
+        (place for place in candidates if place in right), key=lambda place: -similarity(place)
+    )
     ranks = [
         1 + before + sum(similarity(place) >= similarity(gold) - TIE for place in wrong)
         for before, gold in enumerate(golden)

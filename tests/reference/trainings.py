@@ -13,7 +13,14 @@ from trainer.evaluation.settings import EvaluateSettings
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.rankings import read_rankings
 from unijudge.formats.scores import Judged
-from unijudge.formats.triples import Extra, Negative, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.triples import (
+    Extra,
+    Negative,
+    Triple,
+    TripleManifest,
+    finish_triples,
+    write_triples,
+)
 from unijudge.formats.vectors import VectorManifest, start_vectors, write_vectors_part
 
 TEXTS = [None, "a cat", "A  Cat", "a cat ", "a dog", "Café", "cafe\u0301", "10²", "102"]
@@ -38,7 +45,11 @@ def distinct(contents):
 
 def stored(one):
     text, color = one
-    return {"text": text, "image": color and f"{color}.png", "image_sha256": color and DIGESTS[color]}
+    return {
+        "text": text,
+        "image": color and f"{color}.png",
+        "image_sha256": color and DIGESTS[color],
+    }
 
 
 def vector_of(one):
@@ -63,8 +74,14 @@ def training(draw):
                 query=draw(content),
                 candidates=[items[place] for place in places[: 1 + width]],
                 scores=[draw(st.integers(1, 9)) / 10 for _ in range(1 + width)],
-                positives=[items[place] for place in {places[0], *draw(st.lists(st.sampled_from(places), max_size=1))}],
-                further=[items[place] for place in draw(st.lists(st.sampled_from(places), max_size=2, unique=True))],
+                positives=[
+                    items[place]
+                    for place in {places[0], *draw(st.lists(st.sampled_from(places), max_size=1))}
+                ],
+                further=[
+                    items[place]
+                    for place in draw(st.lists(st.sampled_from(places), max_size=2, unique=True))
+                ],
                 weight=draw(st.integers(1, 4)) / 4,
             )
         )
@@ -84,7 +101,12 @@ def examples_of(folder, items, rows, *, names=lambda kind, place: f"{kind}{place
         folder,
         [Item(id_of(item), ("x",), **stored(item)) for item in items],
         [
-            Query(names("q", place), "x", tuple(dict.fromkeys(map(id_of, row.positives))), **stored(row.query))
+            Query(
+                names("q", place),
+                "x",
+                tuple(dict.fromkeys(map(id_of, row.positives))),
+                **stored(row.query),
+            )
             for place, row in enumerate(rows)
         ],
         images=folder,
@@ -96,7 +118,13 @@ def examples_of(folder, items, rows, *, names=lambda kind, place: f"{kind}{place
     def judged(one, score=0.5):
         item = corpus.items[corpus.row_of[id_of(one)]]
         logprobs = {"yes_logprob": float(np.log(score)), "no_logprob": float(np.log1p(-score))}
-        return {"item_id": item.item_id, "item_key": item.key, "rank": 0, "similarity": 0.5, **logprobs}
+        return {
+            "item_id": item.item_id,
+            "item_key": item.key,
+            "rank": 0,
+            "similarity": 0.5,
+            **logprobs,
+        }
 
     write_triples(
         folder / "triples",
@@ -105,7 +133,10 @@ def examples_of(folder, items, rows, *, names=lambda kind, place: f"{kind}{place
                 names("q", place),
                 "x",
                 Judged(**judged(row.candidates[0], row.scores[0])),
-                [Negative(**judged(*one)) for one in zip(row.candidates[1:], row.scores[1:], strict=True)],
+                [
+                    Negative(**judged(*one))
+                    for one in zip(row.candidates[1:], row.scores[1:], strict=True)
+                ],
                 [Extra(**judged(one)) for one in row.further],
                 weight=row.weight,
             )
@@ -114,7 +145,12 @@ def examples_of(folder, items, rows, *, names=lambda kind, place: f"{kind}{place
     )
     width = len(rows[0].candidates) - 1
     manifest = TripleManifest(
-        corpus=corpus.fingerprint, scores="s", selection={}, rows=len(rows), negatives_in_row=width, statistics={}
+        corpus=corpus.fingerprint,
+        scores="s",
+        selection={},
+        rows=len(rows),
+        negatives_in_row=width,
+        statistics={},
     )
     finish_triples(folder / "triples", manifest)
     return Examples(corpus, folder / "triples", width)
@@ -143,7 +179,10 @@ def evaluation(draw):
 def measured(folder, items, queries, *, subsets=None, names="{}{}", **options):
     subsets = subsets or ["x"] * len(queries)
     folder.mkdir(parents=True, exist_ok=True)
-    ids = {kind: [names.format(kind, place) for place in range(len(of))] for kind, of in (("i", items), ("q", queries))}
+    ids = {
+        kind: [names.format(kind, place) for place in range(len(of))]
+        for kind, of in (("i", items), ("q", queries))
+    }
     write_corpus(
         folder,
         [Item(name, tuple(sorted(set(subsets))), **stored(item)) for name, item in zip(ids["i"], items, strict=True)],
@@ -163,8 +202,13 @@ def measured(folder, items, queries, *, subsets=None, names="{}{}", **options):
         weights="w", encoding="e", min_pixels=1, max_pixels=2, model_dtype="float32",
     )  # fmt: skip
     start_vectors(folder / "v", manifest)
-    for kind, key, contents in (("items", "i", items), ("queries", "q", [query["content"] for query in queries])):
+    for kind, key, contents in (
+        ("items", "i", items),
+        ("queries", "q", [query["content"] for query in queries]),
+    ):
         vectors = np.array([vector_of(one) for one in contents], np.float32)
         write_vectors_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[key], vectors)
-    report = evaluate(EvaluateSettings(corpus=folder, vectors=folder / "v", out=folder / "e", **options))
+    report = evaluate(
+        EvaluateSettings(corpus=folder, vectors=folder / "v", out=folder / "e", **options)
+    )
     return report.subsets, list(read_rankings(folder / "e" / "rankings.parquet"))

@@ -25,7 +25,19 @@ often = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
-TEXTS = ["a cat", "A  Cat", "a cat\n", "a dog", "a DOG ", "", None, "cafe\u0301", "café", "10²", "102"]
+TEXTS = [
+    "a cat",
+    "A  Cat",
+    "a cat\n",
+    "a dog",
+    "a DOG ",
+    "",
+    None,
+    "cafe\u0301",
+    "café",
+    "10²",
+    "102",
+]
 PICTURES = [None, None, None, "a" * 64, "b" * 64]
 SUBSETS = ["x", "y"]
 
@@ -62,9 +74,15 @@ def corpora(draw):
         asked = content(dice)
         if queries and dice.random() < 0.3:  # asked before, in this spelling or another
             before = dice.choice(list(queries.values()))
-            asked = {"text": before["text"] and dice.choice([before["text"], f" {before['text'].upper()}"])}
+            asked = {
+                "text": before["text"]
+                and dice.choice([before["text"], f" {before['text'].upper()}"])
+            }
             asked["picture"] = before["picture"]
-        queries[f"q{number}"] = asked | {"subset": dice.choice(SUBSETS), "positives": tuple(positives)}
+        queries[f"q{number}"] = asked | {
+            "subset": dice.choice(SUBSETS),
+            "positives": tuple(positives),
+        }
     return {"items": items, "queries": queries}
 
 
@@ -77,9 +95,13 @@ def judged(dice, world, beside=None):
         if beside is None:
             start = dice.choice([None, 0, 3])
             seen = dice.sample(others, dice.randint(len(others) // 2, len(others)))
-            pairs = [(item, None if start is None else start + place) for place, item in enumerate(seen)]
+            pairs = [
+                (item, None if start is None else start + place) for place, item in enumerate(seen)
+            ]
         else:
-            pairs = [(item, rank) for item, _, rank in beside[name]["candidates"] if dice.random() < 0.5]
+            pairs = [
+                (item, rank) for item, _, rank in beside[name]["candidates"] if dice.random() < 0.5
+            ]
             if not pairs or dice.random() < 0.3:
                 positives, pairs = [], []
         rows[name] = {
@@ -105,12 +127,18 @@ def words_about(dice, world, says):
 
 
 def picture_columns(entry):
-    return {"image": entry["picture"] and f"{entry['picture'][0]}.png", "image_sha256": entry["picture"]}
+    return {
+        "image": entry["picture"] and f"{entry['picture'][0]}.png",
+        "image_sha256": entry["picture"],
+    }
 
 
 def write_world(folder, world):
     """The corpus."""
-    items = [Item(name, item["pools"], item["text"], **picture_columns(item)) for name, item in world["items"].items()]
+    items = [
+        Item(name, item["pools"], item["text"], **picture_columns(item))
+        for name, item in world["items"].items()
+    ]
     queries = [
         Query(name, asked["subset"], asked["positives"], asked["text"], **picture_columns(asked))
         for name, asked in world["queries"].items()
@@ -154,8 +182,12 @@ def write_judge(folder, corpus, world, number, similarity, in_shard=2):
 
 
 def write_words(path, corpus, words):
-    overrides = [{"query_id": query, "item_id": item, "verdict": verdict} for query, item, verdict in words]
-    path.write_text(json.dumps({"version": 1, "corpus": corpus.fingerprint, "overrides": overrides}))
+    overrides = [
+        {"query_id": query, "item_id": item, "verdict": verdict} for query, item, verdict in words
+    ]
+    path.write_text(
+        json.dumps({"version": 1, "corpus": corpus.fingerprint, "overrides": overrides})
+    )
     return path
 
 
@@ -163,7 +195,12 @@ def write_words(path, corpus, words):
 def worlds(draw):
     """A corpus with the scores of one judge or two, and people's words about some."""
     world, dice = draw(corpora()), draw(st.randoms(use_true_random=True))
-    world |= {"fold_case": True, "allow_query_image": draw(st.booleans()), "scores": [judged(dice, world)], "words": []}
+    world |= {
+        "fold_case": True,
+        "allow_query_image": draw(st.booleans()),
+        "scores": [judged(dice, world)],
+        "words": [],
+    }
     if draw(st.booleans()):
         world["scores"].append(judged(dice, world, world["scores"][0]))
     if draw(st.booleans()):
@@ -181,11 +218,15 @@ class Folders:
         self.similarity = {item: 0.9 - 0.01 * place for place, item in enumerate(world["items"])}
         self.common = {"corpus": self.corpus.folder}
         self.common["scores"] = tuple(
-            write_judge(folder / f"judge {number}", self.corpus, world, number, self.similarity, in_shard)
+            write_judge(
+                folder / f"judge {number}", self.corpus, world, number, self.similarity, in_shard
+            )
             for number in range(len(world["scores"]))
         )
         if world["words"]:
-            self.common["overrides"] = write_words(folder / "words.json", self.corpus, world["words"])
+            self.common["overrides"] = write_words(
+                folder / "words.json", self.corpus, world["words"]
+            )
         self.scales = [(1.0, 0.0)] * 2
         if isinstance(scale, float):
             self.common["log_odds_divisor"] = scale
@@ -195,7 +236,9 @@ class Folders:
             files = []
             for number in range(len(world["scores"])):
                 files.append(folder / f"fit {number}.json")
-                publish_json(files[-1], calibration(identity(f"judge {number}").digest, *scale[number]))
+                publish_json(
+                    files[-1], calibration(identity(f"judge {number}").digest, *scale[number])
+                )
             self.common["calibration"] = tuple(files)
 
     def select(self, **changes):

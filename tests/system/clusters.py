@@ -20,7 +20,10 @@ def free_port():
 
 def kill(raylet):
     """A machine of a cluster, with everything on it."""
-    for process in [*psutil.Process(raylet.pid).children(recursive=True), psutil.Process(raylet.pid)]:
+    for process in [
+        *psutil.Process(raylet.pid).children(recursive=True),
+        psutil.Process(raylet.pid),
+    ]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     raylet.wait(10)
@@ -29,7 +32,12 @@ def kill(raylet):
 def wait_for_machines(number):
     """Until so many have joined the cluster."""
     deadline = time.monotonic() + 60
-    while subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count("node_") < number:
+    while (
+        subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count(
+            "node_"
+        )
+        < number
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.5)
 
@@ -49,7 +57,9 @@ def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
             agent = f"--dashboard-agent-listen-port={free_port()}"  # its own is one for all clusters of a machine
             start = f"start {role} --node-ip-address=127.0.0.1 --block {agent} {options}"
             raylets.append(
-                subprocess.Popen([RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.Popen(
+                    [RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
             )
             wait_for_machines(len(raylets))  # two that start at once may take the same ports
         yield address, raylets

@@ -25,7 +25,9 @@ def service(tmp_path, *settings, file=None, wait=True):
     overrides = [f"port={port}", *settings]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [UNIJUDGE, "judge", "serve", *([file] if file else []), *overrides], stdout=out, stderr=subprocess.STDOUT
+            [UNIJUDGE, "judge", "serve", *([file] if file else []), *overrides],
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -56,4 +58,8 @@ def replica_pids(process):
         except psutil.NoSuchProcess:  # gone since it was listed, or a zombie
             return False
 
-    return {child.pid for child in psutil.Process(process.pid).children(recursive=True) if is_replica(child)}
+    return {
+        child.pid
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if is_replica(child)
+    }

@@ -33,14 +33,20 @@ def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
             rival.mkdir()
             with service(rival, *joined, wait=False) as (second, _, said):
                 assert second.wait(120) == 1
-                assert "already runs an application 'judge', which this service would replace" in said.read_text()
+                assert (
+                    "already runs an application 'judge', which this service would replace"
+                    in said.read_text()
+                )
             assert len(judge_now(url, CAT, [DOG])) == 1, "the first one is left alone"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0, log.read_text()
         split = ("gpus_per_replica=2", "tensor_parallel_size=2")
         with service(tmp_path, *joined, *split, wait=False) as (process, _, log):
             assert process.wait(120) == 1, log.read_text()
-            assert "1 replicas cannot be placed: each needs 2 GPUs and 1 CPUs on one machine" in log.read_text()
+            assert (
+                "1 replicas cannot be placed: each needs 2 GPUs and 1 CPUs on one machine"
+                in log.read_text()
+            )
             assert "have 1 GPUs and 3 CPUs, 1 GPUs and 3 CPUs" in log.read_text()
         assert subprocess.run([RAY, "status"], capture_output=True, check=False).returncode == 0
 
@@ -92,28 +98,59 @@ def test_who_listens(tmp_path):
     with service(tmp_path, SCRIPTED) as (process, url, _):
         ours = int(url.rpartition(":")[2])
         found = []
-        for child in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        for child in [
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        ]:
             with contextlib.suppress(psutil.Error):
                 name = child.name().split(".")[0] if "::" in child.name() else child.name()
                 who = ":".join(name.split(":")[:3])
-                found += [(who, *s.laddr) for s in child.net_connections("inet") if s.status == psutil.CONN_LISTEN]
+                found += [
+                    (who, *s.laddr)
+                    for s in child.net_connections("inet")
+                    if s.status == psutil.CONN_LISTEN
+                ]
         assert len(found) > 5
         assert [(ip, port) for _, ip, port in found if port == ours] == [("127.0.0.1", ours)]
-        assert not {port for *_, port in found} & {8265, 10001}, "Ray's dashboard or its client server is open"
+        assert not {port for *_, port in found} & {8265, 10001}, (
+            "Ray's dashboard or its client server is open"
+        )
         theirs = [one for one in found if one[2] != ours]
         # Side by side, since whoever speaks no gRPC says nothing until the time is over.
         with concurrent.futures.ThreadPoolExecutor(32) as pool:
             told = list(pool.map(lambda one: heard(*one[1:]), theirs))
-            refused = list(pool.map(lambda one: {refusal(f"127.0.0.1:{one[2]}", call) for call in CALLS}, found))
+            refused = list(
+                pool.map(
+                    lambda one: {refusal(f"127.0.0.1:{one[2]}", call) for call in CALLS}, found
+                )
+            )
         for (who, ip, port), what in zip(theirs, told, strict=True):
             assert what in LISTENERS.get(who, "").split(), (who, ip, port, what)
-        guarded = {who for (who, _, _), codes in zip(found, refused, strict=True) if "UNAUTHENTICATED" in codes}
-        assert guarded >= {"gcs_server", "raylet", "ray::ServeReplica", "ray::ServeController", "ray::ProxyActor"}
+        guarded = {
+            who
+            for (who, _, _), codes in zip(found, refused, strict=True)
+            if "UNAUTHENTICATED" in codes
+        }
+        assert guarded >= {
+            "gcs_server",
+            "raylet",
+            "ray::ServeReplica",
+            "ray::ServeController",
+            "ray::ProxyActor",
+        }
         (gcs,) = {port for who, _, port in found if who == "gcs_server"}
         entering = [sys.executable, "-c", f"import ray; ray.init(address='127.0.0.1:{gcs}')"]
-        strangers = ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+        strangers = (
+            {"RAY_AUTH_MODE": "disabled"},
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
+        )
         tried = [
-            subprocess.Popen(entering, env=os.environ | stranger, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            subprocess.Popen(
+                entering,
+                env=os.environ | stranger,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             for stranger in strangers
         ]
         for one in tried:

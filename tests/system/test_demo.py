@@ -66,9 +66,15 @@ def test_students_are_measured_over_seeds(out, results):
     for name, tasks in results["students"].items():
         assert set(tasks) == {*TASKS, "mean"}
         for task in TASKS:
-            runs = [f"{name}-{seed}-metrics" for seed in range(2)] if name != "base" else ["base-metrics"]
+            runs = (
+                [f"{name}-{seed}-metrics" for seed in range(2)]
+                if name != "base"
+                else ["base-metrics"]
+            )
             values = [
-                json.loads((out / "eval" / run / "metrics.json").read_text())["subsets"][task]["precision@1"]
+                json.loads((out / "eval" / run / "metrics.json").read_text())["subsets"][task][
+                    "precision@1"
+                ]
                 for run in runs
             ]
             found = tasks[task]["precision_at_1"]
@@ -87,7 +93,11 @@ def test_reranking_gains_and_losses_add_up(out, results):
             assert found[name] == pytest.approx(measured[task]["precision@1"])
             assert found[f"{name}_gained"] == pytest.approx(measured[task]["gained"])
             assert found[f"{name}_lost"] == pytest.approx(measured[task]["lost"])
-    judged = [ranking for ranking in read_rankings(out / "eval/rerank-judge/rankings.parquet") if ranking.log_odds]
+    judged = [
+        ranking
+        for ranking in read_rankings(out / "eval/rerank-judge/rankings.parquet")
+        if ranking.log_odds
+    ]
     assert len(judged) == 2 * QUICK.eval_scenes + 2 * (QUICK.eval_scenes // 5)
 
 
@@ -106,7 +116,9 @@ def altered(out, way, *words):
 
 def run(module, *words):
     command = [sys.executable, "-m", module, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -18,13 +18,19 @@ DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 def test_every_path_of_the_dockerfile_exists():
-    sources = [word for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]]
+    sources = [
+        word
+        for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE)
+        for word in line.split()[:-1]
+    ]
     assert sources
     for source in sources:
         assert (ROOT / source).exists(), source
     for name in COMPOSE:
         assert (ROOT / COMPOSE[name]["build"]["dockerfile"]).is_file()
-        assert (ROOT / "requirements" / f"{COMPOSE[name]['build']['args']['PROGRAM']}.txt").is_file()
+        assert (
+            ROOT / "requirements" / f"{COMPOSE[name]['build']['args']['PROGRAM']}.txt"
+        ).is_file()
 
 
 def test_kind_d5_images_that_use_a_gpu_have_a_compiler():
@@ -36,10 +42,14 @@ def test_kind_d5_images_that_use_a_gpu_have_a_compiler():
 
 
 def test_the_user_owns_the_folders_of_the_named_volumes():
-    owned = re.search(r"install --directory --owner unijudge --group unijudge (.+)$", DOCKERFILE, re.MULTILINE)[
-        1
-    ].split()
-    mounts = [volume.partition(":") for service in COMPOSE.values() for volume in service.get("volumes", [])]
+    owned = re.search(
+        r"install --directory --owner unijudge --group unijudge (.+)$", DOCKERFILE, re.MULTILINE
+    )[1].split()
+    mounts = [
+        volume.partition(":")
+        for service in COMPOSE.values()
+        for volume in service.get("volumes", [])
+    ]
     named = {name: folder for name, _, folder in mounts if name in COMPOSE_FILE["volumes"]}
     assert set(named) == set(COMPOSE_FILE["volumes"])
     assert set(named.values()) == set(owned)
@@ -61,8 +71,13 @@ def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_
         assert kind == "CMD"
         here = code.replace(f"http://127.0.0.1:{shipped.port}", url)
         assert here != code
-        assert subprocess.run([sys.executable, flag, here], check=False).returncode == 0, log.read_text()
-    assert subprocess.run([sys.executable, flag, here], check=False, capture_output=True).returncode != 0
+        assert subprocess.run([sys.executable, flag, here], check=False).returncode == 0, (
+            log.read_text()
+        )
+    assert (
+        subprocess.run([sys.executable, flag, here], check=False, capture_output=True).returncode
+        != 0
+    )
 
 
 def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
@@ -72,7 +87,9 @@ def test_the_miners_command_is_a_job_against_the_judge(tmp_path):
     program, verb, file, *overrides = miner["command"]
     assert (program, verb) == ("mine", "score")
     assert miner["volumes"] == [f"./data:{Path(file).parent}"]
-    (tmp_path / "score.toml").write_text('corpus = "/data/c"\nvectors = "/data/v"\nout = "/data/o"\n')
+    (tmp_path / "score.toml").write_text(
+        'corpus = "/data/c"\nvectors = "/data/v"\nout = "/data/o"\n'
+    )
     settings = load_settings(ScoreSettings, tmp_path / "score.toml", overrides)
     assert settings.service == f"http://judge:{COMPOSE['judge']['ports'][0].split(':')[-1]}"
 
@@ -84,9 +101,17 @@ def test_the_shipped_job_is_one_for_a_cluster_and_has_time_to_finish_its_shards(
 
     settings = load_settings(ScoreSettings, ROOT / "deploy" / "score.toml")
     assert (settings.engine, settings.ray_address) == ("ray", "auto")
-    assert settings.ray_concurrency * settings.shard_size * (settings.k + 1) / STOP_WAIT_S < 25, "pairs/s that it takes"
+    assert settings.ray_concurrency * settings.shard_size * (settings.k + 1) / STOP_WAIT_S < 25, (
+        "pairs/s that it takes"
+    )
     assert COMPOSE["miner"]["stop_grace_period"] == "10m"
-    assert SHARDS_AT_ONCE * int(COMPOSE["miner"]["command"][-1].removeprefix("shard_size=")) * (50 + 1) / 600 < 25
+    assert (
+        SHARDS_AT_ONCE
+        * int(COMPOSE["miner"]["command"][-1].removeprefix("shard_size="))
+        * (50 + 1)
+        / 600
+        < 25
+    )
 
 
 @pytest.mark.timeout(600)
@@ -100,6 +125,12 @@ def test_a_data_team_installs_no_engine(tmp_path):
     subprocess.run([*install, "--no-deps", ROOT], check=True)
     (tmp_path / "pairs.csv").write_text("query_text,positive_text\na,b\n")
     run = [python.parent / "unijudge", "mine", "import", "pairs", "pairs.csv", "corpus"]
-    assert "1 queries" in subprocess.run(run, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert (
+        "1 queries"
+        in subprocess.run(run, check=True, cwd=tmp_path, capture_output=True, text=True).stdout
+    )
     absent = "import importlib.util as u; print([n for n in ('torch', 'ray', 'transformers') if u.find_spec(n)])"
-    assert subprocess.run([python, "-c", absent], check=True, capture_output=True, text=True).stdout == "[]\n"
+    assert (
+        subprocess.run([python, "-c", absent], check=True, capture_output=True, text=True).stdout
+        == "[]\n"
+    )

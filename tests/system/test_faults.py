@@ -28,7 +28,9 @@ def titled(process, title):
         except psutil.NoSuchProcess:
             return False
 
-    return [child for child in psutil.Process(process.pid).children(recursive=True) if has_title(child)]
+    return [
+        child for child in psutil.Process(process.pid).children(recursive=True) if has_title(child)
+    ]
 
 
 async def asked(url, blow):
@@ -58,7 +60,10 @@ def test_front_and_controller_are_started_again_and_no_question_is_lost(tmp_path
             (victim,) = titled(process, title)
             assert asyncio.run(asked(url, victim.kill)) == truth
             deadline = time.monotonic() + PATIENCE_S
-            while not [one for one in titled(process, title) if one != victim] and time.monotonic() < deadline:
+            while (
+                not [one for one in titled(process, title) if one != victim]
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.2)
             assert [one for one in titled(process, title) if one != victim], log.read_text()
 
@@ -76,15 +81,21 @@ def test_who_asks_a_service_that_is_killed_is_answered_by_the_next_one_on_its_po
             next_one.__enter__()
 
         try:
-            assert asyncio.run(asked(url, killed_and_started_again)) == truth, (second / "service.log").read_text()
+            assert asyncio.run(asked(url, killed_and_started_again)) == truth, (
+                second / "service.log"
+            ).read_text()
         finally:
             next_one.__exit__(None, None, None)
 
 
-def test_a_pair_that_kills_its_replica_each_time_is_an_error_of_its_own(tmp_path, truth, monkeypatch):
+def test_a_pair_that_kills_its_replica_each_time_is_an_error_of_its_own(
+    tmp_path, truth, monkeypatch
+):
     """The others, asked at the same time on the same replica, get their verdicts; it kills four times at most."""
     deaths = tmp_path / "deaths"
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "bench" / "deadly"), prepend=os.pathsep)
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parents[2] / "bench" / "deadly"), prepend=os.pathsep
+    )
     monkeypatch.setenv("UNIJUDGE_BENCH_LETHAL", "lethal")
     monkeypatch.setenv("UNIJUDGE_BENCH_DEATHS", str(deaths))
 

@@ -14,7 +14,9 @@ pytest.importorskip("vllm")
 def test_a_dry_run_with_engines(tmp_path):
     status, text, outcomes = measure(tmp_path, "--steps", "judge", "service")
     assert status == 0, text
-    assert {name for name, state in states(outcomes).items() if state != "ok"} == {"judge/vllm-graphs"}
+    assert {name for name, state in states(outcomes).items() if state != "ok"} == {
+        "judge/vllm-graphs"
+    }
     assert "vLLM records graphs on a GPU only" in text
     assert "| verdict | the model's own scores |" in text
     assert not OWN_PATH.search(text)
@@ -27,7 +29,9 @@ def test_a_dry_run_with_engines(tmp_path):
 
 def test_every_way_of_vllm_is_held_against_the_reference(tmp_path):
     """In this process, which has imported vLLM already: that a case has a process of its own is shown above."""
-    options = Options(dry_run=True, model="", size="3b", scratch=str(tmp_path), logs=str(tmp_path), limit_s=240)
+    options = Options(
+        dry_run=True, model="", size="3b", scratch=str(tmp_path), logs=str(tmp_path), limit_s=240
+    )
     models.make_judge(options)
     outcomes = {name: outcome_of("parity", name, options) for name in parity.STEP.cases}
     assert {name: one.cause for name, one in outcomes.items() if one.state != "ok"} == {}

@@ -37,7 +37,9 @@ def slow():
 
 def each_once(folder, **options):
     rows = list(read_scores(folder, **options))
-    pairs = Counter((row.query_id, one.item_id) for row in rows for one in [*row.positives, *row.candidates])
+    pairs = Counter(
+        (row.query_id, one.item_id) for row in rows for one in [*row.positives, *row.candidates]
+    )
     assert set(pairs.values()) == {1}
     return rows
 
@@ -50,7 +52,9 @@ def wait_for(true, timeout_s=90):
 
 
 def run(*words):
-    return subprocess.run([UNIJUDGE, "mine", *words], capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        [UNIJUDGE, "mine", *words], capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def submit(words, here):
@@ -73,7 +77,8 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-    machines = ("--num-cpus=0", "--num-cpus=2", "--num-cpus=2")  # four tasks at once: each worker has some
+    # Four tasks at once: each worker has some.
+    machines = ("--num-cpus=0", "--num-cpus=2", "--num-cpus=2")
     with cluster(monkeypatch, *machines) as (address, (_, _, second)):
         spread = settings.model_copy(update={"engine": "ray", "ray_address": address})
         running = driver(spread)
@@ -88,10 +93,14 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
         # what stops a task stops the job, with the task's own message
         for picture in (tmp_path / "images").iterdir():
             picture.unlink()
-        broken = driver(spread.model_copy(update={"out": tmp_path / "broken", "max_error_share": 0.0}))
+        broken = driver(
+            spread.model_copy(update={"out": tmp_path / "broken", "max_error_share": 0.0})
+        )
         _, said = broken.communicate(timeout=200)
         assert broken.returncode == 1
-        assert re.search(r"DataError: shard \d+: .* of .* pairs have no verdict.*no such file", said), said
+        assert re.search(
+            r"DataError: shard \d+: .* of .* pairs have no verdict.*no such file", said
+        ), said
     lost = driver(spread.model_copy(update={"out": tmp_path / "lost"}))
     _, said = lost.communicate(timeout=200)
     assert lost.returncode == 1
@@ -104,14 +113,17 @@ def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monk
     here = ["--address", f"http://127.0.0.1:{port}"]
     head = f"--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port={port}"
     words = list(overrides_of(settings))
-    monkeypatch.setenv("PATH", f"{UNIJUDGE.parent}:{os.environ['PATH']}")  # a cluster's machines have it there
+    # A cluster's machines have it there.
+    monkeypatch.setenv("PATH", f"{UNIJUDGE.parent}:{os.environ['PATH']}")
     with cluster(monkeypatch, "--num-cpus=4", head=head):
         wait_for(lambda: run("jobs", *here).returncode == 0)
         assert run("jobs", *here).stdout == "no scoring jobs\n"
         name = submit(words, here)
         assert re.fullmatch(r"raysubmit_\w+", name)
         wait_for(lambda: part_path(settings.out, 1).exists())
-        assert re.match(rf"{name}  RUNNING    \d+ of 16 shards  ", run("status", name, *here).stdout)
+        assert re.match(
+            rf"{name}  RUNNING    \d+ of 16 shards  ", run("status", name, *here).stdout
+        )
         assert run("cancel", name, *here).stdout.startswith(f"{name}: is stopping")
         wait_for(lambda: "STOPPED" in run("status", name, *here).stdout)
         finished = len(list(settings.out.glob("part-*")))

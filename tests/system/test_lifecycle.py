@@ -22,7 +22,8 @@ PATIENCE_S = 120
 def asked(url, path="/v1/score", body=BODY):
     """(status, headers, body) of one request; status 0 where nobody answered."""
     try:
-        request = urllib.request.Request(f"{url}{path}", data=body if path.startswith("/v1") else None)  # noqa: S310
+        data = body if path.startswith("/v1") else None
+        request = urllib.request.Request(f"{url}{path}", data=data)  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  our own URL
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
@@ -92,7 +93,12 @@ def test_replicas_that_can_no_longer_start_are_told_of_and_end_the_service(tmp_p
     """The model's folder is gone, and the replica dies: callers hear why, nobody hangs, the service ends with it."""
     model = tmp_path / "model"
     model.symlink_to(tiny_model)
-    pixels = ("model.min_pixels=3136", "model.max_pixels=12544", "model.max_tokens=1024", "model.backend=transformers")
+    pixels = (
+        "model.min_pixels=3136",
+        "model.max_pixels=12544",
+        "model.max_tokens=1024",
+        "model.backend=transformers",
+    )
     with service(tmp_path, f"model.name={model}", *pixels, *UNTRAINED) as (process, url, log):
         assert asked(url)[0] == 200, log.read_text()
         model.unlink()
@@ -119,6 +125,8 @@ def test_kind_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_p
         (victim,) = [child for child in started if Path(child.exe()).name == "raylet"]
         victim.kill()
         assert process.wait(PATIENCE_S) == 1, log.read_text()
-        assert "error: Ray's raylet on this machine died, and the replicas with it." in log.read_text()
+        assert (
+            "error: Ray's raylet on this machine died, and the replicas with it." in log.read_text()
+        )
         assert "Traceback" not in log.read_text()
     nothing_is_left(started, before)

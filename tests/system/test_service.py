@@ -48,7 +48,9 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
         slots = asyncio.Semaphore(6)
 
         async def one(http, query, candidate):
-            wire = ScoreRequest.model_construct(query=WireContent.of(query), candidates=[WireContent.of(candidate)])
+            wire = ScoreRequest.model_construct(
+                query=WireContent.of(query), candidates=[WireContent.of(candidate)]
+            )
             async with slots:
                 answer = await http.post("/v1/score", content=wire.model_dump_json())
             (verdict,) = ScoreResponse.model_validate_json(answer.content).results
@@ -66,10 +68,16 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
             assert judge.identity.backend == backend
             assert judge.identity.weights == direct.identity.weights
             answers = await asyncio.gather(*(judge.judge(query, CONTENTS) for query in CONTENTS))
-            return answers, await asyncio.gather(*(judge.choose(query, CONTENTS[7:]) for query in CONTENTS))
+            return answers, await asyncio.gather(
+                *(judge.choose(query, CONTENTS[7:]) for query in CONTENTS)
+            )
 
     settings = [f"model.{name}={value}" for name, value in model.items()]
-    with service(tmp_path, "replicas=2", "model.backend=auto", *settings, *UNTRAINED) as (process, url, log):
+    with service(tmp_path, "replicas=2", "model.backend=auto", *settings, *UNTRAINED) as (
+        process,
+        url,
+        log,
+    ):
         asyncio.run(each_pair_alone(url))
         answers, choices = asyncio.run(whole_queries(url))
         with pytest.raises(JudgeRefused, match="422"):
@@ -83,14 +91,22 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
         for candidate, verdict in zip(CONTENTS, verdicts, strict=True)
     )
     for name, (count, most) in largest.items():
-        print(f"{backend} over HTTP, replica {name}: {count} pairs alone, largest difference {most:.1e} in log-odds")
+        print(
+            f"{backend} over HTTP, replica {name}: {count} pairs alone, largest difference {most:.1e} in log-odds"
+        )
     listed = max(
         abs(served - exact)
         for query, choice in zip(CONTENTS, choices, strict=True)
-        for served, exact in zip(choice.logprobs, asyncio.run(direct.choose(query, CONTENTS[7:])).logprobs, strict=True)
+        for served, exact in zip(
+            choice.logprobs, asyncio.run(direct.choose(query, CONTENTS[7:])).logprobs, strict=True
+        )
     )
-    print(f"{backend} over HTTP, queries whole: {len(pairs)} pairs, largest difference {together:.1e} in log-odds")
-    print(f"{backend} over HTTP, lists of 9: {len(choices)}, largest difference {listed:.1e} in log-probability")
+    print(
+        f"{backend} over HTTP, queries whole: {len(pairs)} pairs, largest difference {together:.1e} in log-odds"
+    )
+    print(
+        f"{backend} over HTTP, lists of 9: {len(choices)}, largest difference {listed:.1e} in log-probability"
+    )
     assert len(largest) == 2
     assert min(count for count, _ in largest.values()) >= 50
     assert max(together, listed, *(most for _, most in largest.values())) < 1e-4
@@ -118,7 +134,9 @@ def test_replicas_share_the_images(tmp_path):
         async with JudgeClient(url, transport=transport) as judge:
             assert judge.info.limits.blobs
             queries = [Content(text=f"query {number}") for number in range(40)]
-            await asyncio.gather(*(judge.judge(query, [Content(image=i) for i in images]) for query in queries))
+            await asyncio.gather(
+                *(judge.judge(query, [Content(image=i) for i in images]) for query in queries)
+            )
 
     with service(tmp_path, "replicas=2", "model.backend=scripted") as (_, url, _):
         asyncio.run(ask(url))
@@ -131,9 +149,15 @@ def test_replicas_share_the_images(tmp_path):
 
 
 def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
-    with service(tmp_path, "model.backend=scripted", "model.scripted_delay_s=3") as (process, url, log):
+    with service(tmp_path, "model.backend=scripted", "model.scripted_delay_s=3") as (
+        process,
+        url,
+        log,
+    ):
         answers = []
-        asking = threading.Thread(target=lambda: answers.append(judge_now(url, Content(text="a"), [Content(text="b")])))
+        asking = threading.Thread(
+            target=lambda: answers.append(judge_now(url, Content(text="a"), [Content(text="b")]))
+        )
         asking.start()
         deadline = time.monotonic() + 60
         while not list(Path(tempfile.gettempdir()).glob(IN_WORK)) and time.monotonic() < deadline:
@@ -166,12 +190,18 @@ def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
     """More at once than may wait: some are refused with 429 and nothing else; patient clients all get through."""
-    limits = ("front.max_ongoing_requests=1", "front.max_queued_requests=1", "model.scripted_delay_s=0.3")
+    limits = (
+        "front.max_ongoing_requests=1",
+        "front.max_queued_requests=1",
+        "model.scripted_delay_s=0.3",
+    )
     body = b'{"query": {"text": "a"}, "candidates": [{"text": "b"}]}'
 
     async def crowd(url):
         async with httpx2.AsyncClient(timeout=60) as http:
-            answers = await asyncio.gather(*(http.post(f"{url}/v1/score", content=body) for _ in range(12)))
+            answers = await asyncio.gather(
+                *(http.post(f"{url}/v1/score", content=body) for _ in range(12))
+            )
         async with JudgeClient(url, retry_for_s=60) as judge:
             patient = [judge.judge(Content(text="a"), [Content(text="b")]) for _ in range(6)]
             return answers, await asyncio.gather(*patient)
@@ -180,7 +210,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
         answers, patient = asyncio.run(crowd(url))
     statuses = {answer.status_code for answer in answers}
     assert statuses == {200, 429}, log.read_text()
-    assert all(float(answer.headers["Retry-After"]) > 0 for answer in answers if answer.status_code == 429)
+    assert all(
+        float(answer.headers["Retry-After"]) > 0 for answer in answers if answer.status_code == 429
+    )
     assert all(len(verdicts) == 1 for verdicts in patient)
 
 
@@ -189,7 +221,10 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
     [
         (["address=127.0.0.1:9"], "address: cannot connect to the Ray cluster at '127.0.0.1:9'"),
         (["gpus_per_replica=1"], "no GPU is visible: torch is a CPU build"),
-        (["gpus_per_replica=1", "model.backend=scripted"], "1 replicas need 1 GPUs, but this Ray has 0 free"),
+        (
+            ["gpus_per_replica=1", "model.backend=scripted"],
+            "1 replicas need 1 GPUs, but this Ray has 0 free",
+        ),
         (["model.name=/nowhere"], "/nowhere: cannot be loaded as a judge"),
         (
             ["model.name=TINY", "model.backend=transformers"],
@@ -201,7 +236,11 @@ def test_what_cannot_start_says_why(tmp_path, tiny_model, settings, reason):
     settings = [setting.replace("TINY", str(tiny_model)) for setting in settings]
     with service(tmp_path, *settings, wait=False) as (process, _, log):
         assert process.wait(120) == 1, log.read_text()
-        assert [line for line in log.read_text().splitlines() if line.startswith("error: ") and re.search(reason, line)]
+        assert [
+            line
+            for line in log.read_text().splitlines()
+            if line.startswith("error: ") and re.search(reason, line)
+        ]
 
 
 def test_torn_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
@@ -211,11 +250,17 @@ def test_torn_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
     shutil.copytree(tiny_model, torn)
     weights = torn / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200_000])
-    settings = (f"model.name={torn}", "model.backend=vllm", "engine.multiprocessing=true", f"log_folder={tmp_path}")
+    settings = (
+        f"model.name={torn}",
+        "model.backend=vllm",
+        "engine.multiprocessing=true",
+        f"log_folder={tmp_path}",
+    )
     with service(tmp_path, *settings, wait=False) as (process, _, log):
         assert process.wait(240) == 1, log.read_text()
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
     assert re.search(
-        r"torn/model\.safetensors: 200000 bytes, but its header says \d+; train or download it again$", line
+        r"torn/model\.safetensors: 200000 bytes, but its header says \d+; train or download it again$",
+        line,
     )
     assert not list(tmp_path.glob("engine-*.log"))

@@ -27,7 +27,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
-    return BackboneSettings(name=str(tiny_model), device="cpu", min_pixels=56 * 56, max_pixels=56 * 56)
+    return BackboneSettings(
+        name=str(tiny_model), device="cpu", min_pixels=56 * 56, max_pixels=56 * 56
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +39,17 @@ def corpus(folder):
     rows = []
     for color in COLORS:
         (images / f"{color}.png").write_bytes(png(color))
-        rows.append({"query_image": f"{color}.png", "query_text": "Which colour?", "positive_text": color})
+        rows.append(
+            {"query_image": f"{color}.png", "query_text": "Which colour?", "positive_text": color}
+        )
     (folder / "squares.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    build(read_pairs(folder / "squares.jsonl"), images=images, out=folder / "corpus", source="t", max_rejects=0)
+    build(
+        read_pairs(folder / "squares.jsonl"),
+        images=images,
+        out=folder / "corpus",
+        source="t",
+        max_rejects=0,
+    )
     return Corpus(folder / "corpus")
 
 
@@ -55,7 +65,11 @@ def write_rows(corpus, folder, *, judged=True, fallback=False, scores="s"):
             query.query_id,
             query.subset,
             one(item, 0.9),
-            [Negative(**vars(one(other, 0.1)), fallback=fallback) for other in corpus.items if other != item],
+            [
+                Negative(**vars(one(other, 0.1)), fallback=fallback)
+                for other in corpus.items
+                if other != item
+            ],
         )
         for query, item in zip(corpus.queries, corpus.items, strict=True)
     ]
@@ -63,7 +77,12 @@ def write_rows(corpus, folder, *, judged=True, fallback=False, scores="s"):
     finish_triples(
         folder,
         TripleManifest(
-            corpus=corpus.fingerprint, scores=scores, selection={}, rows=len(rows), negatives_in_row=7, statistics={}
+            corpus=corpus.fingerprint,
+            scores=scores,
+            selection={},
+            rows=len(rows),
+            negatives_in_row=7,
+            statistics={},
         ),
     )
     return folder
@@ -77,7 +96,10 @@ def triples(folder, corpus):
 @pytest.fixture(scope="module")
 def evaluation(corpus, model, folder):
     vectors = folder / "vectors"
-    embed_corpus(EmbedSettings(corpus=corpus.folder, out=vectors, model=model, dtype="float32"), lambda *_: None)
+    embed_corpus(
+        EmbedSettings(corpus=corpus.folder, out=vectors, model=model, dtype="float32"),
+        lambda *_: None,
+    )
     evaluate(EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder / "evaluation"))
     return folder / "evaluation"
 
@@ -85,7 +107,12 @@ def evaluation(corpus, model, folder):
 @pytest.fixture
 def job(corpus, evaluation, tmp_path):
     def made(**changes):
-        settings = {"corpus": corpus.folder, "evaluation": evaluation, "out": tmp_path / "r", "top": 5}
+        settings = {
+            "corpus": corpus.folder,
+            "evaluation": evaluation,
+            "out": tmp_path / "r",
+            "top": 5,
+        }
         return RerankSettings(**settings | changes)
 
     return made

@@ -16,14 +16,25 @@ from trainer.training.reranker import train_reranker
 from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.content import Content
 
-LOOP = {"max_steps": 4, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 1, "num_negatives": 3}
+LOOP = {
+    "max_steps": 4,
+    "batch_size": 4,
+    "learning_rate": 1e-2,
+    "warmup_steps": 1,
+    "num_negatives": 3,
+}
 
 
 def quiet(*_):
     pass
 
 
-SMALL, TALL, WIDE, FITTING = noise(0, (40, 31)), noise(1, (200, 330)), noise(2, (280, 56)), noise(3, (70, 100))
+SMALL, TALL, WIDE, FITTING = (
+    noise(0, (40, 31)),
+    noise(1, (200, 330)),
+    noise(2, (280, 56)),
+    noise(3, (70, 100)),
+)
 CONTENTS = [
     Content("a red fox"), Content("Which colour? " * 9), Content(image=SMALL), Content(image=TALL), Content(image=WIDE),
     Content("Find an image like this one.", TALL), Content("Describe the image.", SMALL),
@@ -33,7 +44,12 @@ PAIRS = [(CONTENTS[a], CONTENTS[b]) for a, b in [(0, 1), (0, 3), (2, 0), (5, 6),
 
 def trained_embedder(corpus, triples, model, out):
     settings = EmbedderSettings(
-        corpus=corpus.folder, triples=triples, out=out, model=model, lora=LoraSettings(rank=4, alpha=8), **LOOP
+        corpus=corpus.folder,
+        triples=triples,
+        out=out,
+        model=model,
+        lora=LoraSettings(rank=4, alpha=8),
+        **LOOP,
     )
     train_embedder(settings, quiet)
     return out
@@ -61,7 +77,9 @@ def log_odds(model, adapter, prompt, pairs=PAIRS):
     backbone = open_backbone(model.model_copy(update={"adapter": adapter}))
     encoder = backbone.inputs.encoder
     logits = backbone.next_token_logits([encoder.stream(prompt.parts(*pair)) for pair in pairs])
-    return (logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]).numpy()
+    return (
+        logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]
+    ).numpy()
 
 
 def as_given(content, *, text_first=False):

@@ -19,7 +19,15 @@ from PIL import Image
 from tests.pictures import png
 
 COLORS = ["red", "green", "blue", "white"]
-SUGARCREPE = ["replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "add_obj", "add_att"]
+SUGARCREPE = [
+    "replace_obj",
+    "replace_att",
+    "replace_rel",
+    "swap_obj",
+    "swap_att",
+    "add_obj",
+    "add_att",
+]
 
 
 def write_mmeb(root, name, rows):
@@ -71,7 +79,9 @@ def write_long(root):
             {"from": "human", "value": "<image>\nDescribe."},
             {"from": "gpt", "value": f"A square.\nIt is {color}."},
         ]
-        rows.append({"id": f"sa_{number}", "image": f"sam/images/sa_{number}.png", "conversations": turns})
+        rows.append(
+            {"id": f"sa_{number}", "image": f"sam/images/sa_{number}.png", "conversations": turns}
+        )
         (urban / "image" / f"{number}.jpg").write_bytes(jpeg(color))
         (urban / "caption" / f"{number}.txt").write_text(f"A {color} street.\nnot read\n")
     (share / "share-captioner_coco_lcs_sam_1246k_1107.json").write_text(json.dumps(rows))

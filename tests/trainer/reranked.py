@@ -45,4 +45,7 @@ def run(judge, settings, **options):
     """(report, rankings before, rankings after)"""
     with serving(judge) as url:
         report = rerank(settings.model_copy(update={"service": url}), quiet, **options)
-    return report, *(list(read_rankings(path / "rankings.parquet")) for path in (settings.evaluation, settings.out))
+    return report, *(
+        list(read_rankings(path / "rankings.parquet"))
+        for path in (settings.evaluation, settings.out)
+    )

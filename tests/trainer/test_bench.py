@@ -13,7 +13,9 @@ from trainer.data.collate import collate
 from trainer.models.embedder import stream_of
 
 ON_A_CPU = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: (
+        sdpa_flop_count(q, k, v)
+    ),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda gradient, q, k, v, *_, **__: (
         sdpa_backward_flop_count(gradient, q, k, v)
     ),
@@ -37,9 +39,16 @@ def test_as_many_operations_as_a_training_step_runs(tmp_path, monkeypatch):
     lengths = [backbone.inputs.length(stream_of(backbone, content)) for content in contents]
     squares = sum(3.5 * n * n - 3 * n * (n + 1) / 2 for n in lengths)
     text = backbone.inputs.config.get_text_config()
-    heads, head = text.num_attention_heads + 2 * text.num_key_value_heads, text.hidden_size // text.num_attention_heads
+    heads, head = (
+        text.num_attention_heads + 2 * text.num_key_value_heads,
+        text.hidden_size // text.num_attention_heads,
+    )
     rank = next(one for name, one in trained(backbone).items() if "lora_A" in name).shape[0]
     below = 2 * text.hidden_size * (heads * head + 3 * rank) * sum(lengths)
-    expected = flops(backbone, examples) + squares * shape_of(backbone.inputs.config).attention_flops - below
+    expected = (
+        flops(backbone, examples)
+        + squares * shape_of(backbone.inputs.config).attention_flops
+        - below
+    )
     print(f"{run.get_total_flops():.6g} run, {expected:.6g} expected")
     assert run.get_total_flops() == pytest.approx(expected, rel=1e-4)

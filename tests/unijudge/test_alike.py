@@ -11,7 +11,9 @@ from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 TEXTS = [None, "", "a cat", "A  CAT\n", "a dog", "10²", "102", "cafe\u0301", "café"]
 PICTURES = [None, "a" * 64, "b" * 64]
 CONTENTS = st.tuples(st.sampled_from(TEXTS), st.sampled_from(PICTURES))
-ROWS = st.lists(st.tuples(CONTENTS, st.sets(st.integers(0, 5), min_size=1, max_size=2)), min_size=1, max_size=6)
+ROWS = st.lists(
+    st.tuples(CONTENTS, st.sets(st.integers(0, 5), min_size=1, max_size=2)), min_size=1, max_size=6
+)
 
 
 def corpus_of(folder, contents, rows):
@@ -35,11 +37,27 @@ def named(corpus, rows):
 
 def test_positives_of_the_question_the_question_itself_and_its_picture(tmp_path):
     """q0 and q1 ask the same; what q2 asks is an item too."""
-    contents = [("a cat", None), ("A  Cat ", None), ("a dog", None), (None, "a" * 64), ("Who?", None), ("10²", None)]
-    rows = [(("who?", None), {0}), (("who? ", None), {2}), (("like this", "a" * 64), {2}), (("102", None), {3})]
+    contents = [
+        ("a cat", None),
+        ("A  Cat ", None),
+        ("a dog", None),
+        (None, "a" * 64),
+        ("Who?", None),
+        ("10²", None),
+    ]
+    rows = [
+        (("who?", None), {0}),
+        (("who? ", None), {2}),
+        (("like this", "a" * 64), {2}),
+        (("102", None), {3}),
+    ]
     corpus = corpus_of(tmp_path, contents, rows)
     exclusions = Exclusions(corpus)
-    assert named(corpus, exclusions.rows(0)) == named(corpus, exclusions.rows(1)) == ["i0", "i1", "i2", "i4"]
+    assert (
+        named(corpus, exclusions.rows(0))
+        == named(corpus, exclusions.rows(1))
+        == ["i0", "i1", "i2", "i4"]
+    )
     assert named(corpus, exclusions.rows(2)) == ["i2", "i3"]
     assert named(corpus, exclusions.rows(3)) == ["i3"], "10² is not 102"
     assert exclusions.positives(0).tolist() == [0, 2]
@@ -47,8 +65,15 @@ def test_positives_of_the_question_the_question_itself_and_its_picture(tmp_path)
     assert named(corpus, Exclusions(corpus, fold_case=False).rows(0)) == ["i0", "i2"]
 
 
-@given(contents=st.lists(CONTENTS, min_size=6, max_size=6), rows=ROWS, fold=st.booleans(), own=st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    contents=st.lists(CONTENTS, min_size=6, max_size=6),
+    rows=ROWS,
+    fold=st.booleans(),
+    own=st.booleans(),
+)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_rows_and_signs_agree(tmp_path_factory, contents, rows, fold, own):
     corpus = corpus_of(tmp_path_factory.mktemp("c"), contents, rows)
     exclusions = Exclusions(corpus, fold_case=fold, allow_query_image=own)

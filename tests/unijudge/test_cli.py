@@ -34,13 +34,17 @@ print(f"no engine was loaded by {len(paths)} commands")
 
 
 def unijudge(*arguments, cwd=None):
-    return subprocess.run([UNIJUDGE, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(
+        [UNIJUDGE, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd
+    )
 
 
 def test_no_help_loads_an_engine():
     """Of every command."""
     program = HELP.replace("ENGINES", repr(ENGINES))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert re.search(r"no engine was loaded by [3-9]\d commands", done.stdout), done.stderr
 
 
@@ -60,7 +64,10 @@ def test_every_job_prints_an_example_of_its_settings(command):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["judge", "serve", "nowhere.toml"], "nowhere.toml: cannot be read (No such file or directory)"),
+        (
+            ["judge", "serve", "nowhere.toml"],
+            "nowhere.toml: cannot be read (No such file or directory)",
+        ),
         (["judge", "serve", "modl.name=x"], "modl: unknown setting; did you mean model?"),
         (["mine", "score", "corpus=nowhere"], "settings: out: required, and not set"),
         (
@@ -68,7 +75,10 @@ def test_every_job_prints_an_example_of_its_settings(command):
             "nowhere/corpus.json: no such file",
         ),
         (["mine", "import", "pairs", "nowhere.csv", "out"], "nowhere.csv: no such file"),
-        (["mine", "import", "mmeb", "nowhere", "out"], "nowhere: no such folder. Give the root of MMEB-train"),
+        (
+            ["mine", "import", "mmeb", "nowhere", "out"],
+            "nowhere: no such folder. Give the root of MMEB-train",
+        ),
         (["train", "evaluate", "corpus=c", "vectors=v", "out=o"], "c/corpus.json: no such"),
         (["describe", "nowhere"], "nowhere: not a folder of unijudge"),
     ],

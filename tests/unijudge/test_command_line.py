@@ -48,7 +48,9 @@ def run(words, capsys):
     return status, out, err
 
 
-@pytest.mark.parametrize("words", ["--version", "mine --version", "train --version", "mine score --version"])
+@pytest.mark.parametrize(
+    "words", ["--version", "mine --version", "train --version", "mine score --version"]
+)
 def test_kind_d4_the_version_is_said_wherever_it_is_asked_for(words, capsys):
     status, out, err = run(words.split(), capsys)
     lines = dict(line.split(" ", 1) for line in out.splitlines())
@@ -58,7 +60,12 @@ def test_kind_d4_the_version_is_said_wherever_it_is_asked_for(words, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("help", "judge"), ("mine help", "score"), ("help mine", "score"), ("help mine score", "to resume")],
+    [
+        ("help", "judge"),
+        ("mine help", "score"),
+        ("help mine", "score"),
+        ("help mine score", "to resume"),
+    ],
 )
 def test_kind_d4_help_is_a_word_too(words, said, capsys):
     status, out, _ = run(words.split(), capsys)
@@ -68,7 +75,12 @@ def test_kind_d4_help_is_a_word_too(words, said, capsys):
 
 @pytest.mark.parametrize(
     ("words", "nearest"),
-    [("mien", "mine"), ("mine scoer", "score"), ("train embeder", "embedder"), ("mine score --exmple", "--example")],
+    [
+        ("mien", "mine"),
+        ("mine scoer", "score"),
+        ("train embeder", "embedder"),
+        ("mine score --exmple", "--example"),
+    ],
 )
 def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
     status, _, err = run(words.split(), capsys)
@@ -80,7 +92,11 @@ def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
 @pytest.mark.parametrize(
     ("module", "words", "extra"),
     [
-        ("ray", "judge serve model.backend=scripted port=0", "'unijudge[judge] or unijudge[judge-cpu]'"),
+        (
+            "ray",
+            "judge serve model.backend=scripted port=0",
+            "'unijudge[judge] or unijudge[judge-cpu]'",
+        ),
         ("ray", "mine jobs", "'unijudge[mine-ray]'"),
         ("torch", "train embed corpus=c out=o model.name=m", "'unijudge[train]'"),
         ("transformers", "train benchmark root=r out=o model.name=m", "'unijudge[train]'"),
@@ -92,10 +108,16 @@ def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
 )
 def test_kind_d3_a_command_that_lacks_a_package_names_the_extra(module, words, extra, tmp_path):
     """In one line, before anything is written."""
-    program = f"import sys; sys.modules[{module!r}] = None; from unijudge.__main__ import main; main()"
+    program = (
+        f"import sys; sys.modules[{module!r}] = None; from unijudge.__main__ import main; main()"
+    )
     here = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}}
     done = subprocess.run(
-        [sys.executable, "-c", program, *words.split()], capture_output=True, text=True, check=False, **here
+        [sys.executable, "-c", program, *words.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        **here,
     )
     assert done.returncode == 1
     assert extra in done.stderr
@@ -104,7 +126,9 @@ def test_kind_d3_a_command_that_lacks_a_package_names_the_extra(module, words, e
     assert not list(tmp_path.iterdir())
 
 
-def test_what_nobody_foresaw_is_three_lines_and_a_report_without_secrets(monkeypatch, tmp_path, capsys):
+def test_what_nobody_foresaw_is_three_lines_and_a_report_without_secrets(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def broken(folder):
@@ -117,11 +141,17 @@ def test_what_nobody_foresaw_is_three_lines_and_a_report_without_secrets(monkeyp
     assert lines[0] == "error: unijudge describe: ended by an unexpected error"
     assert lines[1].startswith("KeyError: 'Bearer … at https://host/")
     path = Path(
-        re.fullmatch(r"the full report: (.*)\. Please send it to the maintainers, with what you did", lines[2])[1]
+        re.fullmatch(
+            r"the full report: (.*)\. Please send it to the maintainers, with what you did",
+            lines[2],
+        )[1]
     )
     report = path.read_text()
     assert len(lines) == 3
-    assert (path.stat().st_mode & 0o777, path.parent.name) == (0o600, f"unijudge-logs-{os.getuid()}")
+    assert (path.stat().st_mode & 0o777, path.parent.name) == (
+        0o600,
+        f"unijudge-logs-{os.getuid()}",
+    )
     assert "Traceback (most recent call last)" in report
     assert "unijudge 0" in report
     assert "in broken" in report
@@ -132,7 +162,9 @@ def test_an_error_in_a_group_is_said_as_it_is_alone(monkeypatch, capsys):
     from unijudge.errors import DataError
 
     def broken(folder):
-        raise ExceptionGroup("tasks", [ExceptionGroup("more", [DataError("x: torn")]), ValueError()])
+        raise ExceptionGroup(
+            "tasks", [ExceptionGroup("more", [DataError("x: torn")]), ValueError()]
+        )
 
     monkeypatch.setattr(cli.inventory, "describe", broken)
     assert run(["describe", "x"], capsys)[2] == "error: x: torn\n"
@@ -146,7 +178,9 @@ def test_ctrl_c_ends_without_a_traceback(number):
         "import sys\nsys.argv = ['unijudge', 'describe', 'x']\ncli.main()\n"
     )
     here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=here)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=here
+    )
     assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, "", "")
 
 
@@ -155,7 +189,10 @@ def check_brief(status, err, value):
     assert "Traceback" not in err
     assert "unexpected error" not in err, err
     messages = err.split("error: ")
-    assert all(len(message) <= LONGEST_MESSAGE + 300 * (number == 0) for number, message in enumerate(messages))
+    assert all(
+        len(message) <= LONGEST_MESSAGE + 300 * (number == 0)
+        for number, message in enumerate(messages)
+    )
     if len(value) > 200 and "://" not in value:
         assert value[:61] not in err
         assert value[-61:] not in err
@@ -167,7 +204,8 @@ def test_hostile_values_are_refused_in_brief(value, capsys, tmp_path, monkeypatc
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # what ~ is
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("logging.raiseExceptions", False)  # a library's handler keeps another test's stderr
+    # A library's handler keeps another test's stderr.
+    monkeypatch.setattr("logging.raiseExceptions", False)
     faults = []
     for command in COMMANDS:
         words = [word.replace("VALUE", value) for word in command]

@@ -7,7 +7,14 @@ import typer
 from typer.testing import CliRunner
 
 from unijudge.errors import SettingsError
-from unijudge.job import ExampleOption, FileAndSettings, command_settings, file_and_settings, in_order, job
+from unijudge.job import (
+    ExampleOption,
+    FileAndSettings,
+    command_settings,
+    file_and_settings,
+    in_order,
+    job,
+)
 from unijudge.settings import Settings
 
 
@@ -65,7 +72,9 @@ def test_a_file_stands_before_the_settings(words, expected):
 
 @pytest.mark.parametrize("words", [["a=1", "job.toml"], ["job.toml", "other.toml"]])
 def test_a_word_that_is_no_setting_is_named_with_the_cure(words):
-    with pytest.raises(SettingsError, match=r"^\w+\.toml: not key=value\. Write a setting as in batch_size=8"):
+    with pytest.raises(
+        SettingsError, match=r"^\w+\.toml: not key=value\. Write a setting as in batch_size=8"
+    ):
         file_and_settings(words)
 
 
@@ -79,7 +88,10 @@ def test_settings_replace_those_of_the_file(app, tmp_path):
 
 def test_the_help_shows_the_settings_required_ones_first(app):
     shown = invoke(app, "--help").stdout
-    places = [shown.index(text) for text in ("Required settings", "Where to.", "What it is called.", "Settings, inner")]
+    places = [
+        shown.index(text)
+        for text in ("Required settings", "Where to.", "What it is called.", "Settings, inner")
+    ]
     assert places == sorted(places)
     assert "inner.size" in shown
     assert "3" in shown[shown.index("inner.size") :]

@@ -35,27 +35,44 @@ def test_kind_home_a_leading_tilde_is_the_home_wherever_a_place_is_named(tmp_pat
     assert locate(Path("~/corpus")) == tmp_path / "corpus"
     assert locate("a/~/corpus") == Path("a/~/corpus")
     assert locate("~$letter.csv") == Path("~$letter.csv"), "a user of this name does not exist"
-    (tmp_path / "job.toml").write_text('corpus = "~/c"\nvectors = "~/v"\nout = "~/o"\nkey_file = "~/key"\n')
+    (tmp_path / "job.toml").write_text(
+        'corpus = "~/c"\nvectors = "~/v"\nout = "~/o"\nkey_file = "~/key"\n'
+    )
     job = load_settings(ScoreSettings, tmp_path / "job.toml", ["reuse=['~/old']"])
     paths = (job.corpus, job.vectors, job.out, job.key_file, *job.reuse)
-    assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["c", "v", "o", "key", "old"]
-    served = load_settings(ServiceSettings, None, ["model.name=~/m", "log_folder=~/l", "blobs.folder=~/b"])
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        "c",
+        "v",
+        "o",
+        "key",
+        "old",
+    ]
+    served = load_settings(
+        ServiceSettings, None, ["model.name=~/m", "log_folder=~/l", "blobs.folder=~/b"]
+    )
     assert (served.model.name, served.log_folder, served.blobs.folder) == (
         str(tmp_path / "m"), tmp_path / "l", tmp_path / "b",
     )  # fmt: skip
-    embedded = load_settings(EmbedSettings, None, ["corpus=c", "out=o", "model.name=~/m", "model.adapter=~/a"])
+    embedded = load_settings(
+        EmbedSettings, None, ["corpus=c", "out=o", "model.name=~/m", "model.adapter=~/a"]
+    )
     assert (embedded.model.name, embedded.model.adapter) == (str(tmp_path / "m"), tmp_path / "a")
 
 
 def test_kind_home_a_user_without_one_is_told(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    with pytest.raises(SettingsError, match=r"out: value error, '~/o': this user has no home folder here; write the"):
+    with pytest.raises(
+        SettingsError,
+        match=r"out: value error, '~/o': this user has no home folder here; write the",
+    ):
         load_settings(ScoreSettings, None, ["corpus=c", "vectors=v", "out=~/o"])
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_kind_folder_sync_a_file_system_that_cannot_synchronise_folders_is_written(tmp_path, monkeypatch, number):
+def test_kind_folder_sync_a_file_system_that_cannot_synchronise_folders_is_written(
+    tmp_path, monkeypatch, number
+):
     sync = os.fsync
 
     def refuse(descriptor):
@@ -85,7 +102,10 @@ def test_kind_no_locks_a_file_system_without_them_is_named(tmp_path, monkeypatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(DataError, match="This file system has no locks: mount it with locks"), lease(tmp_path / "out"):
+    with (
+        pytest.raises(DataError, match="This file system has no locks: mount it with locks"),
+        lease(tmp_path / "out"),
+    ):
         pass
 
 

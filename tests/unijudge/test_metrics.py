@@ -39,8 +39,12 @@ def test_a_bin_holds_its_lower_end_and_the_last_one_also_1():
     """0.95 and 1 are one bin of confidence .975, half of it right; 0.25 twice is another, half of it right."""
     probabilities, labels = np.array([0.95, 1.0, 0.25, 0.25]), np.array([True, False, False, True])
     assert calibration_error(probabilities, labels) == pytest.approx(0.475 / 2 + 0.25 / 2)
-    assert calibration_error(np.array([0.11, 0.19]), np.array([False, True])) == pytest.approx(0.35), "ten bins"
-    assert calibration_error(np.array([0.11, 0.19]), np.array([False, True]), bins=100) == pytest.approx(0.46)
+    assert calibration_error(np.array([0.11, 0.19]), np.array([False, True])) == pytest.approx(
+        0.35
+    ), "ten bins"
+    assert calibration_error(
+        np.array([0.11, 0.19]), np.array([False, True]), bins=100
+    ) == pytest.approx(0.46)
 
 
 def test_ties_are_counted_out_of_an_agreement():
@@ -85,7 +89,8 @@ def test_areas_and_curves_are_those_of_scikit_learn(seed):
 
     scores, labels = drawn_scores(seed)
     assert roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    inside = scores + 0.005 * (scores < 0.5) - 0.005 * (scores >= 0.5)  # on an edge of two bins the two differ
+    # On an edge of two bins the two differ.
+    inside = scores + 0.005 * (scores < 0.5) - 0.005 * (scores >= 0.5)
     accuracies, confidences = calibration_curve(labels, inside, n_bins=10)
     found = calibration_bins(inside, labels)
     assert [share for _, _, share in found] == pytest.approx(accuracies.tolist())
@@ -100,15 +105,21 @@ def test_a_draw_weighs_a_query_by_how_often_it_was_drawn():
     scores, labels = drawn_scores(7)
     queries = np.arange(len(scores)) // 8
     rng, count = np.random.default_rng(3), queries.max() + 1
-    weights = [np.bincount(rng.integers(count, size=count), minlength=count)[queries] for _ in range(20)]
+    weights = [
+        np.bincount(rng.integers(count, size=count), minlength=count)[queries] for _ in range(20)
+    ]
     expected = [roc_auc_score(labels, scores, sample_weight=one) for one in weights]
-    assert bootstrap_roc_auc(scores, labels, queries, seed=3, rounds=20).tolist() == pytest.approx(expected)
+    assert bootstrap_roc_auc(scores, labels, queries, seed=3, rounds=20).tolist() == pytest.approx(
+        expected
+    )
 
 
 def test_queries_that_are_alike_leave_nothing_to_vary_and_draws_of_one_class_have_no_area():
     scores, labels = np.tile([0.9, 0.2, 0.5], 6), np.tile([True, False, False], 6)
     assert set(bootstrap_roc_auc(scores, labels, np.arange(18) // 3, seed=0, rounds=50)) == {1.0}
-    areas = bootstrap_roc_auc(np.array([0.9, 0.1]), np.array([True, False]), [0, 1], seed=0, rounds=200)
+    areas = bootstrap_roc_auc(
+        np.array([0.9, 0.1]), np.array([True, False]), [0, 1], seed=0, rounds=200
+    )
     assert 60 < len(areas) < 140, "half of the draws take one query twice"
     assert set(areas) == {1.0}
 

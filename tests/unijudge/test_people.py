@@ -26,7 +26,9 @@ class Bench(Settings):
 def test_kind_a1_small_texts_may_begin_with_a_byte_order_mark(tmp_path, mark):
     (tmp_path / "settings.toml").write_bytes(mark + b"size = 3\r\n")
     (tmp_path / "key").write_bytes(mark + b"uj-1\r\n")
-    (tmp_path / "a.json").write_bytes(mark + b'{"base_model_name_or_path": "x", "peft_type": "LORA"}')
+    (tmp_path / "a.json").write_bytes(
+        mark + b'{"base_model_name_or_path": "x", "peft_type": "LORA"}'
+    )
     (tmp_path / "a.txt").write_bytes(mark + b"a\r\nb")
     assert load_settings(Bench, tmp_path / "settings.toml").size == 3
     assert read_key(tmp_path / "key") == "uj-1"
@@ -39,7 +41,9 @@ def test_kind_a1_utf_16_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"settings\.toml: .*is UTF-16, .*Save it as UTF-8"):
         load_settings(Bench, tmp_path / "settings.toml")
     (tmp_path / "latin").write_bytes("schön".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin: is not UTF-8 .byte 0xf6 in line 1.; save it as UTF-8"):
+    with pytest.raises(
+        DataError, match=r"latin: is not UTF-8 .byte 0xf6 in line 1.; save it as UTF-8"
+    ):
         read_text(tmp_path / "latin")
 
 

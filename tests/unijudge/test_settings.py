@@ -62,8 +62,16 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         ("port = 'x'", ["host=h"], r"s\.toml: port: input should be a valid integer"),
         ("", ["model.revision=1234567"], r"'model\.revision=\"…\"'$"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
-        ("", ["model.backend=magic"], "^command line: model.backend: input should be 'auto', 'vllm', 'transformers'"),
-        ("", ["model=qwen"], "model: is a table of settings; set a key of this table: model.backend, model.name"),
+        (
+            "",
+            ["model.backend=magic"],
+            "^command line: model.backend: input should be 'auto', 'vllm', 'transformers'",
+        ),
+        (
+            "",
+            ["model=qwen"],
+            "model: is a table of settings; set a key of this table: model.backend, model.name",
+        ),
         ("", ["port"], "port: expected key=value"),
         ("port = 1", ["port.x=1"], "port is a value, not a table"),
         ("port = ", [], "not valid TOML"),
@@ -80,9 +88,13 @@ def test_a_wrong_setting_is_named(tmp_path, text, overrides, reason):
 def test_who_gave_what_does_not_fit_is_named(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text("corpus = 'c'\nevaluation = 'r'\nout = 'o'\ntop = 1\n")
-    with pytest.raises(SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: max_in_flight: input"):
+    with pytest.raises(
+        SettingsError, match=r"(?s)^\S*s\.toml: top: .*\ncommand line: max_in_flight: input"
+    ):
         load_settings(RerankSettings, path, ["max_in_flight=0"])
-    with pytest.raises(SettingsError, match=r"s\.toml with the command line: settings: value error, held_out needs"):
+    with pytest.raises(
+        SettingsError, match=r"s\.toml with the command line: settings: value error, held_out needs"
+    ):
         load_settings(RerankSettings, path, ["top=5", "held_out=h"])
 
 
@@ -109,16 +121,22 @@ def test_an_empty_list_does_not_switch_the_filter_off():
 
 def test_overrides_are_read_as_toml_else_as_text(tmp_path):
     made = load_settings(
-        SelectSettings, None, ["scores=a", "corpus=/b/c", "vectors=v", "out=o", "betas=[0.2, 0.1]", "partial=true"]
+        SelectSettings,
+        None,
+        ["scores=a", "corpus=/b/c", "vectors=v", "out=o", "betas=[0.2, 0.1]", "partial=true"],
     )
     assert made.betas == (0.2, 0.1)
     assert made.partial is True
     assert made.corpus == Path("/b/c")
     assert made.scores == (Path("a"),), "one folder alone is a list of one"
-    two = load_settings(SelectSettings, None, ['scores=["a", "b"]', "corpus=c", "out=o", "calibration=d"])
+    two = load_settings(
+        SelectSettings, None, ['scores=["a", "b"]', "corpus=c", "out=o", "calibration=d"]
+    )
     assert (two.scores, two.calibration) == ((Path("a"), Path("b")), (Path("d"),))
     with pytest.raises(SettingsError, match="calibration: 2 files for 1 folders"):
-        load_settings(SelectSettings, None, ["scores=a", "corpus=c", "out=o", 'calibration=["d", "e"]'])
+        load_settings(
+            SelectSettings, None, ["scores=a", "corpus=c", "out=o", 'calibration=["d", "e"]']
+        )
     with pytest.raises(SettingsError, match="at most 2 items"):
         load_settings(SelectSettings, None, ['scores=["a", "b", "c"]', "corpus=c", "out=o"])
 
@@ -135,16 +153,24 @@ def test_the_shipped_file_is_valid():
 
 @pytest.mark.parametrize("value", ["2024", "true", "2024-01-01", "[1]"])
 def test_a_folder_that_toml_takes_for_something_else_is_named(value):
-    with pytest.raises(SettingsError, match=r"out: value error, expected a path or a URL, found .*; quote it"):
+    with pytest.raises(
+        SettingsError, match=r"out: value error, expected a path or a URL, found .*; quote it"
+    ):
         load_settings(ScoreSettings, None, ["corpus=c", "vectors=v", f"out={value}"])
 
 
 def test_one_of_a_list_needs_no_brackets():
     from pathlib import Path
 
-    assert load_settings(ScoreSettings, None, ["corpus=c", "out=o", "reuse=old"]).reuse == (Path("old"),)
-    assert load_settings(SelectSettings, None, ["corpus=c", "out=o", "scores=s", "betas=0.3"]).betas == (0.3,)
-    with pytest.raises(SettingsError, match="out: value error, expected a path or a URL, found nothing"):
+    assert load_settings(ScoreSettings, None, ["corpus=c", "out=o", "reuse=old"]).reuse == (
+        Path("old"),
+    )
+    assert load_settings(
+        SelectSettings, None, ["corpus=c", "out=o", "scores=s", "betas=0.3"]
+    ).betas == (0.3,)
+    with pytest.raises(
+        SettingsError, match="out: value error, expected a path or a URL, found nothing"
+    ):
         load_settings(ScoreSettings, None, ["corpus=c", "out="])
 
 

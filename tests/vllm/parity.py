@@ -6,9 +6,17 @@ from tests.engines import ENGINE
 
 
 def load(folder, backend, **model):
-    settings = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
+    settings = {
+        "name": str(folder),
+        "backend": backend,
+        "min_pixels": 3136,
+        "max_pixels": 12544,
+        "max_tokens": 1024,
+    }
     return open_judge(ServiceSettings(model=ModelSettings(**settings | model), engine=ENGINE))
 
 
 def gap(verdicts, alone, pairs):
-    return max(abs(v.log_odds - alone[pair].log_odds) for v, pair in zip(verdicts, pairs, strict=True))
+    return max(
+        abs(v.log_odds - alone[pair].log_odds) for v, pair in zip(verdicts, pairs, strict=True)
+    )

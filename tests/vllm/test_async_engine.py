@@ -43,7 +43,12 @@ def runner():
 def judge(tiny_model, runner, tmp_path_factory):
     settings = ServiceSettings(
         model=ModelSettings(
-            name=str(tiny_model), backend="vllm", min_pixels=3136, max_pixels=12544, max_tokens=1024, max_num_seqs=64
+            name=str(tiny_model),
+            backend="vllm",
+            min_pixels=3136,
+            max_pixels=12544,
+            max_tokens=1024,
+            max_num_seqs=64,
         ),
         engine=EngineSettings(multiprocessing=True),
         log_folder=tmp_path_factory.mktemp("logs"),
@@ -75,7 +80,9 @@ async def logprobs(judge, prompt, *, again=False):
     """What the engine says about one prompt: its finish reason, and its log-probabilities if it gives any."""
     parameters = judge._parameters(logprob_token_ids=list(judge._labels))
     output = (await judge._engine.generate(prompt[0], parameters, again=again)).outputs[0]
-    return output.finish_reason, [output.logprobs[0][token].logprob for token in judge._labels if output.logprobs]
+    return output.finish_reason, [
+        output.logprobs[0][token].logprob for token in judge._labels if output.logprobs
+    ]
 
 
 def test_the_same_scores_as_one_pair_at_a_time(judge, reference, runner):
@@ -84,11 +91,18 @@ def test_the_same_scores_as_one_pair_at_a_time(judge, reference, runner):
     for query in CONTENTS:
         exact = asyncio.run(reference.judge(query, CONTENTS))
         served = runner.run(judge.judge(query, CONTENTS))
-        largest = max(largest, *(abs(s.log_odds - e.log_odds) for s, e in zip(served, exact, strict=True)))
+        largest = max(
+            largest, *(abs(s.log_odds - e.log_odds) for s, e in zip(served, exact, strict=True))
+        )
     for start in range(6):
         query, candidates = CONTENTS[-1 - start], CONTENTS[start : start + 3 + start]
-        listed = runner.run(judge.choose(query, candidates)), asyncio.run(reference.choose(query, candidates))
-        largest = max(largest, *(abs(s - e) for s, e in zip(*(one.logprobs for one in listed), strict=True)))
+        listed = (
+            runner.run(judge.choose(query, candidates)),
+            asyncio.run(reference.choose(query, candidates)),
+        )
+        largest = max(
+            largest, *(abs(s - e) for s, e in zip(*(one.logprobs for one in listed), strict=True))
+        )
     print(f"{len(CONTENTS) ** 2} pairs and 6 lists, largest difference {largest:.1e}")
     assert largest < TOLERANCE
 
@@ -125,11 +139,15 @@ def test_a_picture_that_the_engine_does_not_have_is_sent_again(judge, reference,
 
     answers, chosen = runner.run(story())
     exact = asyncio.run(reference.judge(query, candidates))
-    assert max(abs(s.log_odds - e.log_odds) for s, e in zip(answers, exact, strict=True)) < TOLERANCE
+    assert (
+        max(abs(s.log_odds - e.log_odds) for s, e in zip(answers, exact, strict=True)) < TOLERANCE
+    )
     assert isinstance(chosen, ListVerdict)
 
 
-def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(judge, runner, monkeypatch):
+def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(
+    judge, runner, monkeypatch
+):
     """Seen where several prompts with one picture find it missing: vLLM withdraws its note, and trips over that."""
     from vllm.v1.engine.exceptions import EngineGenerateError
 
@@ -138,7 +156,9 @@ def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(judg
     async def trips_once(*given, **named):
         calls.append(given)
         if len(calls) == 1:
-            raise EngineGenerateError from AssertionError("Expected a cached item for mm_hash='90f1'")
+            raise EngineGenerateError from AssertionError(
+                "Expected a cached item for mm_hash='90f1'"
+            )
         async for output in generate(*given, **named):
             yield output
 
@@ -184,13 +204,16 @@ def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner)
         if not isinstance(first, asyncio.CancelledError):
             assert first == second or gap(first, {0: exact[0]}, [0]) < TOLERANCE
         largest = max(largest, *(abs(s - e) for s, e in zip(found, expected, strict=True)))
-    print(f"{QUESTIONS} questions, {left} callers left; all asked again and answered, difference {largest:.1e}")
+    print(
+        f"{QUESTIONS} questions, {left} callers left; all asked again and answered, difference {largest:.1e}"
+    )
     assert left
     assert largest < TOLERANCE
 
 
 @pytest.mark.parametrize(
-    ("reason", "expected"), [("error", "refused"), ("abort", JudgeUnavailable), (None, JudgeUnavailable)]
+    ("reason", "expected"),
+    [("error", "refused"), ("abort", JudgeUnavailable), (None, JudgeUnavailable)],
 )
 def test_an_output_without_logprobs_costs_one_pair_or_says_that_the_engine_gave_up(
     judge, runner, monkeypatch, reason, expected
@@ -207,7 +230,10 @@ def test_an_output_without_logprobs_costs_one_pair_or_says_that_the_engine_gave_
         return SimpleNamespace(outputs=[completion], prompt_token_ids=[]) if reason else None
 
     monkeypatch.setattr(judge._engine, "generate", empty_handed)
-    query, candidates = Content(text="a query"), [Content(text="x " * words) for words in (1, 50, 2, 50)]
+    query, candidates = (
+        Content(text="a query"),
+        [Content(text="x " * words) for words in (1, 50, 2, 50)],
+    )
     longest = max(length for _, length in judge._prepare(query, candidates)[1].values())
     if expected is JudgeUnavailable:
         with pytest.raises(JudgeUnavailable, match="the engine aborted a prompt twice"):
@@ -233,7 +259,9 @@ def test_an_engine_that_hangs_holds_no_caller(judge, reference, runner):
         os.kill(engine_pid(judge), signal.SIGSTOP)
         try:
             ticks = 0
-            waiting = asyncio.gather(*(patient(1, *one) for one in questions), return_exceptions=True)
+            waiting = asyncio.gather(
+                *(patient(1, *one) for one in questions), return_exceptions=True
+            )
             while not waiting.done():
                 await asyncio.sleep(0.02)
                 ticks += 1
@@ -247,7 +275,9 @@ def test_an_engine_that_hangs_holds_no_caller(judge, reference, runner):
     assert all(isinstance(one, TimeoutError) for one in hung)
     assert ticks > 3, "the loop was held"
     for (query, candidate), answer in zip(questions, answers, strict=True):
-        assert gap(answer, {0: asyncio.run(reference.judge(query, [candidate]))[0]}, [0]) < TOLERANCE
+        assert (
+            gap(answer, {0: asyncio.run(reference.judge(query, [candidate]))[0]}, [0]) < TOLERANCE
+        )
     assert isinstance(judge, ReplicaProgress)
     assert before < judge.progressed_at < time.monotonic()
 
@@ -265,13 +295,16 @@ def test_an_engine_that_is_killed_says_so_to_all_callers(judge, runner):
         await asyncio.sleep(0.3)
         os.kill(engine_pid(judge), signal.SIGKILL)
         waited = await asyncio.gather(*waiting, return_exceptions=True)
-        return waited + await asyncio.gather(*(ask(number) for number in range(5, 8)), return_exceptions=True)
+        return waited + await asyncio.gather(
+            *(ask(number) for number in range(5, 8)), return_exceptions=True
+        )
 
     outcomes = runner.run(story())
     assert [type(outcome) for outcome in outcomes] == [JudgeDied] * 5 + [JudgeUnavailable] * 3
     for outcome in outcomes:
         assert str(outcome).startswith("the engine has died: EngineCore")
-        assert "was ended by SIGKILL. The system killed the engine, probably because main memory ran out" in str(
-            outcome
+        assert (
+            "was ended by SIGKILL. The system killed the engine, probably because main memory ran out"
+            in str(outcome)
         )
         assert "\n" not in str(outcome)

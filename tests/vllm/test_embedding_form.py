@@ -14,7 +14,9 @@ COMMON = {"model": "m", "encoding_format": "float", "add_generation_prompt": Tru
 def test_vllm_reads_images_and_texts_as_chat_messages():
     from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest
 
-    request = EmbeddingChatRequest(**COMMON, messages=[turn_of(Content(text="Which?", image=png()))])
+    request = EmbeddingChatRequest(
+        **COMMON, messages=[turn_of(Content(text="Which?", image=png()))]
+    )
     (turn,) = request.messages
     image, text = turn["content"]
     assert image["image_url"]["url"].startswith("data:image/png;base64,")

@@ -16,7 +16,13 @@ DAMAGED = "The weights are damaged or incomplete: download the model again"
 
 
 def load(folder, logs, **engine):
-    model = {"name": str(folder), "backend": "vllm", "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
+    model = {
+        "name": str(folder),
+        "backend": "vllm",
+        "min_pixels": 3136,
+        "max_pixels": 12544,
+        "max_tokens": 1024,
+    }
     return open_judge(ServiceSettings(model=ModelSettings(**model), engine=engine, log_folder=logs))
 
 
@@ -60,7 +66,10 @@ def test_an_engine_in_a_process_of_its_own(torn, tmp_path):
 @pytest.mark.parametrize(
     ("error", "cure"),
     [
-        ("Failed to find C compiler. Please specify via CC environment variable", "Install gcc and its headers"),
+        (
+            "Failed to find C compiler. Please specify via CC environment variable",
+            "Install gcc and its headers",
+        ),
         (
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free",
             "Lower engine.max_num_batched_tokens",
@@ -80,6 +89,8 @@ def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):
     assert cure in message
 
 
-def test_kind_service_links_a_kubernetes_service_called_vllm_is_no_port(tiny_model, tmp_path, monkeypatch):
+def test_kind_service_links_a_kubernetes_service_called_vllm_is_no_port(
+    tiny_model, tmp_path, monkeypatch
+):
     monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
     assert load(tiny_model, tmp_path / "logs").identity.backend == "vllm"

@@ -36,7 +36,10 @@ def test_vllm_gives_our_vectors(corpus, triples, model, tmp_path, monkeypatch): 
         image = {"image": as_given(Content(image=content.image))} if content.image else {}
         return {"prompt": text, "multi_modal_data": image}
 
-    found = [output.outputs.embedding for output in llm.embed([prompt(one) for one in CONTENTS], use_tqdm=False)]
+    found = [
+        output.outputs.embedding
+        for output in llm.embed([prompt(one) for one in CONTENTS], use_tqdm=False)
+    ]
     largest = np.abs(np.array(found) - vectors(model, run / "adapter")).max()
     print(f"vLLM: {len(CONTENTS)} contents, largest difference {largest:.1e} in a unit vector")
     assert largest < 1e-4

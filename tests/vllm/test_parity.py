@@ -51,11 +51,20 @@ def test_all_ways_give_the_models_own_scores(vllm, reference, alone):
         for query in CONTENTS:
             verdicts = asyncio.run(judge.judge(query, CONTENTS))
             largest = max(largest, gap(verdicts, alone, [(query, c) for c in CONTENTS]))
-            mass = max(mass, *(abs(v.mass / alone[query, c].mass - 1) for v, c in zip(verdicts, CONTENTS, strict=True)))
-            assert all(
-                v.argmax_is_label == alone[query, c].argmax_is_label for v, c in zip(verdicts, CONTENTS, strict=True)
+            mass = max(
+                mass,
+                *(
+                    abs(v.mass / alone[query, c].mass - 1)
+                    for v, c in zip(verdicts, CONTENTS, strict=True)
+                ),
             )
-        print(f"{name}: {len(alone)} pairs, largest difference {largest:.1e} in log-odds, {mass:.1e} relative in mass")
+            assert all(
+                v.argmax_is_label == alone[query, c].argmax_is_label
+                for v, c in zip(verdicts, CONTENTS, strict=True)
+            )
+        print(
+            f"{name}: {len(alone)} pairs, largest difference {largest:.1e} in log-odds, {mass:.1e} relative in mass"
+        )
         assert largest < TOLERANCE
         assert mass < TOLERANCE
 
@@ -123,10 +132,14 @@ def test_a_list_has_the_models_own_numbers(vllm, reference):
     lists = [(CONTENTS[start], CONTENTS[start : start + 2 + start % 8]) for start in range(10)]
     lists.append((CONTENTS[-1], [content for content in CONTENTS if content.image][:LONGEST_LIST]))
     for query, candidates in lists * 2:
-        served, exact = (asyncio.run(judge.choose(query, candidates)) for judge in (vllm, reference))
+        served, exact = (
+            asyncio.run(judge.choose(query, candidates)) for judge in (vllm, reference)
+        )
         assert served.place == exact.place
         assert len(served.logprobs) == len(candidates)
-        largest = max(largest, *(abs(s - e) for s, e in zip(served.logprobs, exact.logprobs, strict=True)))
+        largest = max(
+            largest, *(abs(s - e) for s, e in zip(served.logprobs, exact.logprobs, strict=True))
+        )
     print(f"vLLM: {2 * len(lists)} lists, largest difference {largest:.1e} in log-probability")
     assert largest < TOLERANCE
 
@@ -156,7 +169,9 @@ def test_the_longest_pair_is_not_cut(vllm):
     def pair(words):
         return Content(text="x" * words)
 
-    base = vllm._inputs.model.length(vllm._inputs.renderer.streams(Content(text="q"), [Content(text="")])[0])
+    base = vllm._inputs.model.length(
+        vllm._inputs.renderer.streams(Content(text="q"), [Content(text="")])[0]
+    )
     lengths = {}
     for words in range(1024 - base - 5, 1024 - base + 5):
         (stream,) = vllm._inputs.renderer.streams(Content(text="q"), [pair(words)])
@@ -181,7 +196,14 @@ def test_callers_that_go_away_do_not_hurt_the_others(vllm, alone):
         for outcome, pair in zip(asyncio.run(storm()), pairs, strict=True):
             if not isinstance(outcome, asyncio.CancelledError):
                 assert gap(outcome, alone, [pair]) < TOLERANCE
-    assert gap(asyncio.run(vllm.judge(CONTENTS[0], CONTENTS)), alone, [(CONTENTS[0], c) for c in CONTENTS]) < TOLERANCE
+    assert (
+        gap(
+            asyncio.run(vllm.judge(CONTENTS[0], CONTENTS)),
+            alone,
+            [(CONTENTS[0], c) for c in CONTENTS],
+        )
+        < TOLERANCE
+    )
     assert not vllm._engine._waiting
 
 
@@ -192,7 +214,9 @@ def test_bfloat16_is_near_and_its_band_is_known(tiny_model, alone):
         for q in CONTENTS
         for v, c in zip(asyncio.run(judge.judge(q, CONTENTS)), CONTENTS, strict=True)
     )
-    print(f"bfloat16: largest {differences[-1]:.3f}, 99th percentile {differences[int(0.99 * len(differences))]:.3f}")
+    print(
+        f"bfloat16: largest {differences[-1]:.3f}, 99th percentile {differences[int(0.99 * len(differences))]:.3f}"
+    )
     assert differences[-1] < 0.5
     assert differences[-1] > TOLERANCE, "bfloat16 that equals float32 is float32"
 
@@ -211,12 +235,20 @@ def test_a_prompt_that_the_engine_refuses_costs_one_pair(vllm, alone, monkeypatc
     answers = asyncio.run(vllm.judge(CONTENTS[0], CONTENTS[:3]))
     assert [type(answer) for answer in answers] == [Verdict, PairError, Verdict]
     assert answers[1].message == "LookupError: the test does not like it"
-    assert gap([answers[0], answers[2]], alone, [(CONTENTS[0], CONTENTS[0]), (CONTENTS[0], CONTENTS[2])]) < TOLERANCE
+    assert (
+        gap(
+            [answers[0], answers[2]],
+            alone,
+            [(CONTENTS[0], CONTENTS[0]), (CONTENTS[0], CONTENTS[2])],
+        )
+        < TOLERANCE
+    )
 
 
 def test_a_device_that_is_not_there_is_refused(tiny_model):
     with pytest.raises(
-        ModelError, match="the settings request a GPU, and this process sees none: torch is a CPU build"
+        ModelError,
+        match="the settings request a GPU, and this process sees none: torch is a CPU build",
     ):
         load(tiny_model, "vllm", device="cuda")
 
@@ -229,8 +261,12 @@ def test_a_dead_engine_says_so_at_once(tiny_model):
 
     judge._engine._engine.step = die
     for kind in (JudgeDied, JudgeUnavailable):  # of what was in it; of what comes later
-        with pytest.raises(JudgeUnavailable, match=r"the engine has died.*killed by the test") as raised:
-            asyncio.run(asyncio.wait_for(judge.judge(Content(text="a"), [Content(text="b")] * 3), 20))
+        with pytest.raises(
+            JudgeUnavailable, match=r"the engine has died.*killed by the test"
+        ) as raised:
+            asyncio.run(
+                asyncio.wait_for(judge.judge(Content(text="a"), [Content(text="b")] * 3), 20)
+            )
         assert raised.type is kind
 
 

@@ -25,7 +25,17 @@ pytest.importorskip("vllm")
 
 FAMILIES = {"qwen2_5_vl": make_model} | MAKERS
 BUDGETS = [(3136, 3136), (50176, 50176), (3136, 235200), (1, 700), (20000, 21000)]
-SHAPES = [(100, 110), (300, 100), (640, 480), (40, 80), (64, 48), (1000, 90), (1, 200), (2000, 10), (5, 5)]
+SHAPES = [
+    (100, 110),
+    (300, 100),
+    (640, 480),
+    (40, 80),
+    (64, 48),
+    (1000, 90),
+    (1, 200),
+    (2000, 10),
+    (5, 5),
+]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -40,7 +50,9 @@ def vllm_processor(folder, options):
     from vllm.config import ModelConfig
     from vllm.multimodal import MULTIMODAL_REGISTRY
 
-    config = ModelConfig(model=str(folder), dtype="float32", max_model_len=2048, mm_processor_kwargs=dict(options))
+    config = ModelConfig(
+        model=str(folder), dtype="float32", max_model_len=2048, mm_processor_kwargs=dict(options)
+    )
     return MULTIMODAL_REGISTRY.create_processor(config)
 
 
@@ -61,7 +73,9 @@ def as_bytes(normalised, processor):
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
 def test_the_engine_leaves_our_pictures_alone(folder, budget):
-    inputs = ModelInputs(str(folder), None, min_pixels=budget[0], max_pixels=budget[1], max_source_pixels=10**8)
+    inputs = ModelInputs(
+        str(folder), None, min_pixels=budget[0], max_pixels=budget[1], max_source_pixels=10**8
+    )
     processor = vllm_processor(folder, inputs.family.engine_options)
     dice = random.Random(budget[1])
     others = [(dice.randint(9, 900), dice.randint(9, 900)) for _ in range(5)]
@@ -74,7 +88,9 @@ def test_the_engine_leaves_our_pictures_alone(folder, budget):
         ids, theirs = processed(processor, inputs.placeholders([out.getvalue()]), picture.image)
         assert tuple(ids) == picture.token_ids, (size, picture.image.size)
         # One tile more or less, or a pixel scaled again, would show here.
-        (found,) = (theirs[name] for name in ("pixel_values", "pixel_values_flat") if name in theirs)
+        (found,) = (
+            theirs[name] for name in ("pixel_values", "pixel_values_flat") if name in theirs
+        )
         expected = ours["pixel_values"].reshape(found.shape)
         if found.dtype == torch.uint8:  # the engine normalises them on its device
             expected = as_bytes(expected, inputs.family._processor)
@@ -87,7 +103,9 @@ def test_no_pair_is_lost_where_both_bounds_are_one(family, tmp_path):
     FAMILIES[family](tmp_path)
     budget = {"min_pixels": 3136, "max_pixels": 3136, "max_tokens": 1024}
     judges = [
-        open_judge(ServiceSettings(model=ModelSettings(name=str(tmp_path), backend=backend, **budget)))
+        open_judge(
+            ServiceSettings(model=ModelSettings(name=str(tmp_path), backend=backend, **budget))
+        )
         for backend in ("vllm", "transformers")
     ]
     query = Content(text="Which?", image=png("red", (300, 100)))

@@ -27,7 +27,9 @@ class AverageCell:
 
 
 def average_cells(
-    measured: Mapping[str, Mapping[str, float]], expected: Mapping[str, int], averages: Iterable[Average]
+    measured: Mapping[str, Mapping[str, float]],
+    expected: Mapping[str, int],
+    averages: Iterable[Average],
 ) -> dict[str, AverageCell]:
     """Returns the cell of every measured subset, and the cell of every average whose parts were all measured.
 
@@ -57,4 +59,7 @@ def average_cells(
             values[average.name] = float(np.mean([values[part] for part in average.of]))
             draws[average.name] = np.mean([draws[part] for part in average.of], axis=0)
             partial[average.name] = any(partial[part] for part in average.of)
-    return {name: AverageCell(value, *interval(draws[name]), partial[name]) for name, value in values.items()}
+    return {
+        name: AverageCell(value, *interval(draws[name]), partial[name])
+        for name, value in values.items()
+    }

@@ -81,7 +81,9 @@ def _likeness(entry: Item | Query) -> tuple[bool, int]:
     return entry.image is None, len(entry.text or "")
 
 
-def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, row_of: dict[Inputs, int]) -> None:
+def _write(
+    out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, row_of: dict[Inputs, int]
+) -> None:
     manifest = VectorManifest(
         corpus=corpus.fingerprint,
         width=vectors_ND.shape[1],
@@ -97,6 +99,13 @@ def _write(out: Path, system: System, corpus: Corpus, vectors_ND: Vectors, row_o
         ("queries", corpus.queries, corpus.query_ids.to_pylist()),
     ]
     for kind, entries, ids in kinds:
-        sources: Rows = np.fromiter((row_of[_inputs(entry)] for entry in entries), np.int64, len(ids))
+        sources: Rows = np.fromiter(
+            (row_of[_inputs(entry)] for entry in entries), np.int64, len(ids)
+        )
         for path, rows in missing_vector_parts(out, manifest, kind):
-            write_vectors_part(path, manifest, ids[rows.start : rows.stop], vectors_ND[sources[rows.start : rows.stop]])
+            write_vectors_part(
+                path,
+                manifest,
+                ids[rows.start : rows.stop],
+                vectors_ND[sources[rows.start : rows.stop]],
+            )

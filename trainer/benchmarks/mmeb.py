@@ -19,7 +19,16 @@ TASKS = {
         ("ScienceQA", "VizWiz", "GQA", "TextVQA"),
     ),
     "Retrieval": (
-        ("VisDial", "CIRR", "VisualNews_t2i", "VisualNews_i2t", "MSCOCO_t2i", "MSCOCO_i2t", "NIGHTS", "WebQA"),
+        (
+            "VisDial",
+            "CIRR",
+            "VisualNews_t2i",
+            "VisualNews_i2t",
+            "MSCOCO_t2i",
+            "MSCOCO_i2t",
+            "NIGHTS",
+            "WebQA",
+        ),
         ("FashionIQ", "Wiki-SS-NQ", "OVEN", "EDIS"),
     ),
     "Grounding": (("MSCOCO",), ("RefCOCO", "RefCOCO-Matching", "Visual7W-Pointing")),

@@ -23,7 +23,9 @@ class PublishedTable(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "PublishedTable":
-        if any(len(row) != len(self.columns) for row in self.rows.values()) or not self.class_means <= set(self.rows):
+        if any(
+            len(row) != len(self.columns) for row in self.rows.values()
+        ) or not self.class_means <= set(self.rows):
             raise ValueError(
                 f"{self.title}: a row has more or fewer numbers than columns, or class_means names an unknown row. "
                 "Correct published.toml"

@@ -21,7 +21,9 @@ AVERAGES = (
 """All averages. Source of the last three averages: UniME-V2, arXiv 2510.13515, tables 3 to 6."""
 
 
-def choose_sets(root: Path, only: Sequence[str], *, partial: bool = False) -> tuple[list[BenchmarkSet], dict[str, str]]:
+def choose_sets(
+    root: Path, only: Sequence[str], *, partial: bool = False
+) -> tuple[list[BenchmarkSet], dict[str, str]]:
     """Returns the named sets, or all sets whose data exists, and the reasons why other sets cannot be measured.
 
     Args:
@@ -42,7 +44,9 @@ def choose_sets(root: Path, only: Sequence[str], *, partial: bool = False) -> tu
         near = difflib.get_close_matches(unknown[0], known, n=1)
         benchmarks = sorted({name.partition("/")[0] for name in known})
         hint = f"Did you mean {near[0]}?" if near else f"Benchmarks are {', '.join(benchmarks)}."
-        raise SettingsError(f"benchmarks: {unknown[0]}: no such benchmark or set. {hint} `--list` shows every set")
+        raise SettingsError(
+            f"benchmarks: {unknown[0]}: no such benchmark or set. {hint} `--list` shows every set"
+        )
     named = [one for one in SETS if not only or {one.name, one.name.partition("/")[0]} & set(only)]
     lacking = {one.name: one.found(root)[1] for one in named}
     present = [one for one in named if not lacking[one.name]]
@@ -53,7 +57,9 @@ def choose_sets(root: Path, only: Sequence[str], *, partial: bool = False) -> tu
             f"{'; no '.join(lacking[first])}. `--list` shows the missing files of all sets"
         )
     half = [one.name for one in named if lacking[one.name] and (only or one.has_rows(root))]
-    return present, {name: f"{name}: data is missing: no {'; no '.join(lacking[name])}" for name in half}
+    return present, {
+        name: f"{name}: data is missing: no {'; no '.join(lacking[name])}" for name in half
+    }
 
 
 def listing(root: Path) -> list[str]:

@@ -53,7 +53,9 @@ PATIENCE = timedelta(days=1)
 """How long the other processes wait for the process that imports."""
 
 
-def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], None]) -> ResultTable | None:
+def benchmark(
+    settings: BenchmarkSettings, report: Callable[[str, int, int], None]
+) -> ResultTable | None:
     """Runs a benchmark, or resumes an interrupted benchmark.
 
     Args:
@@ -68,10 +70,14 @@ def benchmark(settings: BenchmarkSettings, report: Callable[[str, int, int], Non
         DataError: The data of a set is missing, a set differs from its published size, or a vector is invalid.
     """
     if settings.label in ("", CORPORA):
-        raise SettingsError(f"name: {settings.label!r} cannot be the name of a system. Set a model, or another name")
+        raise SettingsError(
+            f"name: {settings.label!r} cannot be the name of a system. Set a model, or another name"
+        )
     check_file(settings.out / "table.json", is_json_of(ResultTable), "table of `train benchmark`")
     chosen, absent = choose_sets(settings.root, settings.benchmarks, partial=settings.allow_partial)
-    with processes("cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE) as accelerator:
+    with processes(
+        "cpu" if settings.on_cpu else "auto", settings.out, patience=PATIENCE
+    ) as accelerator:
         unread = [_import_all(settings, chosen, absent) if accelerator.is_main_process else {}]
         accelerator.wait_for_everyone()
         broadcast_object_list(unread)
@@ -142,7 +148,9 @@ class _Failed:
             )
 
 
-def _import_all(settings: BenchmarkSettings, chosen: list[BenchmarkSet], absent: Mapping[str, str]) -> dict[str, str]:
+def _import_all(
+    settings: BenchmarkSettings, chosen: list[BenchmarkSet], absent: Mapping[str, str]
+) -> dict[str, str]:
     """Imports the sets without a corpus. Returns the absent and unreadable sets, each with a reason."""
     unread, faults = dict(absent), []
     for one in chosen:
@@ -177,7 +185,9 @@ def _import(settings: BenchmarkSettings, one: BenchmarkSet) -> list[str]:
     record = folder.with_name(f"{folder.name}.import.txt")
     is_imported = exists(folder / "corpus.json") and exists(record)
     known = read_text(record) if is_imported else ""
-    if known == made_by or (settings.allow_partial and known == made_by + _of_pictures(settings, one)):
+    if known == made_by or (
+        settings.allow_partial and known == made_by + _of_pictures(settings, one)
+    ):
         return _miscounts(folder, one)
     run([*words, "--max-rejects", "1" if settings.allow_partial else "0"])
     partial = read_json(folder / "corpus.json", CorpusManifest).rejects
@@ -193,11 +203,16 @@ def _miscounts(folder: Path, one: BenchmarkSet) -> list[str]:
     corpus = Corpus(folder)
     counts = Counter(corpus.queries.table["subset"].to_pylist())
     if not counts:
-        raise DataError(f"no row of the set can be used. See {folder / 'rejects.jsonl'}, and fix the data")
+        raise DataError(
+            f"no row of the set can be used. See {folder / 'rejects.jsonl'}, and fix the data"
+        )
     rejected = f"rejected rows are in {folder / 'rejects.jsonl'}" if corpus.manifest.rejects else ""
     return [
         f"{one.name}: {subset} has {count} queries, but {published} were published; "
-        + (rejected or f"no row was rejected, so the source holds {'only ' if count < published else ''}{count}")
+        + (
+            rejected
+            or f"no row was rejected, so the source holds {'only ' if count < published else ''}{count}"
+        )
         for subset in sorted({*one.queries, *counts})
         if (count := counts[subset]) != (published := one.queries.get(subset, 0))
     ]
@@ -222,7 +237,8 @@ def _measure(
         embed_set(settings, system, corpus, vectors, accelerator, report)
     if accelerator.is_main_process:
         evaluate(
-            EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder, to_the_letter=True), overwrite=True
+            EvaluateSettings(corpus=corpus.folder, vectors=vectors, out=folder, to_the_letter=True),
+            overwrite=True,
         )
 
 
@@ -252,7 +268,9 @@ def _check_identity(folder: Path, identity: Identity) -> None:
         if not exists(path):
             continue
         manifest = read_json(path, VectorManifest)
-        if differing := [name for name, value in asdict(identity).items() if getattr(manifest, name) != value]:
+        if differing := [
+            name for name, value in asdict(identity).items() if getattr(manifest, name) != value
+        ]:
             raise DataError(
                 f"{folder / one.name}: was measured with another {' and '.join(differing)}. Delete this folder to "
                 "measure the set again, or give this system another `name`"

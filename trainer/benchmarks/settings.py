@@ -68,5 +68,8 @@ class BenchmarkSettings(Settings):
     @property
     def on_cpu(self) -> bool:
         """Whether the system needs no GPU in this process."""
-        devices = {"unijudge": self.model.device, "sentence-transformers": self.sentence_transformers.device}
+        devices = {
+            "unijudge": self.model.device,
+            "sentence-transformers": self.sentence_transformers.device,
+        }
         return devices.get(self.system, "cpu") == "cpu"

@@ -81,5 +81,7 @@ def _digest(paths: Iterable[Path]) -> str:
     for path in sorted(paths):
         if is_file(path):
             status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{getattr(status, 'st_mtime_ns', 0)}\n".encode())
+            digest.update(
+                f"{path}\0{status.st_size}\0{getattr(status, 'st_mtime_ns', 0)}\n".encode()
+            )
     return digest.hexdigest()

@@ -12,7 +12,12 @@ from unijudge.pages import markdown
 
 NOT_MEASURED = "–"
 EXPECTED = {subset: count for one in SETS for subset, count in one.queries.items()}
-DATA_SETS = {"flickr30k": "Flickr30K", "coco": "COCO", "sharegpt4v": "ShareGPT4V", "urban1k": "Urban1K"}
+DATA_SETS = {
+    "flickr30k": "Flickr30K",
+    "coco": "COCO",
+    "sharegpt4v": "ShareGPT4V",
+    "urban1k": "Urban1K",
+}
 DIRECTIONS = {"t2i": "T→I", "i2t": "I→T"}
 
 Lines = list[list[str]]
@@ -32,7 +37,10 @@ class Measured(BaseModel):
 
     @classmethod
     def of(
-        cls, identity: dict[str, Any], subsets: dict[str, dict[str, float]], others: Sequence[str] = ()
+        cls,
+        identity: dict[str, Any],
+        subsets: dict[str, dict[str, float]],
+        others: Sequence[str] = (),
     ) -> "Measured":
         """Computes the averages, and sorts the subsets in the order of the benchmarks. Unknown subsets are left out."""
         subsets = {name: subsets[name] for name in EXPECTED if name in subsets}
@@ -78,7 +86,9 @@ def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterat
 
 
 def _set_lines(systems: Mapping[str, Measured]) -> Lines:
-    lines = [["system", "set", "queries", "candidates", "precision@1", "95 % interval", "modality gap"]]
+    lines = [
+        ["system", "set", "queries", "candidates", "precision@1", "95 % interval", "modality gap"]
+    ]
     for name, one in systems.items():
         for subset, measures in one.subsets.items():
             cell = one.cells[subset]
@@ -92,7 +102,9 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
     yield f"* {NOT_MEASURED} means: not measured, or an average that lacks a set. This mark never means zero."
     yield "* The modality gap is the distance between the mean embedding of contents with an image and of texts."
     for name, one in systems.items():
-        known = {key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")}
+        known = {
+            key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")
+        }
         identity = ", ".join(f"{key} {value}" for key, value in known.items())
         yield f"* {name}: {identity}."
         if one.others:
@@ -123,7 +135,10 @@ def _heading(name: str, title: str = "") -> str:
 
 
 def _value(cell: AverageCell | None) -> str:
-    return NOT_MEASURED if cell is None else f"{100 * cell.value:.1f}" + (" \\*" if cell.partial else "")
+    if cell is None:
+        return NOT_MEASURED
+    mark = " \\*" if cell.partial else ""
+    return f"{100 * cell.value:.1f}{mark}"
 
 
 def _interval(cell: AverageCell | None) -> str:

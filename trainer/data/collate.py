@@ -40,7 +40,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the same batch with its tensors on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
     @property
@@ -66,7 +70,9 @@ def collate(examples: Sequence[Example]) -> Batch:
     candidates: list[Content] = []
     signs: list[Sign] = []
     for example in examples:
-        for key, sign, content in zip(example.candidate_keys, example.signs, example.candidates, strict=True):
+        for key, sign, content in zip(
+            example.candidate_keys, example.signs, example.candidates, strict=True
+        ):
             if key not in column_of:
                 column_of[key] = len(candidates)
                 candidates.append(content)
@@ -80,7 +86,9 @@ def collate(examples: Sequence[Example]) -> Batch:
         candidate_keys=list(column_of),
         candidate_signs=signs,
         excluded=excluded,
-        columns_BK=torch.tensor([[*map(column_of.__getitem__, example.candidate_keys)] for example in examples]),
+        columns_BK=torch.tensor(
+            [[*map(column_of.__getitem__, example.candidate_keys)] for example in examples]
+        ),
         says_BU=says_BU,
         shows_BU=shows_BU,
         teacher_BK=torch.tensor(teachers) if len(teachers) == len(examples) else None,

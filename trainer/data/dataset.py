@@ -72,7 +72,13 @@ class Examples:
         mixed = repeated = 0
         subsets: dict[str, int] = {}
         further: dict[int, set[int]] = defaultdict(set)
-        queries, groups, items, teachers, weights = array("q"), array("q"), array("q"), array("d"), array("d")
+        queries, groups, items, teachers, weights = (
+            array("q"),
+            array("q"),
+            array("q"),
+            array("d"),
+            array("d"),
+        )
         drawn = bytearray()
         for row in read_triples(triples, corpus.fingerprint):
             if len(row.negatives) < negatives:
@@ -85,12 +91,19 @@ class Examples:
             repeated += any(negative.duplicate for negative in taken.negatives)
             queries.append(corpus.query_row_of[row.query_id])
             groups.append(subsets.setdefault(row.subset, len(subsets)))
-            items.extend(corpus.row_of[candidate.item_id] for candidate in (taken.positive, *taken.negatives))
-            teachers.extend(math.nan if label is None else label for label in taken.labels(manifest.scales))
+            items.extend(
+                corpus.row_of[candidate.item_id] for candidate in (taken.positive, *taken.negatives)
+            )
+            teachers.extend(
+                math.nan if label is None else label for label in taken.labels(manifest.scales)
+            )
             drawn.extend([False, *(negative.fallback for negative in taken.negatives)])
             weights.append(row.weight)
             if row.extra_positives:
-                extra = (self._exclusions.sign(corpus.row_of[item.item_id]).content for item in row.extra_positives)
+                extra = (
+                    self._exclusions.sign(corpus.row_of[item.item_id]).content
+                    for item in row.extra_positives
+                )
                 further[self._exclusions.question(queries[-1])].update(extra)
         if not queries:
             raise TrainingError(f"{triples}: has no rows. Check the output of `mine select`")
@@ -129,7 +142,9 @@ class Examples:
         """
         kept = np.setdiff1d(np.arange(len(self)), left_out)
         if not len(kept):
-            raise TrainingError(f"all {len(self)} rows are left out, so there is nothing to train on. See the warnings")
+            raise TrainingError(
+                f"all {len(self)} rows are left out, so there is nothing to train on. See the warnings"
+            )
         rest = copy(self)
         for name in ("groups", "_query_rows", "_item_rows", "_teachers", "_drawn", "_weights"):
             setattr(rest, name, getattr(self, name)[kept])
@@ -184,14 +199,23 @@ class Examples:
     @property
     def most_text(self) -> Rows:
         """The bytes of text in each row's query, positive and longest negative together."""
-        asked, candidates = self._corpus.queries.text_bytes, self._corpus.items.text_bytes[self._item_rows]
+        asked, candidates = (
+            self._corpus.queries.text_bytes,
+            self._corpus.items.text_bytes[self._item_rows],
+        )
         together: Rows = asked[self._query_rows] + candidates[:, 0] + candidates[:, 1:].max(1)
         return together
 
     def _example(self, index: int, content_of: Callable[[Item | Query], Content]) -> Example:
         query_row, item_rows = int(self._query_rows[index]), self._item_rows[index].tolist()
-        query, items = self._corpus.queries[query_row], [self._corpus.items[row] for row in item_rows]
-        teacher, further = self._teachers[index], self._further.get(self._exclusions.question(query_row), ())
+        query, items = (
+            self._corpus.queries[query_row],
+            [self._corpus.items[row] for row in item_rows],
+        )
+        teacher, further = (
+            self._teachers[index],
+            self._further.get(self._exclusions.question(query_row), ()),
+        )
         try:
             contents = [content_of(entry) for entry in (query, *items)]
         except DataError as error:

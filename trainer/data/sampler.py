@@ -16,7 +16,14 @@ from unijudge.formats.lazy_table import Rows
 class BatchSampler:
     """The order of the rows of one training."""
 
-    def __init__(self, groups: npt.NDArray[np.integer], *, batch_size: int, accumulation_steps: int, seed: int):
+    def __init__(
+        self,
+        groups: npt.NDArray[np.integer],
+        *,
+        batch_size: int,
+        accumulation_steps: int,
+        seed: int,
+    ):
         """Stores the groups. A batch holds rows of one group only.
 
         Args:
@@ -30,7 +37,9 @@ class BatchSampler:
         self.accumulation_steps = accumulation_steps
         self._seed = seed
         self._epoch = lru_cache(maxsize=2)(self._batches_of_epoch)
-        self._in_epoch = int(sum(-(-count // batch_size) for count in np.unique(groups, return_counts=True)[1]))
+        self._in_epoch = int(
+            sum(-(-count // batch_size) for count in np.unique(groups, return_counts=True)[1])
+        )
 
     def batches(self, step: int) -> list[Rows]:
         """Returns the batches of an update, as row numbers. Every row is in exactly one batch of an epoch.
@@ -44,11 +53,15 @@ class BatchSampler:
             [3]
         """
         numbers = range((step - 1) * self.accumulation_steps, step * self.accumulation_steps)
-        return [self._epoch(number // self._in_epoch)[number % self._in_epoch] for number in numbers]
+        return [
+            self._epoch(number // self._in_epoch)[number % self._in_epoch] for number in numbers
+        ]
 
     def dice(self, step: int, place: int) -> int:
         """Returns the random seed of one batch of an update, for example for dropout, in [0, 2⁶⁴)."""
-        return int(np.random.SeedSequence((self._seed, step, place)).generate_state(1, np.uint64)[0])
+        return int(
+            np.random.SeedSequence((self._seed, step, place)).generate_state(1, np.uint64)[0]
+        )
 
     def _batches_of_epoch(self, epoch: int) -> list[Rows]:
         random = np.random.default_rng((self._seed, epoch))

@@ -61,7 +61,10 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         )
         with accelerator.main_process_first():
             start_vectors(settings.out, manifest)
-        kinds: list[tuple[EntryKind, LazyTable[Any]]] = [("items", corpus.items), ("queries", corpus.queries)]
+        kinds: list[tuple[EntryKind, LazyTable[Any]]] = [
+            ("items", corpus.items),
+            ("queries", corpus.queries),
+        ]
         todo = [
             (path, entries, rows)
             for kind, entries in kinds
@@ -80,10 +83,23 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
             """Embeds and writes one part. The vectors are freed when the function returns."""
             part = entries.part(rows)
             vectors = embed_entries(
-                system, corpus, part, settings.batch_size, settings.workers, accelerator, advance, settings.dtype
+                system,
+                corpus,
+                part,
+                settings.batch_size,
+                settings.workers,
+                accelerator,
+                advance,
+                settings.dtype,
             )
             if vectors is not None:
-                write_vectors_part(path, manifest, [_id(entry) for entry in part], vectors, np.asarray(~vectors.any(1)))
+                write_vectors_part(
+                    path,
+                    manifest,
+                    [_id(entry) for entry in part],
+                    vectors,
+                    np.asarray(~vectors.any(1)),
+                )
 
         for path, entries, rows in todo:
             embed_part(path, entries, rows)
@@ -191,17 +207,23 @@ def _prepared(system: System, corpus: Corpus, entry: Item | Query) -> Any:
         ) from error
 
 
-def _unit_vectors(system: System, corpus: Corpus, entries: Entries, prepared: Sequence[Any]) -> Vectors:
+def _unit_vectors(
+    system: System, corpus: Corpus, entries: Entries, prepared: Sequence[Any]
+) -> Vectors:
     try:
         vectors_ND = system.embed(prepared)
     except DataError as error:
-        raise DataError(f"{corpus.folder}: in the batch that starts with {_id(entries[0])}: {error}") from error
+        raise DataError(
+            f"{corpus.folder}: in the batch that starts with {_id(entries[0])}: {error}"
+        ) from error
     lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     skipped_N = np.array([content is None for content in prepared])[:, None]
     lengths[skipped_N] = 1  # the vector of a skipped input stays 0
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if len(bad):
-        result = "the vector 0" if lengths[bad[0]] == 0 else "a vector with numbers that are not finite"
+        result = (
+            "the vector 0" if lengths[bad[0]] == 0 else "a vector with numbers that are not finite"
+        )
         raise DataError(
             f"{corpus.folder}: {_id(entries[bad[0]])}: {system.identity.model} returned {result} for this input, so "
             "the part was not written. Check this input, the dtype of the model and its weights"

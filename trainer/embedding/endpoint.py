@@ -82,17 +82,28 @@ class Endpoint:
             DataError: The file of the key cannot be read.
         """
         if not settings.model:
-            raise SettingsError("endpoint.model: required. Give the name under which the endpoint serves the model")
+            raise SettingsError(
+                "endpoint.model: required. Give the name under which the endpoint serves the model"
+            )
         self._settings = settings
         key = read_key(settings.key_file)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._http = open_http(settings.url, timeout=settings.timeout_s, headers=headers)
         except httpx2.InvalidURL as error:
-            raise SettingsError(f"endpoint.url: not a URL ({error}). Use the form http://host:port") from error
-        self._loop = asyncio.new_event_loop()  # asyncio gives a whole request a deadline, including its answer
+            raise SettingsError(
+                f"endpoint.url: not a URL ({error}). Use the form http://host:port"
+            ) from error
+        # asyncio gives a whole request a deadline, including its answer.
+        self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True).start()
-        form = ", ".join(["endpoint", settings.texts, *(f"{name}={value}" for name, value in settings.extra.items())])
+        form = ", ".join(
+            [
+                "endpoint",
+                settings.texts,
+                *(f"{name}={value}" for name, value in settings.extra.items()),
+            ]
+        )
         self.identity = Identity(model=settings.model, weights="as served", encoding=form)
 
     def check_texts(self, corpus: Corpus) -> None:
@@ -107,7 +118,9 @@ class Endpoint:
     def embed(self, prepared: Sequence[str | dict[str, Any]]) -> Vectors:
         """Embeds the prepared contents, as `System.embed` does."""
         requests: list[tuple[list[int], dict[str, Any]]] = [
-            ([index], {"messages": [turn]}) for index, turn in enumerate(prepared) if isinstance(turn, dict)
+            ([index], {"messages": [turn]})
+            for index, turn in enumerate(prepared)
+            if isinstance(turn, dict)
         ]
         texts = {index: text for index, text in enumerate(prepared) if isinstance(text, str)}
         if texts:
@@ -115,7 +128,10 @@ class Endpoint:
         vectors: dict[int, list[float]] = {}
         patience = SharedPatience(self._settings.retry_for_s)
         with ThreadPoolExecutor(self._settings.max_in_flight) as pool:
-            futures = [pool.submit(self._ask, fields, len(indices), patience) for indices, fields in requests]
+            futures = [
+                pool.submit(self._ask, fields, len(indices), patience)
+                for indices, fields in requests
+            ]
             try:
                 for (indices, _), answer in zip(requests, futures, strict=True):
                     vectors.update(zip(indices, answer.result(), strict=True))
@@ -130,9 +146,13 @@ class Endpoint:
             )
         return np.array([vectors[index] for index in range(len(prepared))], np.float32)
 
-    def _ask(self, fields: dict[str, Any], expected: int, patience: SharedPatience) -> list[list[float]]:
+    def _ask(
+        self, fields: dict[str, Any], expected: int, patience: SharedPatience
+    ) -> list[list[float]]:
         if patience.over.is_set():
-            raise EndpointBusy(f"{self._settings.url}: request not sent, since other requests got no answer")
+            raise EndpointBusy(
+                f"{self._settings.url}: request not sent, since other requests got no answer"
+            )
         retrying = Retrying(
             stop=patience.is_over,
             sleep=sleep_using_event(patience.over),
@@ -140,31 +160,44 @@ class Endpoint:
             retry=retry_if_exception(lambda error: isinstance(error, EndpointBusy)),
             reraise=True,
         )
-        body = {"model": self._settings.model, "encoding_format": "float", **self._settings.extra, **fields}
+        body = {
+            "model": self._settings.model,
+            "encoding_format": "float",
+            **self._settings.extra,
+            **fields,
+        }
         content = retrying(self._once, body)
         patience.answered()
         url = self._settings.url
         try:
-            answer = sorted(_Answer.model_validate_json(content).data, key=lambda entry: entry.index)
+            answer = sorted(
+                _Answer.model_validate_json(content).data, key=lambda entry: entry.index
+            )
         except ValidationError as error:
             raise EndpointError(
                 f"{url}{PATH}: the answer holds no embeddings ({error.errors()[0]['msg']}). Check endpoint.url"
             ) from error
         if [entry.index for entry in answer] != list(range(expected)):
-            raise EndpointError(f"{url}{PATH}: expected {expected} embeddings, but the answer holds {len(answer)}")
+            raise EndpointError(
+                f"{url}{PATH}: expected {expected} embeddings, but the answer holds {len(answer)}"
+            )
         return [entry.embedding for entry in answer]
 
     def _once(self, body: dict[str, Any]) -> bytes:
         url = self._settings.url.rstrip("/") + PATH
         try:
-            response = asyncio.run_coroutine_threadsafe(self._post(url, json.dumps(body).encode()), self._loop).result()
+            response = asyncio.run_coroutine_threadsafe(
+                self._post(url, json.dumps(body).encode()), self._loop
+            ).result()
         except TimeoutError as error:
             raise EndpointBusy(
                 f"{url}: no complete answer within endpoint.timeout_s = {self._settings.timeout_s:g}. Raise "
                 "endpoint.timeout_s, or lower endpoint.max_in_flight"
             ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise EndpointError(f"{url}: not a URL ({error}). Set endpoint.url to http://host:port") from error
+            raise EndpointError(
+                f"{url}: not a URL ({error}). Set endpoint.url to http://host:port"
+            ) from error
         except httpx2.TransportError as error:
             if is_nowhere(error):
                 raise EndpointNowhere(nowhere(url, error)) from error
@@ -189,7 +222,9 @@ class Endpoint:
 
     async def _post(self, url: str, body: bytes) -> httpx2.Response:
         async with asyncio.timeout(self._settings.timeout_s):
-            return await self._http.post(url, content=body, headers={"Content-Type": "application/json"})
+            return await self._http.post(
+                url, content=body, headers={"Content-Type": "application/json"}
+            )
 
 
 def turn_of(content: Content) -> dict[str, Any]:

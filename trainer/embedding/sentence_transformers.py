@@ -48,11 +48,16 @@ class SentenceTransformersModel:
                 f"sentence-transformers cannot be imported ({error}). Run pip install sentence-transformers"
             ) from error
         try:
-            commit = commit_of(settings.name, settings.revision)  # resolved once, since a branch may move meanwhile
-            self._model: Any = library.SentenceTransformer(settings.name, revision=commit, device=settings.device)
+            # Resolved once, since a branch may move meanwhile.
+            commit = commit_of(settings.name, settings.revision)
+            self._model: Any = library.SentenceTransformer(
+                settings.name, revision=commit, device=settings.device
+            )
         except Exception as error:  # modules of sentence-transformers raise errors of many types
             reason = str(error) if isinstance(error, ModelError) else in_one_line(error)
-            raise ModelError(f"{settings.name}: sentence-transformers cannot load this model ({reason})") from error
+            raise ModelError(
+                f"{settings.name}: sentence-transformers cannot load this model ({reason})"
+            ) from error
         folder = Path(settings.name)
         self._joins = self._model.supports(("image", "text"))
         self._instruction = instruction.strip()
@@ -105,6 +110,10 @@ def _files_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.suffix in LOADED and path.is_file() and not any(part.startswith(".") for part in name.parts):
+        if (
+            path.suffix in LOADED
+            and path.is_file()
+            and not any(part.startswith(".") for part in name.parts)
+        ):
             digest.update(f"{name.as_posix()}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]

@@ -66,7 +66,9 @@ class OurModel:
 
         vectors_ND = np.zeros((len(prepared), self.width), np.float32)
         if streams:
-            with out_of_memory_named(self._backbone.device, doing, lambda: embedding_cures(self._settings)):
+            with out_of_memory_named(
+                self._backbone.device, doing, lambda: embedding_cures(self._settings)
+            ):
                 embedded_ND = embed_streams(self._backbone, streams).cpu().numpy()
             vectors_ND[[stream is not None for stream in prepared]] = embedded_ND
         return vectors_ND

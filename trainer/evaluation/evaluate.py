@@ -80,7 +80,10 @@ def evaluate(settings: EvaluateSettings, *, overwrite: bool = False) -> Evaluati
         vectors=str(settings.vectors),
         pool=settings.pool,
         subsets={},
-        inputs={"corpus": corpus.fingerprint, "vectors": file_sha256(settings.vectors / "vectors.json")},
+        inputs={
+            "corpus": corpus.fingerprint,
+            "vectors": file_sha256(settings.vectors / "vectors.json"),
+        },
         made=Provenance.now(settings),
     )
     with lease(settings.out):
@@ -119,7 +122,9 @@ def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dic
             )
             best = np.argsort(-case.scores, kind="stable")[: settings.keep]
             listed_gold = case.gold[case.own | np.isin(case.gold, best)]
-            item_ids, right = (corpus.item_ids.take(case.candidates[at]).to_pylist() for at in (best, listed_gold))
+            item_ids, right = (
+                corpus.item_ids.take(case.candidates[at]).to_pylist() for at in (best, listed_gold)
+            )
             yield Ranking(
                 query.query_id,
                 query.subset,
@@ -133,8 +138,13 @@ def _write_rankings(settings: EvaluateSettings, corpus: Corpus) -> dict[str, dic
 
     write_rankings(settings.out / "rankings.parquet", rankings())
     gaps = {name: _gap(corpus, name, rows_N, items_ND, queries_QD) for name, rows_N in seen.items()}
-    measures = {name: _measures(name, measured[name], settings.cutoffs) | gaps[name] for name in sorted(measured)}
-    for name, count in Counter(corpus.queries.table["subset"].filter(unseen.queries_Q).to_pylist()).items():
+    measures = {
+        name: _measures(name, measured[name], settings.cutoffs) | gaps[name]
+        for name in sorted(measured)
+    }
+    for name, count in Counter(
+        corpus.queries.table["subset"].filter(unseen.queries_Q).to_pylist()
+    ).items():
         measures.setdefault(name, {"queries": 0})["not measured"] = count
     return measures
 
@@ -168,7 +178,9 @@ def _told_unseen(settings: EvaluateSettings, corpus: Corpus, folder: VectorFolde
     """Returns the items and queries without a vector, and warns about them. Raises an error if no query is left."""
     items_N = _marked(folder.skipped("items"), len(corpus.items))
     alone_Q = _marked(folder.skipped("queries"), len(corpus.queries))
-    blind_Q = alone_Q | np.array([items_N[corpus.positives(row)].all() for row in range(len(alone_Q))])
+    blind_Q = alone_Q | np.array(
+        [items_N[corpus.positives(row)].all() for row in range(len(alone_Q))]
+    )
     if blind_Q.all():
         raise DataError(
             f"{settings.vectors}: no query has a vector and a positive with a vector, so there is nothing to evaluate. "
@@ -184,7 +196,11 @@ def _told_unseen(settings: EvaluateSettings, corpus: Corpus, folder: VectorFolde
 
 
 def _cases(
-    settings: EvaluateSettings, corpus: Corpus, items_ND: Vectors, queries_QD: Vectors, unseen: _Unseen
+    settings: EvaluateSettings,
+    corpus: Corpus,
+    items_ND: Vectors,
+    queries_QD: Vectors,
+    unseen: _Unseen,
 ) -> Iterator[_Case]:
     pools: dict[str | None, tuple[Rows, Vectors]] = {}
     exclusions, items = Exclusions(corpus), len(corpus.items)
@@ -215,7 +231,14 @@ def _cases(
                 "whose closed lists hold a positive"
             )
         own = _marked(corpus.positives(row), items)[candidates[kept][gold]]
-        yield _Case(query, candidates[kept], (vectors_ND @ vector_D)[kept], gold, own, len(candidates) - len(kept))
+        yield _Case(
+            query,
+            candidates[kept],
+            (vectors_ND @ vector_D)[kept],
+            gold,
+            own,
+            len(candidates) - len(kept),
+        )
 
 
 def _marked(rows: Rows, items: int) -> npt.NDArray[np.bool_]:
@@ -226,12 +249,18 @@ def _marked(rows: Rows, items: int) -> npt.NDArray[np.bool_]:
 
 
 def _gap(
-    corpus: Corpus, subset: str, seen_N: npt.NDArray[np.bool_], items_ND: Vectors, queries_QD: Vectors
+    corpus: Corpus,
+    subset: str,
+    seen_N: npt.NDArray[np.bool_],
+    items_ND: Vectors,
+    queries_QD: Vectors,
 ) -> dict[str, float]:
     """Returns the modality gap of a subset: the gap between contents with an image and contents without an image."""
     asked_Q = (np.array(corpus.queries.table["subset"].to_pylist()) == subset) & queries_QD.any(1)
     contents_ND = np.concatenate([items_ND[seen_N], queries_QD[asked_Q]])
-    shown_N = np.concatenate([_has_image(corpus.items.table)[seen_N], _has_image(corpus.queries.table)[asked_Q]])
+    shown_N = np.concatenate(
+        [_has_image(corpus.items.table)[seen_N], _has_image(corpus.queries.table)[asked_Q]]
+    )
     gap = modality_gap(contents_ND[shown_N], contents_ND[~shown_N])
     return {} if np.isnan(gap) else {"modality gap": gap}
 
@@ -240,7 +269,9 @@ def _has_image(table: Any) -> npt.NDArray[np.bool_]:
     return np.array(table["image"].is_valid().to_pylist(), bool)
 
 
-def _measures(name: str, queries: list[dict[str, float]], cutoffs: tuple[int, ...]) -> dict[str, float]:
+def _measures(
+    name: str, queries: list[dict[str, float]], cutoffs: tuple[int, ...]
+) -> dict[str, float]:
     ranks_Q = np.array([query["rank"] for query in queries], np.int64)
     first = precision_at_1(ranks_Q)
     low, high = interval(bootstrap_shares(first, len(queries), name))

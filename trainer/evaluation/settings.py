@@ -84,5 +84,7 @@ class RerankSettings(Settings):
     @model_validator(mode="after")
     def _checked(self) -> Self:
         if self.held_out is not None and self.rerank != "auto":
-            raise ValueError("held_out needs rerank = 'auto'. Set rerank = 'auto', or leave held_out out")
+            raise ValueError(
+                "held_out needs rerank = 'auto'. Set rerank = 'auto', or leave held_out out"
+            )
         return self

@@ -53,7 +53,9 @@ class AgreementSample:
         streams = [encoder.stream(prompt.parts(*pair)) for pair in pairs]
         batches = [streams] if together else [[stream] for stream in streams]
         logits = torch.cat([backbone.next_token_logits(batch) for batch in batches])
-        return (logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]).numpy()
+        return (
+            logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]
+        ).numpy()
 
     def said(self, of_run: Numbers, exported: Numbers, dtype: str) -> str:
         """Returns the sentence about the differences for the model card."""
@@ -87,14 +89,22 @@ def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> Agree
         rows = [examples[int(index)] for index in indices]
     except (DataError, TrainingError):
         return AGREEMENT_NOT_MEASURED.format(GONE)
-    return AgreementSample(rows, settings.prompt if isinstance(settings, RerankerSettings) else None)
+    return AgreementSample(
+        rows, settings.prompt if isinstance(settings, RerankerSettings) else None
+    )
 
 
 def open_exported(settings: BackboneSettings, folder: Path, *, merged: bool) -> Backbone:
     """Opens the exported model with this program."""
     if merged:
         dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
-        update = {"name": str(folder), "revision": None, "adapter": None, "device": "cpu", "dtype": dtype}
+        update = {
+            "name": str(folder),
+            "revision": None,
+            "adapter": None,
+            "device": "cpu",
+            "dtype": dtype,
+        }
         return open_backbone(settings.model_copy(update=update))
     return open_whole(settings, folder)
 

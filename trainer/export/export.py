@@ -40,7 +40,14 @@ from unijudge.modeling.families import QwenVL
 from unijudge.modeling.inputs import ModelInputs, load_config
 from unijudge.pages.markdown import check_license
 from unijudge.provenance import Beginning, Versions, without_places
-from unijudge.storage.files import file_sha256, folder_sha256, publish_text, publishing_folder, read_json, read_text
+from unijudge.storage.files import (
+    file_sha256,
+    folder_sha256,
+    publish_text,
+    publishing_folder,
+    read_json,
+    read_text,
+)
 from unijudge.storage.locations import locate
 from unijudge.storage.outputs import check_absent, replacing
 
@@ -154,7 +161,9 @@ def _weights(
     return inputs, sample.said(of_run, sample.measured(exported, together=False), dtype)
 
 
-def _save_adapter(settings: BackboneSettings, inputs: ModelInputs, adapter: Path, folder: Path) -> None:
+def _save_adapter(
+    settings: BackboneSettings, inputs: ModelInputs, adapter: Path, folder: Path
+) -> None:
     """Copies an adapter that matches its base model, and records the name of the base model."""
     shutil.copytree(adapter, folder, dirs_exist_ok=True)
     config = _spare(json.loads(read_text(adapter / "adapter_config.json")))
@@ -172,7 +181,9 @@ def _spare(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key in OLD_KEYS | unusual}
 
 
-def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs) -> ExportedModel:
+def _artefact(
+    name: str, form: Form, settings: FinetuneSettings, inputs: ModelInputs
+) -> ExportedModel:
     model = settings.model
     _, options = inputs.family.loader
     made = ExportedModel(
@@ -195,7 +206,9 @@ def _artefact(name: str, form: Form, settings: FinetuneSettings, inputs: ModelIn
     if isinstance(settings, RerankerSettings):
         prompt = settings.prompt
         labels = inputs.encoder.label_id(prompt.yes), inputs.encoder.label_id(prompt.no)
-        return replace(made, kind="reranker", prompt=prompt, labels=labels, pairs=prompt.order == "query_first")
+        return replace(
+            made, kind="reranker", prompt=prompt, labels=labels, pairs=prompt.order == "query_first"
+        )
     if model.encoding == "vlm2vec" and isinstance(inputs.family, QwenVL):
         return replace(made, bare=inputs.encoder.image_token)
     return made
@@ -215,7 +228,9 @@ def _layout(made: ExportedModel, settings: FinetuneSettings, inputs: ModelInputs
     return files | {"chat_template.jinja": reranker_template(template, made.prompt, picture)}
 
 
-def _story(run: Path, begun: Beginning, settings: FinetuneSettings, evaluations: Sequence[Path]) -> RunFacts:
+def _story(
+    run: Path, begun: Beginning, settings: FinetuneSettings, evaluations: Sequence[Path]
+) -> RunFacts:
     triples = _same(settings.triples / "triples.json", begun.inputs.get("the rows"))
     manifest = read_json(settings.triples / "triples.json", TripleManifest) if triples else None
     return RunFacts(

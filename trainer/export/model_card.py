@@ -86,7 +86,9 @@ def _preset(run: RunFacts) -> str | None:
 def _is_taught(run: RunFacts) -> bool:
     """Returns whether the loss uses a judge's scores. For a reranker, scores determine the hardest negative."""
     settings = run.settings
-    return settings.loss.name != "infonce" if isinstance(settings, EmbedderSettings) else _preset(run) != "random"
+    if isinstance(settings, EmbedderSettings):
+        return settings.loss.name != "infonce"
+    return _preset(run) != "random"
 
 
 def _is_judged(run: RunFacts) -> bool:
@@ -111,11 +113,18 @@ def _how(run: RunFacts) -> str:
 
 def _training(of: ExportedModel, run: RunFacts) -> str:
     model = {"base model": of.base_name, "revision": of.revision or "not pinned", "form": of.form}
-    inputs = {"pixels": f"{of.min_pixels} to {of.max_pixels}", "longest input": f"{of.max_tokens} tokens"}
+    inputs = {
+        "pixels": f"{of.min_pixels} to {of.max_pixels}",
+        "longest input": f"{of.max_tokens} tokens",
+    }
     if of.kind == "embedder":
         inputs |= run.settings.model.model_dump(include={"encoding", "resize"})
     settings = run.settings.model_dump(mode="json", exclude={"corpus", "triples", "out", "model"})
-    last = {f"{name}, at the last step": f"{value:.6g}" for name, value in run.last.items() if name != "step"}
+    last = {
+        f"{name}, at the last step": f"{value:.6g}"
+        for name, value in run.last.items()
+        if name != "step"
+    }
     return facts(model | inputs | {"dtype": of.dtype} | dict(flattened(settings)) | last)
 
 
@@ -124,8 +133,14 @@ def _rows(run: RunFacts) -> str:
     if run.triples is None:
         return facts(inputs)
     known = {"rows": run.triples.rows, "negatives stored": run.triples.negatives_in_row}
-    chosen = {f"selection: {name}": value for name, value in without_places_in(run.triples.selection).items()}
-    scales = {f"scale of judge {number}": scale for number, scale in enumerate(run.triples.scales, start=1)}
+    chosen = {
+        f"selection: {name}": value
+        for name, value in without_places_in(run.triples.selection).items()
+    }
+    scales = {
+        f"scale of judge {number}": scale
+        for number, scale in enumerate(run.triples.scales, start=1)
+    }
     counts = {name: f"{value:,.10g}" for name, value in run.triples.statistics.items()}
     return facts(inputs | known | chosen | scales | counts)
 
@@ -133,7 +148,9 @@ def _rows(run: RunFacts) -> str:
 def _measured(run: RunFacts) -> Iterator[tuple[str, str, str]]:
     """Yields the folder, the corpus and the table of measures by subset of each evaluation."""
     for folder, evaluation in run.evaluations:
-        names = list(dict.fromkeys(name for measures in evaluation.subsets.values() for name in measures))
+        names = list(
+            dict.fromkeys(name for measures in evaluation.subsets.values() for name in measures)
+        )
         rows = []
         for subset, measures in evaluation.subsets.items():
             values = [f"{measures[name]:.4g}" if name in measures else "" for name in names]

@@ -24,7 +24,9 @@ from unijudge.storage.outputs import check_only
 
 FileTexts = dict[str, str]
 """Path inside the folder → text."""
-EXPORTED = re.compile(r"(\d_[A-Za-z]+/)?[\w.-]+\.(json|safetensors|jinja|model)|README\.md|merges\.txt|vocab\.txt")
+EXPORTED = re.compile(
+    r"(\d_[A-Za-z]+/)?[\w.-]+\.(json|safetensors|jinja|model)|README\.md|merges\.txt|vocab\.txt"
+)
 """The names of the files in an exported model: files of this project, and files with weights and tokenizers."""
 
 _ST = "sentence_transformers"
@@ -104,7 +106,9 @@ def reranker_template(template: str, prompt: Prompt, picture: str) -> str:
     asked = [json.dumps(prompt.instruction, ensure_ascii=False)]
     for role in _SIDES[prompt.order]:
         asked += [json.dumps(_NAMES[role]), f"side({json.dumps(role)})"]
-    return _PAIR.replace("PICTURE", json.dumps(picture)).replace("PARTS", " ~ ".join(asked)) + template
+    return (
+        _PAIR.replace("PICTURE", json.dumps(picture)).replace("PARTS", " ~ ".join(asked)) + template
+    )
 
 
 def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> FileTexts:
@@ -117,7 +121,9 @@ def embedder_files(width: int, dtype: str, processor: Mapping[str, Any]) -> File
     """
     pooling = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
     return _modules({"": _TRANSFORMER, "1_Pooling": _POOLING, "2_Normalize": _NORMALIZE}) | {
-        "sentence_bert_config.json": _transformer("feature-extraction", "last_hidden_state", dtype, processor),
+        "sentence_bert_config.json": _transformer(
+            "feature-extraction", "last_hidden_state", dtype, processor
+        ),
         "1_Pooling/config.json": _text(pooling),
         "2_Normalize/config.json": _text({}),
         "config_sentence_transformers.json": _text(
@@ -139,24 +145,34 @@ def reranker_files(yes_id: int, no_id: int, dtype: str, processor: Mapping[str, 
         "sentence_bert_config.json": _transformer("any-to-any", "logits", dtype, processor),
         "1_LogitScore/config.json": _text({"true_token_id": yes_id, "false_token_id": no_id}),
         "config_sentence_transformers.json": _text(
-            {"model_type": "CrossEncoder", "prompts": {}, "activation_fn": "torch.nn.modules.linear.Identity"}
+            {
+                "model_type": "CrossEncoder",
+                "prompts": {},
+                "activation_fn": "torch.nn.modules.linear.Identity",
+            }
         ),
     }
 
 
 def _modules(types: Mapping[str, str]) -> FileTexts:
-    listed = [{"idx": n, "name": str(n), "path": path, "type": kind} for n, (path, kind) in enumerate(types.items())]
+    listed = [
+        {"idx": n, "name": str(n), "path": path, "type": kind}
+        for n, (path, kind) in enumerate(types.items())
+    ]
     return {"modules.json": _text(listed)}
 
 
 def _transformer(task: str, output: str, dtype: str, processor: Mapping[str, Any]) -> str:
     forward = {"method": "forward", "method_output_name": output}
-    inputs = dict.fromkeys(("text", "image", "image+text"), forward) | {"message": forward | {"format": "structured"}}
+    inputs = dict.fromkeys(("text", "image", "image+text"), forward) | {
+        "message": forward | {"format": "structured"}
+    }
+    module_output = "token_embeddings" if output == "last_hidden_state" else "causal_logits"
     return _text(
         {
             "transformer_task": task,
             "modality_config": inputs,
-            "module_output_name": "token_embeddings" if output == "last_hidden_state" else "causal_logits",
+            "module_output_name": module_output,
             "model_kwargs": {"dtype": dtype},
             "processor_kwargs": dict(processor),
         }
@@ -180,7 +196,9 @@ def is_exported(folder: Path) -> bool:
         return False
     try:
         if "adapter_config.json" in names:
-            config: AdapterConfig | ModelConfig = read_json(folder / "adapter_config.json", AdapterConfig)
+            config: AdapterConfig | ModelConfig = read_json(
+                folder / "adapter_config.json", AdapterConfig
+            )
         else:
             config = read_json(folder / "config.json", ModelConfig)
         is_complete = not missing_weights(folder, config, names)

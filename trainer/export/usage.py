@@ -58,7 +58,9 @@ class ExportedModel:
     @property
     def quoted_weights(self) -> str:
         """The source of the weights as a Python string literal. For an adapter, this is the base model."""
-        return json.dumps(self.base_name, ensure_ascii=False) if self.form == "adapter" else self.quoted
+        if self.form == "adapter":
+            return json.dumps(self.base_name, ensure_ascii=False)
+        return self.quoted
 
     @property
     def is_in_mteb(self) -> bool:
@@ -79,8 +81,11 @@ class ExportedModel:
     @property
     def photo(self) -> str:
         """The code that opens an image in the way of the training."""
-        size = f'.convert("RGB").resize(({self.edge}, {self.edge}), Image.Resampling.BICUBIC)' if self.edge else ""
-        return f'Image.open("photo.jpg"){size}'
+        opened = 'Image.open("photo.jpg")'
+        if not self.edge:
+            return opened
+        size = f"({self.edge}, {self.edge})"
+        return f'{opened}.convert("RGB").resize({size}, Image.Resampling.BICUBIC)'
 
 
 def base_name(name: str) -> str:

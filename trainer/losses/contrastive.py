@@ -48,7 +48,9 @@ def infonce(
     if masked_BU.gather(1, target_B[:, None]).any():
         raise ValueError("infonce: a target is masked. Unmask each query's own positive")
     if similarities_BU.shape[1] < 2:
-        raise ValueError("infonce: with one candidate the loss is always zero. Give at least two candidates")
+        raise ValueError(
+            "infonce: with one candidate the loss is always zero. Give at least two candidates"
+        )
     logits_BU = (to_float32(similarities_BU) / temperature).masked_fill(masked_BU, -torch.inf)
     return weighted_mean(F.cross_entropy(logits_BU, target_B, reduction="none"), weights_B)
 
@@ -92,5 +94,7 @@ def in_batch_contrast(
         1.0986
     """
     logits_BU = to_float32(similarities_BU) / temperature
-    own_B, all_B = (logits_BU.masked_fill(~kept, -torch.inf).logsumexp(1) for kept in (own_BU, all_BU))
+    own_B, all_B = (
+        logits_BU.masked_fill(~kept, -torch.inf).logsumexp(1) for kept in (own_BU, all_BU)
+    )
     return weighted_mean(all_B - own_B, weights_B)

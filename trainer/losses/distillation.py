@@ -57,7 +57,9 @@ def symmetric_kl(
         UniME-V2 (arXiv 2510.13515), which calls this loss "JS-Divergence". The Jensen-Shannon divergence itself is
         `js_divergence`.
     """
-    log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    log_p, log_q = _log_distributions(
+        student_BK, teacher_BK, student_temperature, teacher_temperature
+    )
     # KL(P‖Q) + KL(Q‖P) = Σ (P − Q)(ln P − ln Q)
     return weighted_mean(((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1), weights_B) / 2
 
@@ -100,7 +102,9 @@ def js_divergence(
     Source:
         Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Information Theory 37(1), 1991.
     """
-    log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    log_p, log_q = _log_distributions(
+        student_BK, teacher_BK, student_temperature, teacher_temperature
+    )
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     terms_B = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(-1)
     return weighted_mean(terms_B, weights_B) / 2
@@ -144,7 +148,9 @@ def kl(
     Source:
         Hinton et al., "Distilling the knowledge in a neural network", arXiv 1503.02531.
     """
-    log_p, log_q = _log_distributions(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    log_p, log_q = _log_distributions(
+        student_BK, teacher_BK, student_temperature, teacher_temperature
+    )
     return weighted_mean((log_q.exp() * (log_q - log_p)).sum(-1), weights_B)
 
 
@@ -189,7 +195,9 @@ def margin_mse(
         Hofstätter et al., "Improving efficient neural ranking models with cross-architecture knowledge distillation",
         arXiv 2010.02666.
     """
-    student_BK, teacher_BK = _logits(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    student_BK, teacher_BK = _logits(
+        student_BK, teacher_BK, student_temperature, teacher_temperature
+    )
     ahead = (student_BK[:, :1] - student_BK[:, 1:]) - (teacher_BK[:, :1] - teacher_BK[:, 1:])
     return weighted_mean(ahead.square().mean(-1), weights_B)
 
@@ -209,7 +217,9 @@ def weighted_mean(terms_B: Tensor, weights_B: Tensor | None) -> Tensor:
 def _log_distributions(
     student_BK: Tensor, teacher_BK: Tensor, student_temperature: float, teacher_temperature: float
 ) -> tuple[Tensor, Tensor]:
-    student_BK, teacher_BK = _logits(student_BK, teacher_BK, student_temperature, teacher_temperature)
+    student_BK, teacher_BK = _logits(
+        student_BK, teacher_BK, student_temperature, teacher_temperature
+    )
     return F.log_softmax(student_BK, -1), F.log_softmax(teacher_BK, -1)
 
 
@@ -221,9 +231,13 @@ def _logits(
             f"the student's shape {tuple(student_BK.shape)} differs from the teacher's shape {tuple(teacher_BK.shape)}"
         )
     if student_BK.shape[-1] < 2:
-        raise ValueError("a distribution over one candidate is constant. Give each row at least one negative")
+        raise ValueError(
+            "a distribution over one candidate is constant. Give each row at least one negative"
+        )
     student_BK = to_float32(student_BK)
-    return student_BK / student_temperature, teacher_BK.detach().to(student_BK.dtype) / teacher_temperature
+    return student_BK / student_temperature, teacher_BK.detach().to(
+        student_BK.dtype
+    ) / teacher_temperature
 
 
 def to_float32(values: Tensor) -> Tensor:

@@ -49,7 +49,9 @@ def gathered(batch: Batch, candidates_UD: Tensor) -> tuple[Batch, Tensor]:
             column_of[key] = len(first)
             first.append(row)
             signs.append(sign)
-    all_vectors: Tensor = _EveryRow.apply(candidates_UD, [len(names_of_process) for names_of_process in names])
+    all_vectors: Tensor = _EveryRow.apply(
+        candidates_UD, [len(names_of_process) for names_of_process in names]
+    )
     columns_U = torch.tensor([column_of[key] for key in batch.candidate_keys])
     says_BV, shows_BV = excluded_among(batch.excluded, signs)
     among = replace(

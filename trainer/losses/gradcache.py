@@ -41,7 +41,9 @@ def embed_in_chunks(backbone: Backbone, contents: Sequence[Content], size: int) 
     chunks += [contents[:1]] * (backbone.passes(len(chunks)) - len(chunks))
     seeds = torch.randint(2**63 - 1, (len(chunks),)).tolist()
     vectors = [
-        checkpoint(_embed_seeded, backbone, chunk, seed, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(
+            _embed_seeded, backbone, chunk, seed, use_reentrant=False, preserve_rng_state=False
+        )
         for chunk, seed in zip(chunks, seeds, strict=True)
     ]
     return torch.cat(vectors)[: len(contents)]

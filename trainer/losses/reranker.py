@@ -50,7 +50,9 @@ class Lesson:
 class Lessons:
     """Turns training rows into questions, in the tokens of one model."""
 
-    def __init__(self, backbone: Backbone, prompt: Prompt, settings: RerankerLossSettings, seed: int):
+    def __init__(
+        self, backbone: Backbone, prompt: Prompt, settings: RerankerLossSettings, seed: int
+    ):
         """Checks that each possible answer is a single token.
 
         Raises:
@@ -62,7 +64,10 @@ class Lessons:
         self._settings = settings
         self._seed = seed
         self._longest = backbone.max_tokens
-        self._labels = {True: self._encoder.label_id(prompt.yes), False: self._encoder.label_id(prompt.no)}
+        self._labels = {
+            True: self._encoder.label_id(prompt.yes),
+            False: self._encoder.label_id(prompt.no),
+        }
         if self._labels[True] == self._labels[False]:
             raise ModelError(
                 f"the labels {prompt.yes!r} and {prompt.no!r} are the same token. Set other prompt.yes and prompt.no"
@@ -74,13 +79,17 @@ class Lessons:
         name = "".join(key.hex() for example in examples for key in example.candidate_keys)
         dice = random.Random(f"{self._seed} {step} {name}")  # noqa: S311  reproducible, not secret
         pairs = [question for example in examples for question in self._pairwise(example, dice)]
-        lists = [self._listwise(self._lists, example, dice) for example in examples] if self._lists else []
+        lists = []
+        if self._lists:
+            lists = [self._listwise(self._lists, example, dice) for example in examples]
         return Lesson(pairs, lists)
 
     def longest(self, example: Example) -> int:
         """Returns the number of tokens of the longest question that a row needs: any pair, and any list of two."""
         query, candidates = example.query, example.candidates
-        pairs = [self._prompt.parts(query, candidates[index]) for index in (0, *self._hardest(example))]
+        pairs = [
+            self._prompt.parts(query, candidates[index]) for index in (0, *self._hardest(example))
+        ]
         streams = [self._encoder.stream(parts) for parts in pairs]
         if self._lists is not None:
             for index in _negatives(example):
@@ -90,9 +99,13 @@ class Lessons:
 
     def _pairwise(self, example: Example, dice: random.Random) -> list[TrainingQuestion]:
         indices = (0, dice.choice(self._hardest(example)))
-        prompts = [self._prompt.parts(example.query, example.candidates[index]) for index in indices]
+        prompts = [
+            self._prompt.parts(example.query, example.candidates[index]) for index in indices
+        ]
         return [
-            self._checked(example, self._encoder.stream(parts), self._labelled(self._chance(example, index)))
+            self._checked(
+                example, self._encoder.stream(parts), self._labelled(self._chance(example, index))
+            )
             for parts, index in zip(prompts, indices, strict=True)
         ]
 
@@ -102,14 +115,18 @@ class Lessons:
         The target is the label alone if the row has no judge scores or if the negative was drawn at random.
         """
         hard = float(index == 0)
-        score = hard if example.teacher is None or index in example.drawn else example.teacher[index]
+        score = (
+            hard if example.teacher is None or index in example.drawn else example.teacher[index]
+        )
         return hard + self._settings.graded * (score - hard)
 
     def _labelled(self, probability: float) -> dict[int, float]:
         targets = {self._labels[True]: probability, self._labels[False]: 1 - probability}
         return {label: target for label, target in targets.items() if target}
 
-    def _listwise(self, lists: ListQuestion, example: Example, dice: random.Random) -> TrainingQuestion:
+    def _listwise(
+        self, lists: ListQuestion, example: Example, dice: random.Random
+    ) -> TrainingQuestion:
         """Returns a listwise question. A list that is too long for the model loses candidates until two are left."""
         size = dice.randint(self._settings.list_size_min, self._settings.list_size_max)
         negatives = dice.sample(_negatives(example), min(size - 1, len(_negatives(example))))
@@ -120,7 +137,9 @@ class Lessons:
         def question() -> tuple[int, Stream]:
             gold = int(share * (len(negatives) + 1))
             listed = [*negatives[:gold], 0, *negatives[gold:]]
-            return gold, lists.stream(example.query, [example.candidates[index] for index in listed])
+            return gold, lists.stream(
+                example.query, [example.candidates[index] for index in listed]
+            )
 
         gold, stream = question()
         while len(negatives) > 1 and self._backbone.inputs.length(stream) > self._longest:
@@ -135,10 +154,16 @@ class Lessons:
         scores = example.teacher
         if scores is None:
             return _negatives(example)
-        return sorted(_negatives(example), key=lambda index: -scores[index])[: self._settings.hardest]
+        return sorted(_negatives(example), key=lambda index: -scores[index])[
+            : self._settings.hardest
+        ]
 
     def _checked(
-        self, example: Example, stream: Stream, targets: dict[int, float], among: tuple[int, ...] = ()
+        self,
+        example: Example,
+        stream: Stream,
+        targets: dict[int, float],
+        among: tuple[int, ...] = (),
     ) -> TrainingQuestion:
         try:
             self._backbone.check_length(stream)
@@ -151,7 +176,9 @@ class Lessons:
         try:
             return ListQuestion(self._encoder)
         except ModelError as error:
-            raise ModelError(f"{self._backbone.inputs.name}: {error}. Set loss.listwise = 0") from error
+            raise ModelError(
+                f"{self._backbone.inputs.name}: {error}. Set loss.listwise = 0"
+            ) from error
 
 
 def _negatives(example: Example) -> list[int]:
@@ -173,8 +200,15 @@ def reranker_loss(backbone: Backbone, settings: RerankerLossSettings, lesson: Le
     Source:
         UniME-V2 (arXiv 2510.13515). The released code averages over all tokens of both kinds of questions instead.
     """
-    terms = {"pairwise": (settings.pairwise, lesson.pairs), "listwise": (settings.listwise, lesson.lists)}
-    return {name: weight * _cross_entropy(backbone, questions) for name, (weight, questions) in terms.items() if weight}
+    terms = {
+        "pairwise": (settings.pairwise, lesson.pairs),
+        "listwise": (settings.listwise, lesson.lists),
+    }
+    return {
+        name: weight * _cross_entropy(backbone, questions)
+        for name, (weight, questions) in terms.items()
+        if weight
+    }
 
 
 def _cross_entropy(backbone: Backbone, questions: Sequence[TrainingQuestion]) -> Tensor:

@@ -56,5 +56,7 @@ class RerankerLossSettings(Settings):
                 "Lower list_size_min or raise list_size_max"
             )
         if not self.pairwise and not self.listwise:
-            raise ValueError("pairwise and listwise are both 0, so the model would learn nothing. Raise a weight")
+            raise ValueError(
+                "pairwise and listwise are both 0, so the model would learn nothing. Raise a weight"
+            )
         return self

@@ -36,7 +36,9 @@ def with_adapter(model: Any, folder: Path) -> Any:
     import peft
 
     if not (folder / ADAPTER_CONFIG).is_file():
-        raise ModelError(f"{folder}: not an adapter ({ADAPTER_CONFIG} is missing). Give the folder adapter/ of a run")
+        raise ModelError(
+            f"{folder}: not an adapter ({ADAPTER_CONFIG} is missing). Give the folder adapter/ of a run"
+        )
     read_json(folder / ADAPTER_CONFIG, AdapterConfig)
     tensors = next((folder / name for name in ADAPTER_WEIGHTS if (folder / name).is_file()), None)
     if tensors is None:
@@ -51,7 +53,9 @@ def with_adapter(model: Any, folder: Path) -> Any:
         old = weights.keys() - peft.load_peft_weights(str(folder), device="cpu").keys()
         config = peft.PeftConfig.from_pretrained(str(folder))
         if old and isinstance(config.target_modules, str):  # a pattern that matches the old names
-            config.target_modules = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights}
+            config.target_modules = {
+                name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights
+            }
         with warnings.catch_warnings(action="ignore"):  # `check_adapter` below checks all tensors
             adapted = peft.PeftModel.from_pretrained(
                 model,
@@ -65,9 +69,13 @@ def with_adapter(model: Any, folder: Path) -> Any:
     except UnijudgeError as error:
         raise ModelError(f"{folder}: this adapter does not match the model ({error})") from error
     except Exception as error:  # damaged files raise errors of many types in these libraries
-        raise ModelError(f"{folder}: this adapter does not match the model ({in_one_line(error)})") from error
+        raise ModelError(
+            f"{folder}: this adapter does not match the model ({in_one_line(error)})"
+        ) from error
     if old:
-        logger.info("%s: renamed %d tensors, which have names of an older transformers", folder, len(old))
+        logger.info(
+            "%s: renamed %d tensors, which have names of an older transformers", folder, len(old)
+        )
     return adapted
 
 
@@ -77,7 +85,11 @@ def _newer_names(model: Any) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming
 
     known = get_model_conversion_mapping(model, add_legacy=False)
-    return {rule.source_patterns[0]: rule.target_patterns[0] for rule in known if type(rule) is WeightRenaming}
+    return {
+        rule.source_patterns[0]: rule.target_patterns[0]
+        for rule in known
+        if type(rule) is WeightRenaming
+    }
 
 
 def check_adapter(model: Any, weights: Mapping[str, Tensor]) -> None:
@@ -88,5 +100,7 @@ def check_adapter(model: Any, weights: Mapping[str, Tensor]) -> None:
     """
     import peft
 
-    wanted = {name: tuple(tensor.shape) for name, tensor in peft.get_peft_model_state_dict(model).items()}
+    wanted = {
+        name: tuple(tensor.shape) for name, tensor in peft.get_peft_model_state_dict(model).items()
+    }
     check_tensors(wanted, {name: tuple(tensor.shape) for name, tensor in weights.items()})

@@ -116,7 +116,9 @@ class Backbone:
         """Runs the language model on one padded batch, with image features in the positions of the image tokens."""
         arrays = self.inputs.token_arrays(streams)
         names = ("input_ids", "attention_mask", "position_ids")
-        ids_BS, mask_BS, positions = (torch.from_numpy(arrays[name]).to(self.device) for name in names)
+        ids_BS, mask_BS, positions = (
+            torch.from_numpy(arrays[name]).to(self.device) for name in names
+        )
         embedded_BSD = self.language_model.get_input_embeddings()(ids_BS)
         deepstack: dict[str, Any] = {}
         seen = [features[picture] for picture in _pictures(streams)]
@@ -125,12 +127,21 @@ class Backbone:
             spots_BS = (ids_BS == self.inputs.family.image_id) & (mask_BS == 1)
             embedded_BSD = embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
             if len(levels_LTD) > 1:
-                deepstack = {"visual_pos_masks": spots_BS, "deepstack_visual_embeds": list(levels_LTD[1:])}
+                deepstack = {
+                    "visual_pos_masks": spots_BS,
+                    "deepstack_visual_embeds": list(levels_LTD[1:]),
+                }
         with self.autocast():
             hidden_BSD = self.language_model(
-                inputs_embeds=embedded_BSD, attention_mask=mask_BS, position_ids=positions, use_cache=False, **deepstack
+                inputs_embeds=embedded_BSD,
+                attention_mask=mask_BS,
+                position_ids=positions,
+                use_cache=False,
+                **deepstack,
             ).last_hidden_state
-        last: Tensor = hidden_BSD[torch.arange(len(streams), device=self.device), mask_BS.sum(1) - 1]
+        last: Tensor = hidden_BSD[
+            torch.arange(len(streams), device=self.device), mask_BS.sum(1) - 1
+        ]
         return last
 
     def next_token_logits(self, streams: Sequence[Stream]) -> Tensor:
@@ -175,13 +186,18 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
         if settings.adapter is not None:
             check_base(settings.adapter, inputs.weights)
         sources = settings.max_source_pixels
-        inputs.pictures = PictureReader(inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD)
+        inputs.pictures = PictureReader(
+            inputs.family, max_source_pixels=sources, keep_bytes=PICTURES_AHEAD
+        )
         read = reader_of(settings.encoding, inputs)
-        if settings.dtype == "float32":  # otherwise cuDNN computes the first convolution of a tower in TF32
+        # Otherwise cuDNN computes the first convolution of a tower in TF32.
+        if settings.dtype == "float32":
             torch.backends.cudnn.allow_tf32 = False
         check_checkpoint(settings.name, inputs.revision)
         options = pretrained_options(settings, inputs.config.model_type, device)
-        with out_of_memory_named(device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)):
+        with out_of_memory_named(
+            device, lambda: f"{settings.name}: loading", lambda: loading_cures(settings)
+        ):
             model = transformers.AutoModelForImageTextToText.from_pretrained(
                 settings.name,
                 revision=inputs.revision,
@@ -195,7 +211,9 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
     except UnijudgeError:
         raise
     except Exception as error:  # damaged files raise errors of many types in these libraries
-        raise ModelError(f"{settings.name}: cannot be loaded as a model ({in_one_line(error)})") from error
+        raise ModelError(
+            f"{settings.name}: cannot be loaded as a model ({in_one_line(error)})"
+        ) from error
     model.requires_grad_(requires_grad=False)
     if settings.adapter is not None:
         model = with_adapter(model, settings.adapter)

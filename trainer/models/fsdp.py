@@ -28,11 +28,15 @@ def shard_frozen(backbone: Backbone) -> None:
     language_model = backbone.language_model
     inside = {parameter for block in language_model.layers for parameter in block.parameters()}
     if not all(parameter.is_floating_point() for parameter in inside):
-        raise ModelError("quantised weights cannot be split among processes. Set dtype = 'bfloat16', or use DDP")
+        raise ModelError(
+            "quantised weights cannot be split among processes. Set dtype = 'bfloat16', or use DDP"
+        )
     adapter = {parameter for parameter in inside if parameter.requires_grad}
     for block in language_model.layers:
         fully_shard(block, ignored_params=adapter)
-    fully_shard(language_model, ignored_params=adapter | (set(language_model.parameters()) - inside))
+    fully_shard(
+        language_model, ignored_params=adapter | (set(language_model.parameters()) - inside)
+    )
 
     def max_over_ranks(passes: int) -> int:
         count = torch.tensor(passes, device=backbone.device)

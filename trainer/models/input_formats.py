@@ -91,13 +91,20 @@ def check_base(adapter: Path, weights: str) -> None:
         EMBEDDING_FILE: EmbeddingManifest,
         JUDGING_FILE: JudgingManifest,
     }
-    recorded = [read_json(adapter / name, kind).base for name, kind in kinds.items() if (adapter / name).is_file()]
+    recorded = [
+        read_json(adapter / name, kind).base
+        for name, kind in kinds.items()
+        if (adapter / name).is_file()
+    ]
     trained = recorded[0] if recorded else None
     if trained in (None, weights):
         return
     if len(trained) != len(weights):  # a hub revision and the digest of a folder cannot be compared
         logger.warning(
-            "%s: was trained on %s. It is unknown whether the weights %s are the same", adapter, trained, weights
+            "%s: was trained on %s. It is unknown whether the weights %s are the same",
+            adapter,
+            trained,
+            weights,
         )
         return
     raise ModelError(
@@ -114,7 +121,8 @@ def reader_of(encoding: Encoding, inputs: ModelInputs) -> Reader:
         ModelError: The encoding is `chat`, but the model's chat template accepts no image.
     """
     if encoding == "chat":
-        inputs.encoder.stream([b"an image", "a"])  # checks the template, which does not open the image
+        # Checks the template, which does not open the image.
+        inputs.encoder.stream([b"an image", "a"])
         return partial(_chat, inputs)
     kind, readers = inputs.config.model_type, RELEASED[encoding]
     if kind not in readers:
@@ -191,8 +199,12 @@ def _unime_next(inputs: ModelInputs, content: Content) -> Stream:
     """
     _check_alone(inputs, content)
     if content.image is None:
-        return inputs.encoder.bare_stream([f"[INST] {content.text}\nSummary above sentence in one word: [/INST]"])
-    return inputs.encoder.bare_stream(["[INST] ", content.image, "\nSummary above image in one word: [/INST]"])
+        return inputs.encoder.bare_stream(
+            [f"[INST] {content.text}\nSummary above sentence in one word: [/INST]"]
+        )
+    return inputs.encoder.bare_stream(
+        ["[INST] ", content.image, "\nSummary above image in one word: [/INST]"]
+    )
 
 
 def _unime_onevision(inputs: ModelInputs, content: Content) -> Stream:

@@ -21,10 +21,15 @@ from unijudge.shown import NAMED, shown
 logger = logging.getLogger(__name__)
 
 SHORT = "a"
-DONE: dict[OnLong, str] = {"truncate": "The ends of these texts are cut off", "skip": "These texts are left out"}
+DONE: dict[OnLong, str] = {
+    "truncate": "The ends of these texts are cut off",
+    "skip": "These texts are left out",
+}
 
 
-def check_contents(corpus: Corpus, settings: BackboneSettings, length: Callable[[Content], int]) -> None:
+def check_contents(
+    corpus: Corpus, settings: BackboneSettings, length: Callable[[Content], int]
+) -> None:
     """Checks a corpus for texts that are too long. Raises an error or warns, as `on_long` says.
 
     Args:
@@ -41,8 +46,17 @@ def check_contents(corpus: Corpus, settings: BackboneSettings, length: Callable[
     for entries in (corpus.items, corpus.queries):
         for row in np.flatnonzero(entries.text_bytes > room).tolist():
             entry: Item | Query = entries[row]
-            measured.append((length(Content(entry.text)), entry.item_id if isinstance(entry, Item) else entry.query_id))
-    _tell(f"{corpus.folder}: {{}} of {len(corpus.items) + len(corpus.queries)} texts", settings, measured)
+            measured.append(
+                (
+                    length(Content(entry.text)),
+                    entry.item_id if isinstance(entry, Item) else entry.query_id,
+                )
+            )
+    _tell(
+        f"{corpus.folder}: {{}} of {len(corpus.items) + len(corpus.queries)} texts",
+        settings,
+        measured,
+    )
 
 
 def rows_that_fit(
@@ -65,13 +79,20 @@ def rows_that_fit(
         TrainingError: All rows are skipped.
     """
     first = examples.texts(0)
-    short = replace(first, query=Content(SHORT), candidates=[Content(SHORT)] * len(first.candidates))
+    short = replace(
+        first, query=Content(SHORT), candidates=[Content(SHORT)] * len(first.candidates)
+    )
     room = settings.max_tokens - longest(short)
-    lengths = {row: longest(examples.texts(row)) for row in np.flatnonzero(examples.most_text > room).tolist()}
+    lengths = {
+        row: longest(examples.texts(row))
+        for row in np.flatnonzero(examples.most_text > room).tolist()
+    }
     measured = [(tokens, examples.query_id(row)) for row, tokens in lengths.items()]
     _tell(f"{triples}: {{}} of {len(examples)} rows have texts that", settings, measured)
     if settings.on_long == "skip":
-        return examples.without([row for row, tokens in lengths.items() if tokens > settings.max_tokens])
+        return examples.without(
+            [row for row, tokens in lengths.items() if tokens > settings.max_tokens]
+        )
     return examples
 
 

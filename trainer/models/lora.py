@@ -34,7 +34,8 @@ def add_lora(backbone: Backbone, settings: LoraSettings) -> None:
         for name, layer in backbone.model.named_modules()
         if isinstance(layer, nn.Linear) and "language_model." in name
     }
-    if lacking := [name for name in settings.target_modules if name not in linear]:  # PEFT accepts one known name
+    # PEFT accepts one known name.
+    if lacking := [name for name in settings.target_modules if name not in linear]:
         raise ModelError(
             f"lora.target_modules: {', '.join(lacking)}: no such linear layer in the language model of "
             f"{backbone.inputs.name}. Choose from {', '.join(sorted(linear))}"
@@ -65,7 +66,8 @@ class Adapter:
         """Writes adapter_config.json, adapter_model.safetensors and the manifests that belong to the adapter."""
         with _refused_by_the_disk():
             self._model.save_pretrained(str(folder))
-        (folder / "README.md").unlink(missing_ok=True)  # an empty template with a local path as the model's name
+        # An empty template with a local path as the model's name.
+        (folder / "README.md").unlink(missing_ok=True)
         for name, manifest in self._beside.items():
             publish_json(folder / name, manifest)
 
@@ -81,14 +83,18 @@ class Adapter:
         try:
             check_adapter(self._model, weights)
         except ModelError as error:
-            raise ModelError(f"{folder}: this adapter does not match the model ({error})") from error
+            raise ModelError(
+                f"{folder}: this adapter does not match the model ({error})"
+            ) from error
         peft.set_peft_model_state_dict(self._model, weights)
 
 
 def open_whole(settings: BackboneSettings, adapter: Path) -> Backbone:
     """Opens a model with an adapter on the CPU, to be saved. For a training in four bits, weights are in bfloat16."""
     dtype = "bfloat16" if settings.dtype == "nf4" else settings.dtype
-    return open_backbone(settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype}))
+    return open_backbone(
+        settings.model_copy(update={"adapter": adapter, "device": "cpu", "dtype": dtype})
+    )
 
 
 def save_merged(settings: BackboneSettings, adapter: Path, folder: Path) -> ModelInputs:
@@ -117,7 +123,9 @@ def write_merged(backbone: Backbone, adapter: Path, folder: Path) -> ModelInputs
     backbone.inputs.save(folder)
     for name, kind in ((EMBEDDING_FILE, EmbeddingManifest), (JUDGING_FILE, JudgingManifest)):
         if (adapter / name).is_file():
-            publish_json(folder / name, read_json(adapter / name, kind).model_copy(update={"base": None}))
+            publish_json(
+                folder / name, read_json(adapter / name, kind).model_copy(update={"base": None})
+            )
     return backbone.inputs
 
 
@@ -151,7 +159,10 @@ def _with_older_names(config: dict[str, Any]) -> dict[str, Any]:
         older["torch_dtype"] = config["dtype"]
     if "rope_theta" in (rope := config.get("rope_parameters") or {}):
         older["rope_theta"] = rope["rope_theta"]
-        if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+        if (
+            rope.keys() - {"rope_theta", "rope_type"}
+            or rope.get("rope_type", "default") != "default"
+        ):
             older["rope_scaling"] = rope
     return config | older
 

@@ -32,7 +32,9 @@ class DeviceMemory:
         free, total = torch.cuda.mem_get_info(device)
         empty = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         name = torch.cuda.get_device_properties(device).name
-        return cls(name=name, total=total, peak=torch.cuda.max_memory_allocated(device), free=free + empty)
+        return cls(
+            name=name, total=total, peak=torch.cuda.max_memory_allocated(device), free=free + empty
+        )
 
     def __str__(self) -> str:
         return f"{self.name} ({gib(self.total)}; tensors used {gib(self.peak)} at the peak, {gib(self.free)} are free)"

@@ -33,7 +33,9 @@ def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """
     has_gpu = torch.cuda.is_available()
     if wanted == "cuda" and not has_gpu:
-        raise ModelError("model.device: cuda, but this process sees no GPU. Set model.device = 'cpu'")
+        raise ModelError(
+            "model.device: cuda, but this process sees no GPU. Set model.device = 'cpu'"
+        )
     if wanted == "cpu" or not has_gpu:
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -46,7 +48,9 @@ def check_named(settings: BackboneSettings) -> None:
         SettingsError: The settings name no model.
     """
     if not settings.name:
-        raise SettingsError("model.name: required. Give a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder")
+        raise SettingsError(
+            "model.name: required. Give a hub name such as Qwen/Qwen2-VL-2B-Instruct, or a folder"
+        )
 
 
 def base_weights(settings: BackboneSettings) -> str:
@@ -66,7 +70,9 @@ def base_weights(settings: BackboneSettings) -> str:
     return weights_of(settings.name, commit)
 
 
-def pretrained_options(settings: BackboneSettings, kind: str, device: torch.device) -> dict[str, Any]:
+def pretrained_options(
+    settings: BackboneSettings, kind: str, device: torch.device
+) -> dict[str, Any]:
     """Returns the arguments of `from_pretrained` for dtype, quantisation and attention.
 
     Args:
@@ -78,13 +84,19 @@ def pretrained_options(settings: BackboneSettings, kind: str, device: torch.devi
         ModelError: A requirement of four bits or of flash attention is missing.
     """
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    packages = frozenset(name for name in ("flash_attn", "kernels") if importlib.util.find_spec(name))
+    packages = frozenset(
+        name for name in ("flash_attn", "kernels") if importlib.util.find_spec(name)
+    )
     attention = attention_of(settings.attention, kind, settings.dtype, capability, packages)
     return {"attn_implementation": attention, **_weights(settings.dtype, device)}
 
 
 def attention_of(
-    wanted: Attention, kind: str, dtype: str, capability: tuple[int, int] | None, packages: frozenset[str]
+    wanted: Attention,
+    kind: str,
+    dtype: str,
+    capability: tuple[int, int] | None,
+    packages: frozenset[str],
 ) -> AttentionChoice:
     """Returns the attention of a model. The language model always runs with `sdpa`.
 
@@ -127,7 +139,9 @@ def _lacking_for_flash(dtype: str, capability: tuple[int, int] | None) -> list[s
     if capability is None:
         lacking.append("a GPU")
     elif capability < FIRST_WITH_BFLOAT16:
-        lacking.append(f"a GPU of compute capability 8.0 or more (here {capability[0]}.{capability[1]})")
+        lacking.append(
+            f"a GPU of compute capability 8.0 or more (here {capability[0]}.{capability[1]})"
+        )
     if dtype == "float32":
         lacking.append("model.dtype = 'bfloat16' or 'nf4'")
     return lacking

@@ -33,7 +33,9 @@ class Vision:
             keep_bytes: The size of the cache in main memory, in bytes.
         """
         self._inputs = inputs
-        self._kept: LRUCache[bytes, Tensor] = LRUCache(keep_bytes, getsizeof=lambda features: features.nbytes)
+        self._kept: LRUCache[bytes, Tensor] = LRUCache(
+            keep_bytes, getsizeof=lambda features: features.nbytes
+        )
 
     def features(self, model: Any, pictures: Collection[bytes]) -> dict[bytes, Tensor]:
         """Returns the features of each image, (L, T, D).
@@ -42,11 +44,17 @@ class Vision:
         LoRA, runs again each time, with gradients.
         """
         vision_modules = [part for name, part in model.named_children() if name != "language_model"]
-        frozen = not any(parameter.requires_grad for part in vision_modules for parameter in part.parameters())
+        frozen = not any(
+            parameter.requires_grad for part in vision_modules for parameter in part.parameters()
+        )
         if not frozen:
             return self._see(model, list(pictures))
         keys = {picture: hashlib.sha256(picture).digest() for picture in pictures}
-        found = {picture: kept for picture, key in keys.items() if (kept := self._kept.get(key)) is not None}
+        found = {
+            picture: kept
+            for picture, key in keys.items()
+            if (kept := self._kept.get(key)) is not None
+        }
         for part in vision_modules:
             part.eval()  # without dropout, since cached features are used in every step
         with torch.inference_mode(mode=False), torch.no_grad():
@@ -62,7 +70,9 @@ class Vision:
         features: dict[bytes, Tensor] = {}
         for picture in pictures:
             arrays = self._inputs.picture_arrays([[picture]])
-            tensors = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
+            tensors = {
+                name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()
+            }
             seen = model.get_image_features(**tensors, return_dict=True)
             levels = [seen.pooler_output, *getattr(seen, "deepstack_features", ())]
             features[picture] = torch.stack([torch.cat(tuple(level)) for level in levels])

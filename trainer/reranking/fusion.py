@@ -6,11 +6,14 @@ tie with the positive as better than the positive.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from unijudge.formats.rankings import Ranking
 from unijudge.metrics import TIE, gold_rank
+
+T = TypeVar("T")
 
 
 def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
@@ -39,7 +42,9 @@ def reranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
     if gold := _right(ranking, scored):
         rank = gold_rank(scores_N, gold)
     elif gold := _right(ranking, unscored):
-        rank = len(scored) + gold_rank(np.array([ranking.similarities[index] for index in unscored]), gold)
+        rank = len(scored) + gold_rank(
+            np.array([ranking.similarities[index] for index in unscored]), gold
+        )
     else:
         rank = ranking.gold_rank
     return _ordered(ranking, order, rank)
@@ -58,7 +63,11 @@ def promoted(ranking: Ranking, place: int) -> Ranking:
     """
     others = [other for other in range(len(ranking.item_ids)) if other != place]
     right = ranking.positive_ids
-    golden = [s for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True) if item_id in right]
+    golden = [
+        s
+        for s, item_id in zip(ranking.similarities, ranking.item_ids, strict=True)
+        if item_id in right
+    ]
     if ranking.item_ids[place] in right:
         rank = 1
     else:  # the rank of the positive grows by 1, unless the promoted item was already before the positive
@@ -95,17 +104,25 @@ def fused(log_odds: Sequence[float | None], list_logprobs: Sequence[float]) -> l
 def _right(ranking: Ranking, positions: Sequence[int]) -> list[int]:
     """Returns which of some positions of a ranking hold a positive, as indices into `positions`."""
     right = {*ranking.positive_ids}
-    return [index for index, position in enumerate(positions) if ranking.item_ids[position] in right]
+    return [
+        index for index, position in enumerate(positions) if ranking.item_ids[position] in right
+    ]
 
 
 def _ordered(ranking: Ranking, order: Sequence[int], rank: int) -> Ranking:
     """Returns the ranking in another order, together with the judge's answers."""
-    odds, listed = ranking.log_odds, ranking.list_logprobs
     return replace(
         ranking,
         gold_rank=rank,
         item_ids=[ranking.item_ids[index] for index in order],
         similarities=[ranking.similarities[index] for index in order],
-        log_odds=None if odds is None else [odds[index] for index in order if index < len(odds)],
-        list_logprobs=None if listed is None else [listed[index] for index in order if index < len(listed)],
+        log_odds=_in_order(ranking.log_odds, order),
+        list_logprobs=_in_order(ranking.list_logprobs, order),
     )
+
+
+def _in_order(answers: Sequence[T] | None, order: Sequence[int]) -> list[T] | None:
+    """Returns the judge's answers about the first items of a ranking in another order."""
+    if answers is None:
+        return None
+    return [answers[index] for index in order if index < len(answers)]

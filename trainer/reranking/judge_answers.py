@@ -118,7 +118,9 @@ class RankingJudge:
             )
         return outcomes
 
-    async def _completed(self, rankings: Sequence[Ranking], kept: Mapping[int, RankingAnswer]) -> list[RankingAnswer]:
+    async def _completed(
+        self, rankings: Sequence[Ranking], kept: Mapping[int, RankingAnswer]
+    ) -> list[RankingAnswer]:
         """Returns an answer for each ranking: the stored answer if there is one, otherwise a new answer."""
         async with asyncio.TaskGroup() as group:
             fresh = {
@@ -127,16 +129,23 @@ class RankingJudge:
                 if index not in kept
             }
         self._advance(len(kept))
-        return [kept[index] if index in kept else fresh[index].result() for index in range(len(rankings))]
+        return [
+            kept[index] if index in kept else fresh[index].result()
+            for index in range(len(rankings))
+        ]
 
-    def _check(self, rankings: Sequence[Ranking], answers: Sequence[RankingAnswer], *, first: bool) -> None:
+    def _check(
+        self, rankings: Sequence[Ranking], answers: Sequence[RankingAnswer], *, first: bool
+    ) -> None:
         refused = [
             (ranking.query_id, answer.refused)
             for ranking, answer in zip(rankings, answers, strict=True)
             if answer.refused
         ]
         if first and len(refused) == len(answers):
-            raise JudgeRefused("the judge rejects every query so far. The first is {}: {}".format(*refused[0]))
+            raise JudgeRefused(
+                "the judge rejects every query so far. The first is {}: {}".format(*refused[0])
+            )
         if refused:
             logger.warning(
                 "%d queries keep their order, since the judge rejects them. The first is %s: %s",
@@ -146,8 +155,15 @@ class RankingJudge:
 
     def _name(self, rankings: Sequence[Ranking]) -> str:
         """Returns the name of a part's file, a hash of everything that determines the answers."""
-        judged = [(ranking.query_id, ranking.item_ids[: self._settings.judged]) for ranking in rankings]
-        asked = (self._corpus.fingerprint, self._judge.identity.model_dump_json(), self._settings.method, judged)
+        judged = [
+            (ranking.query_id, ranking.item_ids[: self._settings.judged]) for ranking in rankings
+        ]
+        asked = (
+            self._corpus.fingerprint,
+            self._judge.identity.model_dump_json(),
+            self._settings.method,
+            judged,
+        )
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:32]
 
     def _advance(self, queries: int) -> None:
@@ -156,9 +172,15 @@ class RankingJudge:
 
     async def _answer(self, ranking: Ranking) -> RankingAnswer:
         corpus, method = self._corpus, self._settings.method
-        judged = [corpus.items[corpus.row_of[item_id]] for item_id in ranking.item_ids[: self._settings.judged]]
+        judged = [
+            corpus.items[corpus.row_of[item_id]]
+            for item_id in ranking.item_ids[: self._settings.judged]
+        ]
         async with self._slots:
-            pair = corpus.content(self._queries[ranking.query_id]), [corpus.content(item) for item in judged]
+            pair = (
+                corpus.content(self._queries[ranking.query_id]),
+                [corpus.content(item) for item in judged],
+            )
             try:
                 verdicts = None if method == "listwise" else await self._judge.judge(*pair)
                 choice = None if method == "pointwise" else await self._judge.choose(*pair)
@@ -172,22 +194,36 @@ class RankingJudge:
 
     def _outcome(self, ranking: Ranking, answer: RankingAnswer) -> Outcome:
         log_odds, choice = answer.log_odds, answer.choice
-        place = choice.place if choice is not None and choice.mass >= self._settings.min_label_mass else None
-        judged = replace(ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs)
+        place = None
+        if choice is not None and choice.mass >= self._settings.min_label_mass:
+            place = choice.place
+        judged = replace(
+            ranking, log_odds=log_odds, list_logprobs=None if choice is None else choice.logprobs
+        )
         if log_odds is None:
             after = judged if place is None else promoted(judged, place)
         elif choice is None or place is None:
             after = reranked(judged, log_odds)
         else:
             after = reranked(judged, fused(log_odds, choice.logprobs))
-        return Outcome(ranking, after, unparsable=self._settings.method != "pointwise" and place is None)
+        return Outcome(
+            ranking, after, unparsable=self._settings.method != "pointwise" and place is None
+        )
 
 
-def _answer_of(verdicts: Sequence[Verdict | PairError] | None, choice: ListVerdict | PairError | None) -> RankingAnswer:
+def _answer_of(
+    verdicts: Sequence[Verdict | PairError] | None, choice: ListVerdict | PairError | None
+) -> RankingAnswer:
     """Returns the answer to store for one ranking."""
     results = (*(verdicts or ()), choice)
-    errors = [f"{result.code}: {result.message}" for result in results if isinstance(result, PairError)]
+    errors = [
+        f"{result.code}: {result.message}" for result in results if isinstance(result, PairError)
+    ]
     log_odds = None
     if verdicts is not None:
-        log_odds = [verdict.log_odds if isinstance(verdict, Verdict) else None for verdict in verdicts]
-    return RankingAnswer(log_odds=log_odds, choice=choice if isinstance(choice, ListVerdict) else None, errors=errors)
+        log_odds = [
+            verdict.log_odds if isinstance(verdict, Verdict) else None for verdict in verdicts
+        ]
+    return RankingAnswer(
+        log_odds=log_odds, choice=choice if isinstance(choice, ListVerdict) else None, errors=errors
+    )

@@ -19,7 +19,13 @@ from unijudge.client.client import JudgeClient
 from unijudge.client.keys import read_key
 from unijudge.errors import DataError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.rankings import EVALUATION_FILES, Evaluation, Ranking, read_evaluation, write_rankings
+from unijudge.formats.rankings import (
+    EVALUATION_FILES,
+    Evaluation,
+    Ranking,
+    read_evaluation,
+    write_rankings,
+)
 from unijudge.judging.verdicts import JudgeIdentity
 from unijudge.metrics import mean_reciprocal_rank, precision_at_1
 from unijudge.provenance import Provenance
@@ -57,7 +63,9 @@ class RerankReport(Evaluation):
     """The decision about each subset. Null if all subsets are reranked."""
 
 
-def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, overwrite: bool = False) -> RerankReport:
+def rerank(
+    settings: RerankSettings, report: Callable[[int, int], None], *, overwrite: bool = False
+) -> RerankReport:
     """Writes metrics.json and rankings.parquet. After an interruption, stored answers are not asked again.
 
     Args:
@@ -78,7 +86,9 @@ def rerank(settings: RerankSettings, report: Callable[[int, int], None], *, over
     with lease(settings.out):
         allowed = partial(_check_same, settings, corpus) if not overwrite else None
         try:
-            outcomes, decisions, judge = asyncio.run(_rerank(settings, corpus, rankings, report, allowed))
+            outcomes, decisions, judge = asyncio.run(
+                _rerank(settings, corpus, rankings, report, allowed)
+            )
         except* UnijudgeError as group:
             raise first_error(group) from None
         return _publish(settings, corpus, outcomes, decisions, judge)
@@ -96,7 +106,12 @@ def _check_same(settings: RerankSettings, corpus: Corpus, judge: JudgeIdentity) 
     """Raises an error if the folder holds a different reranking, before the first question is asked."""
     path = settings.out / "metrics.json"
     if exists(path):
-        ours = Evaluation(corpus="", subsets={}, inputs=_inputs(settings, corpus, judge), made=Provenance.now(settings))
+        ours = Evaluation(
+            corpus="",
+            subsets={},
+            inputs=_inputs(settings, corpus, judge),
+            made=Provenance.now(settings),
+        )
         read_json(path, RerankReport).check_same(path, ours, MAY_DIFFER)
 
 
@@ -161,7 +176,9 @@ async def _rerank(
     `auto` decides first, so that the judge is not asked about subsets that are not reranked.
     """
     key = read_key(settings.key_file)
-    async with JudgeClient(settings.service, key=key, max_in_flight=settings.max_in_flight) as judge:
+    async with JudgeClient(
+        settings.service, key=key, max_in_flight=settings.max_in_flight
+    ) as judge:
         if check is not None:
             check(judge.identity)
         ask = RankingJudge(settings, corpus, judge, len(rankings), report)
@@ -171,19 +188,26 @@ async def _rerank(
         if settings.held_out is not None:
             decisions = _decided_by(settings, names, judge.identity, rankings)
         else:
-            trial = await ask.about([ranking for ranking in rankings if is_held_out(ranking.query_id)])
+            trial = await ask.about(
+                [ranking for ranking in rankings if is_held_out(ranking.query_id)]
+            )
             decisions = {}
             for name in names:
-                decisions[name] = _decided(settings, [outcome for outcome in trial if outcome.before.subset == name])
+                decisions[name] = _decided(
+                    settings, [outcome for outcome in trial if outcome.before.subset == name]
+                )
             rankings = [ranking for ranking in rankings if not is_held_out(ranking.query_id)]
             if not rankings:
                 raise DataError(
                     f"{settings.evaluation}: every query is held out, so no query is left to report. Give held_out"
                 )
         ask.total -= sum(not decisions[ranking.subset].reranked for ranking in rankings)
-        asked = iter(await ask.about([ranking for ranking in rankings if decisions[ranking.subset].reranked]))
+        asked = iter(
+            await ask.about([ranking for ranking in rankings if decisions[ranking.subset].reranked])
+        )
         outcomes = [
-            next(asked) if decisions[ranking.subset].reranked else Outcome(ranking, ranking) for ranking in rankings
+            next(asked) if decisions[ranking.subset].reranked else Outcome(ranking, ranking)
+            for ranking in rankings
         ]
         return outcomes, decisions, judge.identity
 
@@ -196,7 +220,10 @@ def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
 
 
 def _decided_by(
-    settings: RerankSettings, names: Sequence[str], judge: JudgeIdentity, reported: Sequence[Ranking]
+    settings: RerankSettings,
+    names: Sequence[str],
+    judge: JudgeIdentity,
+    reported: Sequence[Ranking],
 ) -> dict[str, Decision]:
     """Decides about each subset from an earlier reranking of other queries.
 
@@ -221,7 +248,9 @@ def _decided_by(
 
     def decision(name: str) -> Decision:
         measures = earlier.subsets.get(name, {"queries": 0, "gained": 0, "lost": 0})
-        gained, lost = (round(measures["queries"] * measures[share]) for share in ("gained", "lost"))
+        gained, lost = (
+            round(measures["queries"] * measures[share]) for share in ("gained", "lost")
+        )
         return decide(int(measures["queries"]), gained, lost, min_queries=settings.min_held_out)
 
     return {name: decision(name) for name in names}
@@ -229,7 +258,9 @@ def _decided_by(
 
 def _rules(method: str, top: int, min_mass: float) -> str:
     """Returns the rules of a reranking as text."""
-    return f"{top} items {method}" + ("" if method == "pointwise" else f" with min_label_mass = {min_mass:g}")
+    return f"{top} items {method}" + (
+        "" if method == "pointwise" else f" with min_label_mass = {min_mass:g}"
+    )
 
 
 def _gold_ranks(outcomes: Sequence[Outcome]) -> tuple[Ranks, Ranks]:
@@ -251,7 +282,9 @@ def _measures(settings: RerankSettings, outcomes: Sequence[Outcome]) -> dict[str
     def measures(outcomes: list[Outcome]) -> dict[str, float]:
         before_Q, after_Q = _gold_ranks(outcomes)
         before = [outcome.before for outcome in outcomes]
-        in_top = [not {*one.positive_ids}.isdisjoint(one.item_ids[: settings.judged]) for one in before]
+        in_top = [
+            not {*one.positive_ids}.isdisjoint(one.item_ids[: settings.judged]) for one in before
+        ]
         made = {
             "queries": len(outcomes),
             "in_top": float(np.mean(in_top)),

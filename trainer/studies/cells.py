@@ -67,7 +67,12 @@ def cells_of(study: Study) -> dict[str, Cell]:
         used = set(_words(study, step)).union(*(axes[other] for other in needs[step]))
         axes[step] = [axis for axis in (*study.axes, SEED) if axis in used]
         for labels in _combinations(study, axes[step]):
-            cell = _cell(study, step, labels, {other: made[_name(other, labels, axes[other])] for other in needs[step]})
+            cell = _cell(
+                study,
+                step,
+                labels,
+                {other: made[_name(other, labels, axes[other])] for other in needs[step]},
+            )
             made[cell.name] = cell
     return made
 
@@ -87,7 +92,9 @@ def _cell(study: Study, step: str, labels: Mapping[str, str], needed: Mapping[st
     service = settings.service.format_map(values) if settings.service else None
     text = "\n".join([command, service or "", *(cell.digest for cell in needed.values())])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Cell(step, labels, command, service, tuple(cell.name for cell in needed.values()), digest)
+    return Cell(
+        step, labels, command, service, tuple(cell.name for cell in needed.values()), digest
+    )
 
 
 def _words(study: Study, step: str) -> list[str]:
@@ -111,7 +118,9 @@ def _words(study: Study, step: str) -> list[str]:
                 f"steps.{step}: {{{shown_name(word)}}} has no value. Add it to names, or use one of {listed(known)}"
             )
     if OUT not in words:
-        raise SettingsError(f"steps.{step}: the command lacks {{out}}. Let the command write to {{out}}")
+        raise SettingsError(
+            f"steps.{step}: the command lacks {{out}}. Let the command write to {{out}}"
+        )
     return words
 
 
@@ -125,7 +134,9 @@ def _in_order(needs: Mapping[str, list[str]]) -> list[str]:
         return list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         cycle = " → ".join(reversed(error.args[1]))
-        raise SettingsError(f"steps: {cycle} need each other in a cycle. Remove one of these placeholders") from error
+        raise SettingsError(
+            f"steps: {cycle} need each other in a cycle. Remove one of these placeholders"
+        ) from error
 
 
 def _combinations(study: Study, axes: list[str]) -> Iterator[dict[str, str]]:

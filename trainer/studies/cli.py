@@ -18,13 +18,18 @@ from unijudge.storage.listing import foreign_files
 from unijudge.storage.locations import locate
 from unijudge.storage.stores import exists
 
-app = typer.Typer(help="Run many trainings that answer one question, and report the results.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run many trainings that answer one question, and report the results.",
+    no_args_is_help=True,
+)
 
 FIRST_TABLE = "## What agrees with the paper"
 
 File = Annotated[Path, typer.Argument(help="The study's TOML file.", parser=locate)]
 Results = Annotated[Path, typer.Argument(help="The folder of the study's results.", parser=locate)]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Use only this many seeds, the first ones of the study.")]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, help="Use only this many seeds, the first ones of the study.")
+]
 
 
 @app.command()
@@ -33,12 +38,20 @@ def run(
     out: Results,
     overrides: KeyValueOption = None,
     seeds: Seeds = None,
-    engine: Annotated[Engine, typer.Option(help="ray: parallel, as Ray tasks. local: one step after another.")] = "ray",
+    engine: Annotated[
+        Engine, typer.Option(help="ray: parallel, as Ray tasks. local: one step after another.")
+    ] = "ray",
     address: Annotated[
-        str, typer.Option(help="The address of a Ray cluster. Without an address, a local Ray is started.")
+        str,
+        typer.Option(
+            help="The address of a Ray cluster. Without an address, a local Ray is started."
+        ),
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the commands and the estimated time without running them.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the commands and the estimated time without running them."
+        ),
     ] = False,
 ) -> None:
     """Run the unfinished steps of a study. The same command resumes the study and does not repeat finished steps.
@@ -51,7 +64,9 @@ def run(
         typer.echo("\n".join(_dry(plan)))
         return
     if not plan.left():
-        typer.echo(f"{out}: all {len(plan.cells)} steps are finished. Next: unijudge study report {file} {out}")
+        typer.echo(
+            f"{out}: all {len(plan.cells)} steps are finished. Next: unijudge study report {file} {out}"
+        )
         return
     with opened(engine, address) as runner:
         progress = run_plan(plan, runner, Path.cwd(), typer.echo)
@@ -73,8 +88,12 @@ def report(file: File, out: Results, overrides: KeyValueOption = None, seeds: Se
 
 @app.command()
 def summary(
-    out: Annotated[Path, typer.Argument(help="The Markdown file to write. Text above its first table is kept.")],
-    folder: Annotated[Path, typer.Option("--studies", help="A folder of studies.", parser=locate)] = Path("studies"),
+    out: Annotated[
+        Path, typer.Argument(help="The Markdown file to write. Text above its first table is kept.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--studies", help="A folder of studies.", parser=locate)
+    ] = Path("studies"),
     results: Annotated[
         Path, typer.Option(help="A folder with a folder of results for each study.", parser=locate)
     ] = Path("build/studies"),
@@ -91,9 +110,12 @@ def summary(
 
 @app.command("list")
 def list_(
-    folder: Annotated[Path, typer.Argument(help="A folder of studies.", parser=locate)] = Path("studies"),
+    folder: Annotated[Path, typer.Argument(help="A folder of studies.", parser=locate)] = Path(
+        "studies"
+    ),
     results: Annotated[
-        Path | None, typer.Option(help="A folder with a folder of results for each study.", parser=locate)
+        Path | None,
+        typer.Option(help="A folder with a folder of results for each study.", parser=locate),
     ] = None,
 ) -> None:
     """List the studies in a folder with their questions and sizes."""
@@ -150,7 +172,9 @@ def _failure(progress: StudyProgress) -> TaskFailed:
     """Returns the error that names the first failed cells with their reasons."""
     lines = [f"{name}: {reason}" for name, reason in progress.failed.items()]
     more = f" and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
-    skipped = f", and {len(progress.left_out)} steps that need them were skipped" if progress.left_out else ""
+    skipped = ""
+    if progress.left_out:
+        skipped = f", and {len(progress.left_out)} steps that need them were skipped"
     return TaskFailed(
         f"{len(lines)} steps failed{skipped}. {'; '.join(lines[:NAMED])}{more}. Fix the cause, and run the same "
         "command again for the remaining steps"

@@ -65,9 +65,13 @@ def _check(step: str, words: list[str]) -> None:
     elif program == sys.executable and rest[:1] == ["-m"]:
         if not rest[1:] or not _has_module(rest[1]):
             name = rest[1] if rest[1:] else ""
-            raise SettingsError(f"steps.{step}: there is no Python module {shown(name)} here. Correct its name")
+            raise SettingsError(
+                f"steps.{step}: there is no Python module {shown(name)} here. Correct its name"
+            )
     elif shutil.which(program) is None:
-        raise SettingsError(f"steps.{step}: there is no program {shown(program)} here. Install it, or correct its name")
+        raise SettingsError(
+            f"steps.{step}: there is no program {shown(program)} here. Install it, or correct its name"
+        )
 
 
 def _check_ours(step: str, words: list[str]) -> None:
@@ -82,10 +86,14 @@ def _check_ours(step: str, words: list[str]) -> None:
         subcommand = group(context, word)
         if subcommand is None:
             known = ", ".join(command.list_commands(context))  # type: ignore[attr-defined]  # every group has it
-            raise SettingsError(f"steps.{step}: {prefix} has no command {shown(word)}. Choose from {known}")
+            raise SettingsError(
+                f"steps.{step}: {prefix} has no command {shown(word)}. Choose from {known}"
+            )
         command, prefix = subcommand, f"{prefix} {word}"
     if hasattr(command, "get_command"):
-        raise SettingsError(f"steps.{step}: `{prefix}` alone does nothing. Name one of its commands")
+        raise SettingsError(
+            f"steps.{step}: `{prefix}` alone does nothing. Name one of its commands"
+        )
 
 
 def _has_module(name: str) -> bool:

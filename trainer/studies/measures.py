@@ -50,7 +50,9 @@ def row_of(cell: Cell, measure: Measure) -> RowKey:
     return cell.step if len(measure.steps) > 1 else "", labels
 
 
-def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[RowKey, dict[int, CellReading]]:
+def read_measure(
+    measure: Measure, cells: Sequence[Cell], out: Path
+) -> dict[RowKey, dict[int, CellReading]]:
     """Returns row → seed → reading, for the finished cells.
 
     A cell without the number has no reading if another cell has the number. For example, a training without lists has
@@ -65,7 +67,9 @@ def read_measure(measure: Measure, cells: Sequence[Cell], out: Path) -> dict[Row
         if cell.step not in measure.steps:
             continue
         try:
-            readings[row_of(cell, measure)][cell.seed] = _read(measure, out / cell.name / measure.file)
+            readings[row_of(cell, measure)][cell.seed] = _read(
+                measure, out / cell.name / measure.file
+            )
         except NoNumber as error:
             missing = missing or error
     if missing is not None and not readings:
@@ -100,7 +104,9 @@ def _of_lines(path: Path, key: str, of: str) -> float:
         try:
             values.append(_LINE.validate_json(line).get(key))
         except ValidationError as error:
-            raise DataError(f"{path}: a line is not an object of numbers. Train again, or set another file") from error
+            raise DataError(
+                f"{path}: a line is not an object of numbers. Train again, or set another file"
+            ) from error
     numbers = np.array([value for value in values if value is not None])
     if not len(numbers):
         raise NoNumber(f"{path}: no line has {key}. Correct `key` in the study's file")

@@ -32,7 +32,9 @@ class Power:
     """The smallest difference, in (0, 1]."""
 
     @classmethod
-    def of(cls, subsets: Mapping[str, Mapping[str, float]], changed: float = CHANGED) -> Self | None:
+    def of(
+        cls, subsets: Mapping[str, Mapping[str, float]], changed: float = CHANGED
+    ) -> Self | None:
         """Estimates the power of one evaluation, with an assumption about the other system. None without queries.
 
         The assumed share of different results in a subset is c = min(changed, 2 p (1 − p)), where p is the precision@1
@@ -99,7 +101,9 @@ def powers(found: Sequence[tuple[str, Difference]], detect: float | None) -> lis
     sentences = []
     for measure in dict.fromkeys(name for name, _ in found):
         differences = [difference for name, difference in found if name == measure]
-        every = [Power.measured(one.queries, one.over_queries) for one in differences if one.over_queries]
+        every = [
+            Power.measured(one.queries, one.over_queries) for one in differences if one.over_queries
+        ]
         # If all differences are equal, the interval has no width and predicts nothing about other queries.
         made = [power for power in every if power.smallest]
         if not made:

@@ -71,7 +71,10 @@ def run_job(job: CellJob) -> Ended:
         shutil.rmtree(job.results / job.name, ignore_errors=True)
     with job.log.open("w", encoding="utf-8") as log:
         try:
-            with _service(job, log) as url, _process(job, job.command, {SERVICE: url or ""}, log) as process:
+            with (
+                _service(job, log) as url,
+                _process(job, job.command, {SERVICE: url or ""}, log) as process,
+            ):
                 status = process.wait()
             failure = f"status {status}" if status else None
         except OSError as error:

@@ -89,9 +89,14 @@ class Results:
             DataError: No measured cell is finished, or a file lacks a measured number.
         """
         cells = [plan.cells[name] for name in plan.cells if name in plan.done]
-        measured = {name: read_measure(measure, cells, plan.out) for name, measure in plan.study.measures.items()}
+        measured = {
+            name: read_measure(measure, cells, plan.out)
+            for name, measure in plan.study.measures.items()
+        }
         if not any(measured.values()):
-            raise DataError(f"{plan.out}: no measured step of the study is finished. Run the study first")
+            raise DataError(
+                f"{plan.out}: no measured step of the study is finished. Run the study first"
+            )
         return cls(plan.study, len(cells), len(plan.cells), measured)
 
     def rows(self) -> list[RowKey]:
@@ -107,18 +112,25 @@ class Results:
         return findings
 
 
-def _compared(name: str, comparison: Comparison, measure: str, readings: Readings) -> list[StudyFinding]:
+def _compared(
+    name: str, comparison: Comparison, measure: str, readings: Readings
+) -> list[StudyFinding]:
     made = []
     for row, right in readings.items():
         step, labels = row[0], dict(row[1])
         others = {axis: label for axis, label in labels.items() if axis != comparison.axis}
-        if labels.get(comparison.axis) != comparison.right or not comparison.where.items() <= others.items():
+        if (
+            labels.get(comparison.axis) != comparison.right
+            or not comparison.where.items() <= others.items()
+        ):
             continue
         baseline = labels | {comparison.axis: comparison.left}
         left = readings.get((step, tuple(baseline.items())))
         change = difference(left, right) if left else None
         if change is not None:
-            at = ", ".join(f"{axis} {label}" for axis, label in others.items() if axis not in comparison.where)
+            at = ", ".join(
+                f"{axis} {label}" for axis, label in others.items() if axis not in comparison.where
+            )
             made.append(StudyFinding(name, measure, comparison.claim, at, change, comparison.paper))
     return made
 
@@ -131,7 +143,9 @@ def write_study_report(plan: Plan) -> list[str]:
     """
     results = Results.of(plan)
     findings = results.findings()
-    power_notes = powers([(finding.measure, finding.difference) for finding in findings], plan.study.detect)
+    power_notes = powers(
+        [(finding.measure, finding.difference) for finding in findings], plan.study.detect
+    )
     publish_text(plan.out / "table.md", markdown(results, findings, power_notes))
     text = page(
         Path(__file__).with_name("report.html.jinja"),
@@ -150,7 +164,10 @@ def write_study_report(plan: Plan) -> list[str]:
 
 def markdown(results: Results, findings: list[StudyFinding], power_notes: list[str]) -> str:
     """Returns the table and the sentences as Markdown."""
-    return "\n".join([f"# {results.study.question}", "", *_table(results, findings, power_notes)]) + "\n"
+    return (
+        "\n".join([f"# {results.study.question}", "", *_table(results, findings, power_notes)])
+        + "\n"
+    )
 
 
 def summary(plans: Mapping[str, Plan]) -> str:
@@ -168,9 +185,15 @@ def summary(plans: Mapping[str, Plan]) -> str:
             tables.append(f"Not run yet ({len(plan.cells)} steps).")
             continue
         findings = results.findings()
-        power_notes = powers([(finding.measure, finding.difference) for finding in findings], plan.study.detect)
+        power_notes = powers(
+            [(finding.measure, finding.difference) for finding in findings], plan.study.detect
+        )
         tables += _table(results, findings, power_notes)
-        agreements += [[name, finding.sentence, finding.agreement] for finding in findings if finding.paper is not None]
+        agreements += [
+            [name, finding.sentence, finding.agreement]
+            for finding in findings
+            if finding.paper is not None
+        ]
     agreement = table(["study", "finding", "with the paper"], agreements)
     return "\n".join(["## What agrees with the paper", "", agreement, *tables]) + "\n"
 
@@ -241,7 +264,10 @@ def _charts(results: Results) -> list[tuple[str, object]]:
     """Returns a chart for each axis of numbers and each measure, with a line for each combination of the other axes."""
     made: list[tuple[str, object]] = []
     for axis in results.study.axes:
-        if not all(map(_is_number, results.study.values(axis))) or len(results.study.values(axis)) < 2:
+        if (
+            not all(map(_is_number, results.study.values(axis)))
+            or len(results.study.values(axis)) < 2
+        ):
             continue
         for measure, readings in results.measured.items():
             lines = dict(list(_lines(axis, readings).items())[:SERIES])
@@ -256,7 +282,9 @@ def _lines(axis: str, readings: Readings) -> dict[str, list[tuple[float, float]]
         labels = dict(row[1])
         if axis in labels:
             x = float(labels.pop(axis))
-            name = ", ".join(f"{other} {label}" for other, label in labels.items()) or row[0] or "all"
+            name = (
+                ", ".join(f"{other} {label}" for other, label in labels.items()) or row[0] or "all"
+            )
             mean = float(np.mean([reading.value for reading in by_seed.values()]))
             lines.setdefault(name, []).append((x, mean))
     return {name: sorted(points) for name, points in lines.items()}

@@ -80,7 +80,12 @@ class Plan:
         cells = cells_of(study)
         check_commands(cells.values())
         _check_folder(study, out)
-        return cls(study, cells, out, frozenset(name for name, cell in cells.items() if _is_done(out, cell)))
+        return cls(
+            study,
+            cells,
+            out,
+            frozenset(name for name, cell in cells.items() if _is_done(out, cell)),
+        )
 
     def left(self) -> list[Cell]:
         """Returns the unfinished cells, seed by seed, so that an interrupted study has complete seeds."""
@@ -91,11 +96,18 @@ class Plan:
         """Returns step → seconds of a run: the mean of the finished runs, or the study's value if no run finished."""
         measured: dict[str, list[float]] = {step: [] for step in self.study.steps}
         for name in self.done:
-            measured[self.cells[name].step].append(read_json(_record(self.out, self.cells[name]), Record).seconds)
-        return {step: fmean(times) if times else self.study.steps[step].seconds for step, times in measured.items()}
+            measured[self.cells[name].step].append(
+                read_json(_record(self.out, self.cells[name]), Record).seconds
+            )
+        return {
+            step: fmean(times) if times else self.study.steps[step].seconds
+            for step, times in measured.items()
+        }
 
 
-def run_plan(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) -> StudyProgress:
+def run_plan(
+    plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]
+) -> StudyProgress:
     """Runs the unfinished cells. A failure stops only the cells that need the failed cell.
 
     Args:
@@ -127,7 +139,15 @@ def _run(plan: Plan, runner: Runner, folder: Path, tell: Callable[[str], None]) 
             waiting.remove(cell)
             working.add(cell.name)
             step = plan.study.steps[cell.step]
-            job = CellJob(cell.name, cell.command, cell.service, plan.out.absolute(), folder, step.cpus, step.gpus)
+            job = CellJob(
+                cell.name,
+                cell.command,
+                cell.service,
+                plan.out.absolute(),
+                folder,
+                step.cpus,
+                step.gpus,
+            )
             runner.start(job)
         if working:
             ended = runner.ended()
@@ -160,11 +180,15 @@ def _keep(plan: Plan, ended: Ended, progress: StudyProgress) -> None:
     """Writes the record of a cell that succeeded."""
     cell = plan.cells[ended.name]
     if ended.failure is None and not exists(plan.out / cell.name):
-        ended = replace(ended, failure=f"the command succeeded but wrote no {{out}} ({plan.out / cell.name})")
+        ended = replace(
+            ended, failure=f"the command succeeded but wrote no {{out}} ({plan.out / cell.name})"
+        )
     if ended.failure is not None:
         progress.failed[cell.name] = ended.failure
         return
-    record = Record(digest=cell.digest, command=cell.command, seconds=ended.seconds, made=Provenance.now())
+    record = Record(
+        digest=cell.digest, command=cell.command, seconds=ended.seconds, made=Provenance.now()
+    )
     publish_json(_record(plan.out, cell), record)
     progress.done.add(cell.name)
 

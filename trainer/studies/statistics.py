@@ -46,7 +46,9 @@ class Difference:
         return "no effect"
 
 
-def difference(left: Mapping[int, CellReading], right: Mapping[int, CellReading]) -> Difference | None:
+def difference(
+    left: Mapping[int, CellReading], right: Mapping[int, CellReading]
+) -> Difference | None:
     """Returns the difference of two rows, paired by seed, or None if the rows have no seed in common.
 
     A row that is the same for all seeds (seed −1), such as an untrained model, is compared with each seed of the other
@@ -64,7 +66,9 @@ def difference(left: Mapping[int, CellReading], right: Mapping[int, CellReading]
     return Difference(float(by_seed.mean()), len(pairs), over_seeds, _over_queries(pairs), queries)
 
 
-def _paired(left: Mapping[int, CellReading], right: Mapping[int, CellReading]) -> list[tuple[CellReading, CellReading]]:
+def _paired(
+    left: Mapping[int, CellReading], right: Mapping[int, CellReading]
+) -> list[tuple[CellReading, CellReading]]:
     seeds = sorted((left.keys() | right.keys()) - {-1}) or [-1]
     pairs = []
     for seed in seeds:
@@ -106,6 +110,8 @@ def _over_queries(pairs: list[tuple[CellReading, CellReading]]) -> Interval | No
 def _of_subset(before: CellReading, after: CellReading, subset: str) -> Floats:
     left, right = ((reading.by_query or {}).get(subset) for reading in (before, after))
     if left is None or right is None or len(left) != len(right):
-        raise ValueError(f"{subset}: the two sides have different queries. Evaluate both sides on the same corpus")
+        raise ValueError(
+            f"{subset}: the two sides have different queries. Evaluate both sides on the same corpus"
+        )
     made: Floats = right - left
     return made

@@ -110,7 +110,9 @@ class Study(Settings):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     names: dict[str, str] = Field(default_factory=dict)
     """Placeholder → text, the same in all runs."""
-    axes: dict[str, dict[CellLabel, str] | tuple[int | float | str, ...]] = Field(default_factory=dict)
+    axes: dict[str, dict[CellLabel, str] | tuple[int | float | str, ...]] = Field(
+        default_factory=dict
+    )
     """Axis → values, a list or a table of label → text. A step is repeated for each value on which it depends."""
     leave_out: tuple[dict[str, str], ...] = ()
     """Combinations of values that do not run."""
@@ -128,7 +130,9 @@ class Study(Settings):
             for label in self.values(axis):
                 _label(label)
         for name, comparison in self.comparisons.items():
-            _check_values(self, f"comparisons.{name}", comparison.where | {comparison.axis: comparison.left})
+            _check_values(
+                self, f"comparisons.{name}", comparison.where | {comparison.axis: comparison.left}
+            )
             _check_values(self, f"comparisons.{name}", {comparison.axis: comparison.right})
         for combination in self.leave_out:
             _check_values(self, "leave_out", combination)
@@ -177,7 +181,9 @@ def placeholders(command: str) -> list[str]:
         if name is None:
             continue
         if not name or form or conversion:
-            raise ValueError(f"{{{name}}} is not a placeholder. Write a name in braces, or {{{{ for a literal brace")
+            raise ValueError(
+                f"{{{name}}} is not a placeholder. Write a name in braces, or {{{{ for a literal brace"
+            )
         names.append(name)
     return names
 
@@ -188,7 +194,9 @@ def _check_names(study: Study) -> None:
     for kind in ("names", "axes", "steps"):
         for name in getattr(study, kind):
             if name in seen:
-                raise ValueError(f"{kind}.{name}: {seen[name]} already has this name. Choose another name")
+                raise ValueError(
+                    f"{kind}.{name}: {seen[name]} already has this name. Choose another name"
+                )
             seen[name] = f"{kind}.{name}"
 
 

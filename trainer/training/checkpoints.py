@@ -17,7 +17,13 @@ from pydantic import BaseModel, ValidationError
 
 from unijudge.errors import DataError
 from unijudge.storage.access_errors import unwritable
-from unijudge.storage.files import file_sha256, publish_json, publishing_folder, read_json, remove_folder
+from unijudge.storage.files import (
+    file_sha256,
+    publish_json,
+    publishing_folder,
+    read_json,
+    remove_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +54,8 @@ class Checkpoints:
         checkpoint = self.folder / f"step-{step:06d}"
         with publishing_folder(checkpoint) as draft:
             save_weights(draft / "adapter")
-            with (draft / "state.pt").open("wb") as file:  # given a path, torch hides why it cannot be written
+            # Given a path, torch hides why it cannot be written.
+            with (draft / "state.pt").open("wb") as file:
                 torch.save(state, file)
             publish_json(draft / "files.json", CheckpointFiles(sha256=_digests(draft)))
         for old in self._all()[:-KEPT]:
@@ -70,7 +77,9 @@ class Checkpoints:
                 for corrupt in damaged:
                     self._set_aside(corrupt)
                 return checkpoint
-            logger.warning("%s: %s. The run resumes from the checkpoint before this one", checkpoint, fault)
+            logger.warning(
+                "%s: %s. The run resumes from the checkpoint before this one", checkpoint, fault
+            )
             damaged.append(checkpoint)
         if damaged:
             names = ", ".join(corrupt.name for corrupt in damaged)
@@ -89,12 +98,16 @@ class Checkpoints:
             raise unwritable(path, error) from error
 
     def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-")))
+        return sorted(
+            self.folder.glob("step-*[0-9]"), key=lambda path: int(path.name.removeprefix("step-"))
+        )
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """Returns the state that `save` received as `state`."""
-    state: dict[str, Any] = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(
+        checkpoint / "state.pt", map_location="cpu", weights_only=True
+    )
     return state
 
 
@@ -107,7 +120,9 @@ def _fault(checkpoint: Path) -> str | None:
     """Returns how a checkpoint is damaged, or None. Files that the training did not write are ignored."""
     try:
         written = read_json(checkpoint / "files.json", CheckpointFiles).sha256
-        wrong = [name for name, digest in sorted(written.items()) if _digest(checkpoint / name) != digest]
+        wrong = [
+            name for name, digest in sorted(written.items()) if _digest(checkpoint / name) != digest
+        ]
     except DataError as error:
         if isinstance(error.__cause__, (FileNotFoundError, ValidationError)):
             return f"damaged ({error})"

@@ -40,7 +40,9 @@ LABELS = 8
 larger. For comparison, an image with five captions has five rows."""
 
 
-def observed(settings: LossSettings, student_BK: Tensor, teacher_BK: Tensor | None) -> dict[str, Observed]:
+def observed(
+    settings: LossSettings, student_BK: Tensor, teacher_BK: Tensor | None
+) -> dict[str, Observed]:
     """Returns what is logged for a batch: the mean entropies of P and Q in nats, and the share of rows with one-hot Q.
 
     Args:
@@ -87,9 +89,13 @@ def teacher_warning(teacher_NK: NDArray[np.float64], temperature: float) -> str 
             f"the median entropy of its soft labels is {entropy:.2f} of at most {largest:.2f} nats, at "
             f"loss.teacher_temperature = {temperature:g}"
         )
-        cures.append("Lower that temperature, or calibrate the judge (`mine calibrate`) and select again")
+        cures.append(
+            "Lower that temperature, or calibrate the judge (`mine calibrate`) and select again"
+        )
     if behind > 0.5:
-        reasons.append(f"the judge does not rank the positive first in {behind:.0%} of {rows:,} rows")
+        reasons.append(
+            f"the judge does not rank the positive first in {behind:.0%} of {rows:,} rows"
+        )
         cures.append("Use another judge, or look at the rows (`mine inspect`)")
     if not reasons:
         return None
@@ -123,7 +129,11 @@ def labels_are_hard(teacher_NK: NDArray[np.float64], temperature: float) -> str 
     if entropy >= HARD:
         return None
     softer = {warmer: _median_entropy(teacher_NK, warmer) for warmer in SOFTER}
-    enough = [f" (at {warmer:g} the entropy is {nats:.2f})" for warmer, nats in softer.items() if nats >= HARD]
+    enough = [
+        f" (at {warmer:g} the entropy is {nats:.2f})"
+        for warmer, nats in softer.items()
+        if nats >= HARD
+    ]
     return (
         f"the soft labels equal hard labels: their median entropy is {entropy:.4f} nats at loss.teacher_temperature = "
         f"{temperature:g}. Raise loss.teacher_temperature{enough[0] if enough else ''}, or use loss.name = 'infonce'"
@@ -154,7 +164,9 @@ def pool_is_covered(settings: EmbedderSettings, pools: Sequence[Pool]) -> str | 
     if not covered:
         return None
     worst = max(covered, key=lambda pool: drawn[pool] / pool.items)
-    others = f" ({len(covered)} of {len(open_pools)} pools are too small)" if len(open_pools) > 1 else ""
+    others = (
+        f" ({len(covered)} of {len(open_pools)} pools are too small)" if len(open_pools) > 1 else ""
+    )
     return (
         f"the pool of {worst.subset!r} is small: {drawn[worst]:,.0f} negatives are drawn from {worst.items:,} items, "
         f"each about {drawn[worst] / worst.items:.0f} times{others}. Random negatives cover a pool of this size, so "

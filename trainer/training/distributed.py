@@ -28,7 +28,9 @@ from unijudge.shown import listed
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.leases import lease
 
-LAUNCHED = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+LAUNCHED = frozenset(
+    {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+)
 """The environment variables in which a launcher gives a process its rank and address."""
 
 
@@ -57,10 +59,13 @@ def processes(
     waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     group_of_others = torch.distributed.is_initialized()
-    given = sorted(name for name in os.environ if name in LAUNCHED or name.startswith("ACCELERATE_"))
+    given = sorted(
+        name for name in os.environ if name in LAUNCHED or name.startswith("ACCELERATE_")
+    )
     try:
         accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=waiting, **folder)
-    except Exception as error:  # torch and accelerate raise errors of many types for a bad environment
+    except Exception as error:
+        # torch and accelerate raise errors of many types for a bad environment.
         raise SettingsError(
             f"the processes of this job cannot join each other with the launcher's environment variables "
             f"({in_one_line(error)}). Unset {listed(given) or 'the variables that a launcher sets'}, or start all "
@@ -71,14 +76,17 @@ def processes(
             f"{accelerator.distributed_type.value}: accelerate's configuration asks for this way to split a model, but "
             "only FSDP is supported. Use deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
         )
-    sharding = accelerator.state.fsdp_plugin if accelerator.distributed_type == DistributedType.FSDP else None
+    sharding = None
+    if accelerator.distributed_type == DistributedType.FSDP:
+        sharding = accelerator.state.fsdp_plugin
     if sharding and sharding.cpu_ram_efficient_loading:
         raise SettingsError(
             "fsdp_cpu_ram_efficient_loading: this option leaves every process except the first without weights. Set "
             "the option to false in accelerate's configuration"
         )
     if not accelerator.is_main_process:
-        logging.getLogger("trainer").setLevel(logging.ERROR)  # the first process prints the warnings
+        # The first process prints the warnings.
+        logging.getLogger("trainer").setLevel(logging.ERROR)
     with lease(out) if accelerator.is_main_process else contextlib.nullcontext():
         accelerator.wait_for_everyone()
         yield accelerator
@@ -96,7 +104,11 @@ def add_up_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerato
     """
     if accelerator.num_processes == 1:
         return
-    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters]
+    gradients = [
+        torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in parameters
+    ]
     total = accelerator.reduce(torch.cat([gradient.ravel() for gradient in gradients]), "sum")
-    for parameter, part in zip(parameters, total.split([weight.numel() for weight in parameters]), strict=True):
+    for parameter, part in zip(
+        parameters, total.split([weight.numel() for weight in parameters]), strict=True
+    ):
         parameter.grad = part.view_as(parameter)

@@ -65,7 +65,9 @@ class EmbedderObjective:
         for doubt in _doubts(settings, rows):
             logger.warning("%s: %s", settings.triples, doubt)
         self._backbone, self._settings = backbone, settings
-        self.beside = {EMBEDDING_FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)}
+        self.beside = {
+            EMBEDDING_FILE: EmbeddingManifest.of(settings.model, backbone.inputs.weights)
+        }
 
     def collate(self, examples: Sequence[Example], _step: int) -> Batch:
         """Makes a batch, checks its inputs, and decodes its images. The decoded images are kept."""
@@ -81,7 +83,9 @@ class EmbedderObjective:
 
     def streams(self, batch: Batch) -> list[list[Stream]]:
         """Returns the inputs of a batch as one list, or as a list for each chunk (GradCache)."""
-        streams = [stream_of(self._backbone, content) for content in (*batch.queries, *batch.candidates)]
+        streams = [
+            stream_of(self._backbone, content) for content in (*batch.queries, *batch.candidates)
+        ]
         size = self._settings.gradcache_chunk_size or len(streams)
         return [streams[start : start + size] for start in range(0, len(streams), size)]
 
@@ -104,20 +108,25 @@ def _doubts(settings: EmbedderSettings, rows: Examples) -> list[str]:
     return [doubt for doubt in doubts if doubt is not None]
 
 
-def loss_of(backbone: Backbone, settings: LossSettings, batch: Batch, *, gradcache_chunk_size: int = 0) -> Terms:
+def loss_of(
+    backbone: Backbone, settings: LossSettings, batch: Batch, *, gradcache_chunk_size: int = 0
+) -> Terms:
     """Returns the terms of the loss of one batch, and the observed values of its rows.
 
     The hidden states of all inputs are kept for the backward pass. With `gradcache_chunk_size`, only the hidden states
     of that many inputs are kept at the same time.
     """
     contents = [*batch.queries, *batch.candidates]
-    vectors = (
-        embed_in_chunks(backbone, contents, gradcache_chunk_size) if gradcache_chunk_size else embed(backbone, contents)
-    )
+    if gradcache_chunk_size:
+        vectors = embed_in_chunks(backbone, contents, gradcache_chunk_size)
+    else:
+        vectors = embed(backbone, contents)
     return terms_of(settings, batch, *vectors.split([len(batch.queries), len(batch.candidates)]))
 
 
-def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor) -> Terms:
+def terms_of(
+    settings: LossSettings, batch: Batch, queries_BD: Tensor, candidates_UD: Tensor
+) -> Terms:
     """Returns the same terms for a batch whose contents are already embedded.
 
     With several processes, each process returns the mean over its own rows. The update averages the gradients of these
@@ -135,7 +144,9 @@ def terms_of(settings: LossSettings, batch: Batch, queries_BD: Tensor, candidate
     else:
         terms[settings.name] = _agreement(settings, batch, similarities_BU)
     if settings.in_batch_weight:
-        terms["in_batch"] = settings.in_batch_weight * in_batch_contrast(similarities_BU, own_BU, all_BU, **same)
+        terms["in_batch"] = settings.in_batch_weight * in_batch_contrast(
+            similarities_BU, own_BU, all_BU, **same
+        )
     return terms | observed(settings, similarities_BU.gather(1, batch.columns_BK), batch.teacher_BK)
 
 

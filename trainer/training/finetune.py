@@ -106,13 +106,16 @@ def finetune(
     if (settings.out / "settings.json").exists():
         run = Run(settings.out, settings, inputs)
         if run.adapter.exists():
-            if accelerator.is_main_process and not (run.folder / "report.html").exists():  # the process was killed
+            # The process was killed.
+            if accelerator.is_main_process and not (run.folder / "report.html").exists():
                 write_report([run.folder], run.folder / "report.html")
             return run
     device = device_of(settings.model.device)
     if settings.gradient_checkpointing == "auto":
         settings = settings.model_copy(update={"gradient_checkpointing": device.type == "cuda"})
-    with out_of_memory_named(device, lambda: f"{settings.out}: the training", lambda: _cures(settings)):
+    with out_of_memory_named(
+        device, lambda: f"{settings.out}: the training", lambda: _cures(settings)
+    ):
         return _train(settings, inputs, objective_of, report, accelerator)
 
 
@@ -140,18 +143,23 @@ def _train(
     # memory is read afterwards, when the weights have their final size.
     need = None
     if accelerator.is_main_process and DeviceMemory.of(backbone.device) is not None:
-        sample = islice(parts_of(order, range(1, settings.max_steps + 1), accelerator), SAMPLE_BATCHES)
+        sample = islice(
+            parts_of(order, range(1, settings.max_steps + 1), accelerator), SAMPLE_BATCHES
+        )
         need = task.memory_of(sample)
     if accelerator.distributed_type == DistributedType.FSDP:
         shard_frozen(backbone)
     if need is not None:
         task.warn_of_memory(need)
 
-    with accelerator.main_process_first():  # last, so that a model or rows with an error leave no folder behind
+    # Last, so that a model or rows with an error leave no folder behind.
+    with accelerator.main_process_first():
         run = Run(settings.out, settings, inputs)
     if accelerator.is_main_process:
         run.note_versions()
-    accelerator.init_trackers("unijudge", dict(line.split("=", 1) for line in overrides_of(settings)))
+    accelerator.init_trackers(
+        "unijudge", dict(line.split("=", 1) for line in overrides_of(settings))
+    )
     fit(task, order, run, settings, report, accelerator)
     if accelerator.is_main_process:
         write_report([run.folder], run.folder / "report.html")
@@ -162,13 +170,22 @@ class _FinetuneTask(Generic[B]):
     """The task of a training loop: the rows of a selection, and the adapter that learns from these rows."""
 
     def __init__(
-        self, settings: FinetuneSettings, backbone: Backbone, objective: Objective[B], examples: Examples
+        self,
+        settings: FinetuneSettings,
+        backbone: Backbone,
+        objective: Objective[B],
+        examples: Examples,
     ) -> None:
         self.model = backbone.model
         adapter = Adapter(backbone.model, objective.beside)
         self.save, self.load = adapter.save, adapter.load
         self.loss = objective.loss
-        self._settings, self._backbone, self._objective, self._examples = settings, backbone, objective, examples
+        self._settings, self._backbone, self._objective, self._examples = (
+            settings,
+            backbone,
+            objective,
+            examples,
+        )
 
     def batch(self, rows: Sequence[int], step: int) -> B:
         """Makes one batch. An error about an input names the row of the input."""
@@ -218,7 +235,9 @@ def _cures(settings: FinetuneSettings) -> list[str]:
 
 
 def _order(settings: FinetuneSettings, examples: Examples) -> BatchSampler:
-    groups = examples.groups if settings.batch_strategy == "homogeneous" else np.zeros(len(examples), np.int64)
+    groups = examples.groups
+    if settings.batch_strategy != "homogeneous":
+        groups = np.zeros(len(examples), np.int64)
     return BatchSampler(
         groups,
         batch_size=settings.batch_size,

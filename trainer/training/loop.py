@@ -97,7 +97,9 @@ def fit(
         NonFiniteLoss: The loss or the gradient was not finite. Every process raises this error before the update.
     """
     trainable, each = _trainable(task.model), batches_each(order.accumulation_steps, accelerator)
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: linear_schedule(step, settings.warmup_steps, settings.max_steps)
     )
@@ -105,7 +107,9 @@ def fit(
     steps = range(done + 1, settings.max_steps + 1)
     parts = parts_of(order, steps, accelerator)
     task.model.train()
-    with closing(prefetch(parts, lambda part: task.batch(part.rows.tolist(), part.step), settings.workers)) as batches:
+    with closing(
+        prefetch(parts, lambda part: task.batch(part.rows.tolist(), part.step), settings.workers)
+    ) as batches:
         for step in steps:
             own = Counter[str]()
             for part, batch in islice(batches, each):
@@ -114,7 +118,9 @@ def fit(
                     own.update(_backward(task.loss(batch), part.share))
             add_up_gradients(trainable, accelerator)
             metrics = _sums(gather_object([own]))
-            metrics["gradient_norm"] = float(nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm))
+            metrics["gradient_norm"] = float(
+                nn.utils.clip_grad_norm_(trainable, settings.max_grad_norm)
+            )
             _check_finite(step, metrics, run)
             metrics["learning_rate"] = schedule.get_last_lr()[0]
             optimizer.step()
@@ -170,14 +176,18 @@ def parts_of(order: BatchSampler, steps: range, accelerator: Accelerator) -> Ite
         batches = order.batches(step)
         total = sum(len(rows) for rows in batches)
         for index in range(accelerator.process_index, len(batches), accelerator.num_processes):
-            yield MicroBatch(step, batches[index], len(batches[index]) / total, order.dice(step, index))
+            yield MicroBatch(
+                step, batches[index], len(batches[index]) / total, order.dice(step, index)
+            )
 
 
 def _backward(terms: Terms, share: float) -> dict[str, float]:
     """Adds the gradients of a batch to those of the update, and returns the batch's part of the update's metrics."""
     loss = torch.stack([term for term in terms.values() if isinstance(term, Tensor)]).sum()
     (loss * share).backward()
-    values = {name: term.value if isinstance(term, Observed) else term for name, term in terms.items()}
+    values = {
+        name: term.value if isinstance(term, Observed) else term for name, term in terms.items()
+    }
     numbers = torch.stack([value.detach().float() for value in (loss, *values.values())]) * share
     seen_of = {f"{OF}{name}": share for name, term in terms.items() if isinstance(term, Observed)}
     return dict(zip(("loss", *values), numbers.tolist(), strict=True)) | seen_of
@@ -199,14 +209,20 @@ def _sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     total = Counter[str]()
     for part in parts:
         total.update(part)
-    return {name: value / total.get(f"{OF}{name}", 1.0) for name, value in total.items() if not name.startswith(OF)}
+    return {
+        name: value / total.get(f"{OF}{name}", 1.0)
+        for name, value in total.items()
+        if not name.startswith(OF)
+    }
 
 
 def _state(step: int, optimizer: Any, schedule: Any) -> dict[str, Any]:
     return {"step": step, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
 
 
-def _resume(run: Run, task: Task[Any], optimizer: Any, schedule: Any, accelerator: Accelerator) -> int:
+def _resume(
+    run: Run, task: Task[Any], optimizer: Any, schedule: Any, accelerator: Accelerator
+) -> int:
     """Loads the last intact checkpoint, and returns its step, or 0 if there is no checkpoint."""
     shared = [run.checkpoints.last_whole() if accelerator.is_main_process else None]
     broadcast_object_list(shared)

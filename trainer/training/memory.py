@@ -68,14 +68,17 @@ def block_memory(backbone: Backbone, streams: Sequence[Stream]) -> BlockMemory:
     backbone.model.train()
     block = backbone.language_model.layers[0]
     (entry, *rest), named = _largest_call(backbone, block, _first_tokens(backbone, streams))
-    entry = entry.detach().requires_grad_()  # every block except the first has an input with a gradient
+    # Every block except the first has an input with a gradient.
+    entry = entry.detach().requires_grad_()
     norm = backbone.language_model.norm
     apart = _storages([rest, list(named.values()), block.parameters(), norm.parameters()])
     with backbone.autocast():
         in_block = saved_bytes(lambda: block.forward(entry, *rest, **named), but=apart)
         in_norm = saved_bytes(lambda: norm(entry), but=apart)
     tokens = entry.shape[0] * entry.shape[1]
-    return BlockMemory(everything=in_block / tokens, entry=entry.nbytes / tokens, norm=in_norm / tokens)
+    return BlockMemory(
+        everything=in_block / tokens, entry=entry.nbytes / tokens, norm=in_norm / tokens
+    )
 
 
 def saved_bytes(run: Callable[[], object], but: set[int]) -> int:
@@ -93,17 +96,23 @@ def saved_bytes(run: Callable[[], object], but: set[int]) -> int:
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor  # kept alive, so that no other tensor gets this address
+        saved[tensor.untyped_storage().data_ptr()] = (
+            tensor  # kept alive, so that no other tensor gets this address
+        )
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         result = run()
-    counted = sum(tensor.untyped_storage().nbytes() for address, tensor in saved.items() if address not in but)
+    counted = sum(
+        tensor.untyped_storage().nbytes() for address, tensor in saved.items() if address not in but
+    )
     del result
     return counted
 
 
-def hidden_bytes(block: BlockMemory, blocks: int, passes: Sequence[int], *, checkpointing: bool) -> int:
+def hidden_bytes(
+    block: BlockMemory, blocks: int, passes: Sequence[int], *, checkpointing: bool
+) -> int:
     """Returns the largest number of bytes that a batch keeps for its backward pass.
 
     Without checkpointing, every block keeps all its tensors. With checkpointing, every block keeps only its input, and
@@ -130,7 +139,11 @@ def hidden_bytes(block: BlockMemory, blocks: int, passes: Sequence[int], *, chec
 
 
 def training_memory(
-    backbone: Backbone, batches: Sequence[Sequence[Sequence[Stream]]], *, checkpointing: bool, questions: bool
+    backbone: Backbone,
+    batches: Sequence[Sequence[Sequence[Stream]]],
+    *,
+    checkpointing: bool,
+    questions: bool,
 ) -> TrainingMemory:
     """Returns the estimate for the largest of some batches.
 
@@ -187,10 +200,14 @@ def _first_tokens(backbone: Backbone, streams: Sequence[Stream]) -> list[Stream]
     return taken
 
 
-def _largest_call(backbone: Backbone, block: Any, streams: Sequence[Stream]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _largest_call(
+    backbone: Backbone, block: Any, streams: Sequence[Stream]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns the arguments of a block in the largest forward pass over these streams."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = block.register_forward_pre_hook(lambda _, given, named: calls.append((given, named)), with_kwargs=True)
+    hook = block.register_forward_pre_hook(
+        lambda _, given, named: calls.append((given, named)), with_kwargs=True
+    )
     try:
         with torch.no_grad():
             backbone.last_hidden(streams)

@@ -27,7 +27,11 @@ def training_cures(settings: FinetuneSettings, *, checkpointing: bool) -> list[s
     cures += _row_cures(settings)
     if settings.num_negatives > 1:
         cures.append(f"num_negatives below {settings.num_negatives}")
-    if isinstance(settings, RerankerSettings) and settings.loss.listwise and settings.loss.list_size_max > 2:
+    if (
+        isinstance(settings, RerankerSettings)
+        and settings.loss.listwise
+        and settings.loss.list_size_max > 2
+    ):
         cures.append(f"loss.list_size_max below {settings.loss.list_size_max}")
     # Without checkpointing, the tensors of all passes of a batch are kept, so smaller passes save nothing.
     whole_batch_is_kept = not checkpointing and not _cached(settings)
@@ -52,4 +56,6 @@ def _row_cures(settings: FinetuneSettings) -> list[str]:
         return []
     parts = 2 if settings.batch_size % 2 == 0 else settings.batch_size
     fewer, more = settings.batch_size // parts, settings.gradient_accumulation_steps * parts
-    return [f"batch_size = {fewer} with gradient_accumulation_steps = {more} (the same number of rows per update)"]
+    return [
+        f"batch_size = {fewer} with gradient_accumulation_steps = {more} (the same number of rows per update)"
+    ]

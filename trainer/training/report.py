@@ -32,7 +32,11 @@ class Figure:
     noisy: bool = True
 
 
-LOSS = Figure("loss", ["loss"], "Mean over the rows of an update, in nats. The unit of margin_mse is a squared logit.")
+LOSS = Figure(
+    "loss",
+    ["loss"],
+    "Mean over the rows of an update, in nats. The unit of margin_mse is a squared logit.",
+)
 """The chart of the loss. If a loss has several terms, the chart shows each term as well."""
 OTHERS = (
     Figure(
@@ -48,13 +52,19 @@ OTHERS = (
         "Share of rows where Q gives one candidate more than 0.99. In these rows soft labels teach the same as hard "
         "labels.",
     ),
-    Figure("gradient norm", ["gradient_norm"], "Norm of the gradient before it is scaled down to max_grad_norm."),
+    Figure(
+        "gradient norm",
+        ["gradient_norm"],
+        "Norm of the gradient before it is scaled down to max_grad_norm.",
+    ),
     Figure("learning rate", ["learning_rate"], "", noisy=False),
 )
 SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
 RUN_OWN_FACTS = {"made.created", "made.command", "settings.out"}
 """The facts that differ between any two runs and therefore explain no difference of results."""
-INCOMPARABLE = "The runs have different losses (loss.name), so the heights of their curves are not comparable."
+INCOMPARABLE = (
+    "The runs have different losses (loss.name), so the heights of their curves are not comparable."
+)
 _LINE = TypeAdapter(dict[str, float])
 NO_TERMS = {"step", *(metric for figure in (LOSS, *OTHERS) for metric in figure.metrics)}
 
@@ -100,7 +110,9 @@ class Reading:
     @property
     def terms(self) -> list[str]:
         """The names of the loss's terms. Empty for a loss of one term, since this term equals the loss."""
-        names = list(dict.fromkeys(name for line in self.steps for name in line if name not in NO_TERMS))
+        names = list(
+            dict.fromkeys(name for line in self.steps for name in line if name not in NO_TERMS)
+        )
         return names if len(names) > 1 else []
 
 
@@ -117,7 +129,9 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     """
     check_file(out, lambda data: MARK in data, "page of `train report`")
     if len(folders) > SERIES:
-        raise DataError(f"{len(folders)} runs: a chart has only {SERIES} distinct colors. Give at most {SERIES} runs")
+        raise DataError(
+            f"{len(folders)} runs: a chart has only {SERIES} distinct colors. Give at most {SERIES} runs"
+        )
     runs = [Reading.of(folder) for folder in folders]
     names = _apart(runs, folders)
     facts = [_facts(run) for run in runs]
@@ -140,14 +154,20 @@ def read_steps(run: Path) -> list[dict[str, float]]:
         DataError: A line holds no metrics, or there is no line yet.
     """
     path, steps = run / "metrics.jsonl", []
-    for number, line in enumerate(read_text(path).split("\n")[:-1] if exists(path) else [], start=1):
+    for number, line in enumerate(
+        read_text(path).split("\n")[:-1] if exists(path) else [], start=1
+    ):
         try:
             steps.append(_LINE.validate_json(line))
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise DataError(f"{path}:{number}: not the metrics of a step ({reason}). Train again") from error
+            raise DataError(
+                f"{path}:{number}: not the metrics of a step ({reason}). Train again"
+            ) from error
     if not steps:
-        raise DataError(f"{run}: no step is logged yet. Run the command again once the training runs")
+        raise DataError(
+            f"{run}: no step is logged yet. Run the command again once the training runs"
+        )
     return steps
 
 
@@ -157,7 +177,8 @@ def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
     If a figure becomes several charts, only the first chart has the caption.
     """
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
-    said = LOSS.said if len({run.loss for run in runs.values()}) == 1 else f"{LOSS.said} {INCOMPARABLE}"
+    losses = {run.loss for run in runs.values()}
+    said = LOSS.said if len(losses) == 1 else f"{LOSS.said} {INCOMPARABLE}"
     for figure in (replace(LOSS, metrics=[*LOSS.metrics, *terms], said=said), *OTHERS):
         logged = [metric for metric in figure.metrics if _is_logged(metric, runs.values())]
         shown: dict[str, dict[str, Points]] = {}
@@ -192,7 +213,12 @@ def _is_logged(metric: str, runs: Iterable[Reading]) -> bool:
 def _facts(run: Reading) -> dict[str, str]:
     """Returns the settings, inputs, origin and environment of a run as a flat dictionary."""
     made = {} if run.begun.made is None else run.begun.made.model_dump(exclude_none=True)
-    groups = {"settings": run.begun.settings, "inputs": run.begun.inputs, "made": made, "environment": run.environment}
+    groups = {
+        "settings": run.begun.settings,
+        "inputs": run.begun.inputs,
+        "made": made,
+        "environment": run.environment,
+    }
     return {name: without_passwords(_text(value)) for name, value in flattened(groups)}
 
 
@@ -208,4 +234,8 @@ def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]],
     for name in dict.fromkeys(name for run in facts for name in run):
         rows[name] = [run.get(name, "–") for run in facts]
     common = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
-    return {name: values for name, values in rows.items() if name not in common and name not in RUN_OWN_FACTS}, common
+    return {
+        name: values
+        for name, values in rows.items()
+        if name not in common and name not in RUN_OWN_FACTS
+    }, common

@@ -61,7 +61,9 @@ class Run:
         """
         self.folder = folder
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        begun = Beginning(settings=settings.model_dump(mode="json"), inputs=dict(inputs), made=Provenance.now())
+        begun = Beginning(
+            settings=settings.model_dump(mode="json"), inputs=dict(inputs), made=Provenance.now()
+        )
         path = folder / "settings.json"
         if not path.exists():
             check_folder(folder, OWN)
@@ -79,7 +81,11 @@ class Run:
             if was.get(name) != asked.get(name) and name not in free
         ]
         inputs_of_both = found.inputs | begun.inputs
-        changed += [f"{name} differ" for name in inputs_of_both if found.inputs.get(name) != begun.inputs.get(name)]
+        changed += [
+            f"{name} differ"
+            for name in inputs_of_both
+            if found.inputs.get(name) != begun.inputs.get(name)
+        ]
         if changed:
             raise DataError(
                 f"{folder}: holds a run with other settings or inputs: {'; '.join(changed)}. Give another folder, or "
@@ -100,11 +106,23 @@ class Run:
         """Records changed versions of libraries in environment.json, and warns about each changed version."""
         path, current = self.folder / "environment.json", _versions()
         recorded = read_json(path, Versions).root
-        changed = {name: new for name, new in current.items() if recorded.get(name, "").split(THEN)[-1] != new}
+        changed = {
+            name: new
+            for name, new in current.items()
+            if recorded.get(name, "").split(THEN)[-1] != new
+        }
         if changed:
-            changes = ", ".join(f"{name} {new} (was {recorded.get(name, 'unknown')})" for name, new in changed.items())
-            logger.warning("%s: resumes with other versions of its libraries: %s", self.folder, changes)
-            noted = {name: f"{recorded[name]}{THEN}{new}" if name in recorded else new for name, new in changed.items()}
+            changes = ", ".join(
+                f"{name} {new} (was {recorded.get(name, 'unknown')})"
+                for name, new in changed.items()
+            )
+            logger.warning(
+                "%s: resumes with other versions of its libraries: %s", self.folder, changes
+            )
+            noted = {
+                name: f"{recorded[name]}{THEN}{new}" if name in recorded else new
+                for name, new in changed.items()
+            }
             publish_json(path, Versions(recorded | noted))
 
     def finish(self, save_weights: Callable[[Path], None]) -> None:

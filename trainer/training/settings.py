@@ -69,7 +69,9 @@ class FinetuneSettings(LoopSettings):
     @classmethod
     def _on_a_disk(cls, out: Path) -> Path:
         if not is_local(out):
-            raise ValueError(f"{out} is in an object store, but checkpoints need a local disk. Give a local folder")
+            raise ValueError(
+                f"{out} is in an object store, but checkpoints need a local disk. Give a local folder"
+            )
         return out
 
 

@@ -51,7 +51,8 @@ class Asking:
     def __init__(self, connection: Connection, uploads: Uploads):
         """Takes the connection and the uploads of the client."""
         self._connection, self._uploads = connection, uploads
-        self._deadly: Counter[RequestContent] = Counter()  # candidate → with how many queries it killed its judge
+        # Candidate → with how many queries it killed its judge.
+        self._deadly: Counter[RequestContent] = Counter()
 
     async def whole(self, question: Question[A], candidates: Sequence[RequestContent]) -> A:
         """Returns an answer about all candidates. After deaths, the request is tried alone: another may be the killer.
@@ -63,7 +64,9 @@ class Asking:
             return await self._send(question, candidates)
         return await self._send(question, candidates, alone=True)
 
-    async def each(self, question: Question[A], candidates: Sequence[RequestContent]) -> list[A | PairError]:
+    async def each(
+        self, question: Question[A], candidates: Sequence[RequestContent]
+    ) -> list[A | PairError]:
         """Returns one answer about all candidates, or an answer for each candidate if together they kill their judge.
 
         Raises:
@@ -106,24 +109,36 @@ class Asking:
         self._deadly[candidate] += 1
         return error_of(death)
 
-    async def _send(self, question: Question[A], candidates: Sequence[RequestContent], *, alone: bool = False) -> A:
+    async def _send(
+        self, question: Question[A], candidates: Sequence[RequestContent], *, alone: bool = False
+    ) -> A:
         """Sends a request, and returns its answer, which has an entry for each candidate.
 
         Raises:
             JudgeKilled: The judge died during the request. Unless `alone` is set, another request may be the cause.
         """
-        images = {part.name: part.image for part in (question.query, *candidates) if part.name and part.image}
+        images = {
+            part.name: part.image
+            for part in (question.query, *candidates)
+            if part.name and part.image
+        }
         inside: set[str] = set()  # images that the service does not keep
         for attempt in range(1, BLOB_ROUNDS + 1):
             body = body_of(question.query, candidates, inside)
             asked_at = time.monotonic()
             try:
-                answer = await self._connection.post(question.path, question.kind, body, question.judge, alone=alone)
+                answer = await self._connection.post(
+                    question.path, question.kind, body, question.judge, alone=alone
+                )
             except BlobsMissing as missing:
                 lacking = [name for name in missing.names if name in images]
                 if lacking and attempt < BLOB_ROUNDS - 1:
-                    kept = await asyncio.gather(*(self._uploads.send(name, images[name], asked_at) for name in lacking))
-                    inside |= {name for name, is_kept in zip(lacking, kept, strict=True) if not is_kept}
+                    kept = await asyncio.gather(
+                        *(self._uploads.send(name, images[name], asked_at) for name in lacking)
+                    )
+                    inside |= {
+                        name for name, is_kept in zip(lacking, kept, strict=True) if not is_kept
+                    }
                 else:
                     inside |= images.keys()
             else:
@@ -153,4 +168,6 @@ class Asking:
 
 def error_of(refusal: JudgeRefused) -> PairError:
     """Returns the error of a candidate whose request was refused."""
-    return PairError(code=KILLS_JUDGE if isinstance(refusal, JudgeKilled) else "refused", message=str(refusal))
+    return PairError(
+        code=KILLS_JUDGE if isinstance(refusal, JudgeKilled) else "refused", message=str(refusal)
+    )

@@ -101,7 +101,9 @@ class JudgeClient:
             info = await self._connection.get("/v1/identity", ServiceInfo)
             if self._expect is not None and info.identity != self._expect:
                 difference = self._expect.difference(info.identity)
-                raise JudgeChanged(f"{self._connection.url}: expected {self._expect}, but {difference}")
+                raise JudgeChanged(
+                    f"{self._connection.url}: expected {self._expect}, but {difference}"
+                )
         except BaseException:
             await self._connection.close()
             raise
@@ -109,7 +111,10 @@ class JudgeClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._uploads.cancel()
         await self._connection.close()
@@ -126,7 +131,9 @@ class JudgeClient:
         """Returns the identity of the judge."""
         return self.info.identity
 
-    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def judge(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         """Returns an answer for each candidate, in order. A query that is too large for one request is split.
 
         If some of the requests are refused, only their candidates get an error. A candidate that kills its replica gets
@@ -143,7 +150,9 @@ class JudgeClient:
             answers += [found] if isinstance(found, PairError) else found.results
         return answers
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
+    async def choose(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> ListVerdict | PairError:
         """Returns the best candidate by one listwise question in this order, or the reason why it cannot be asked.
 
         Args:
@@ -162,12 +171,16 @@ class JudgeClient:
             message = f"{size} bytes of candidates, but a request takes {room} beside its query; list fewer candidates"
             return PairError(code="too_large", message=message)
         try:
-            answer = await self._asking.whole(Question("/v1/choose", ChooseResponse, self.identity, asked), listed)
+            answer = await self._asking.whole(
+                Question("/v1/choose", ChooseResponse, self.identity, asked), listed
+            )
         except JudgeKilled as death:
             return error_of(death)
         return answer.result
 
-    async def count(self, query: Content, candidates: Sequence[Content]) -> list[TokenCount | PairError]:
+    async def count(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[TokenCount | PairError]:
         """Returns the length of each candidate's prompt, in order, or the candidate's error, without running the model.
 
         A query that is too large for one request is split, as in `judge`, so `shared_tokens` counts the tokens that the
@@ -189,7 +202,13 @@ class JudgeClient:
             part = RequestContent.of(content, by_name=self.info.limits.blobs)
             named[part.name] = part.image
         now = time.monotonic()
-        await asyncio.gather(*(self._uploads.send(name, image, now) for name, image in named.items() if name and image))
+        await asyncio.gather(
+            *(
+                self._uploads.send(name, image, now)
+                for name, image in named.items()
+                if name and image
+            )
+        )
 
     async def _asked(
         self, path: str, kind: type[Split], query: Content, candidates: Sequence[Content]
@@ -221,7 +240,9 @@ class JudgeClient:
             raise refusals[0]
         return found
 
-    def _parts(self, query: Content, candidates: Sequence[Content]) -> tuple[RequestContent, list[RequestContent], int]:
+    def _parts(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> tuple[RequestContent, list[RequestContent], int]:
         """Returns the query and the candidates for requests, and the bytes of a request for candidates."""
         limits = self.info.limits
         by_name = limits.blobs and self._uploads.work
@@ -230,8 +251,14 @@ class JudgeClient:
         if asked.inline_bytes == UNSENDABLE:
             raise JudgeRefused(f"the query: {asked.fault(room).message}")
         if room < 0:
-            raise JudgeRefused(f"the query is larger than a request may be ({limits.max_body_bytes} bytes); shorten it")
-        return asked, [RequestContent.of(candidate, by_name=by_name) for candidate in candidates], room
+            raise JudgeRefused(
+                f"the query is larger than a request may be ({limits.max_body_bytes} bytes); shorten it"
+            )
+        return (
+            asked,
+            [RequestContent.of(candidate, by_name=by_name) for candidate in candidates],
+            room,
+        )
 
 
 def judge_now(

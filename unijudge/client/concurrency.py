@@ -80,12 +80,16 @@ class AdaptiveLimit:
     def _are_waiting(self, sent_at: float) -> bool:
         """Whether the first few answers of a round trip all took much longer than earlier answers."""
         now = time.monotonic()
-        if sent_at >= self._round_began:  # the first answer to a request of this round trip begins the next round trip
+        # The first answer to a request of this round trip begins the next round trip.
+        if sent_at >= self._round_began:
             self._quickest_s = min(self._quickest_s, self._round_quickest_s)
             self._round_began, self._round_answers, self._round_quickest_s = now, 0, math.inf
         self._round_answers += 1
         self._round_quickest_s = min(self._round_quickest_s, now - sent_at)
-        return self._round_answers >= FIRST_IN_FLIGHT and self._round_quickest_s > QUEUED * self._quickest_s
+        return (
+            self._round_answers >= FIRST_IN_FLIGHT
+            and self._round_quickest_s > QUEUED * self._quickest_s
+        )
 
     def _set(self, number: int) -> None:
         self._answers = 0
@@ -109,7 +113,10 @@ class Place:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._give_back()
 

@@ -59,7 +59,9 @@ class Connection:
         """Takes the arguments of `JudgeClient`. `limit` applies to the requests that a judge must answer."""
         self.url = without_passwords(url)  # for messages
         self._request_timeout_s = request_timeout_s
-        self._retrying = Retrying(limit, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s)
+        self._retrying = Retrying(
+            limit, request_timeout_s=request_timeout_s, retry_for_s=retry_for_s
+        )
         checked = checked_key(key, "key")
         try:
             self._http = open_http(
@@ -72,7 +74,9 @@ class Connection:
                 headers={} if checked is None else {"Authorization": f"Bearer {checked}"},
             )
         except httpx2.InvalidURL as error:
-            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
+            raise JudgeRefused(
+                f"{self.url}: not a URL ({error}); expected http://host:port"
+            ) from error
 
     async def close(self) -> None:
         """Closes the sockets."""
@@ -83,7 +87,9 @@ class Connection:
         content = await self._retrying.call(lambda: self._once("GET", path, b"", {}))
         return self._parsed(path, kind, content)
 
-    async def post(self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity, *, alone: bool = False) -> A:
+    async def post(
+        self, path: str, kind: type[A], body: bytes, judge: JudgeIdentity, *, alone: bool = False
+    ) -> A:
         """Sends JSON to a judge, and refuses an answer of another judge. Waits for a place before sending.
 
         Args:
@@ -100,7 +106,9 @@ class Connection:
         headers = {"Content-Type": JSON, "If-Match": f'"{judge.digest}"'}
         if alone:
             headers["Judge-Alone"] = "1"
-        content = await self._retrying.question(lambda: self._once("POST", path, body, headers), alone=alone)
+        content = await self._retrying.question(
+            lambda: self._once("POST", path, body, headers), alone=alone
+        )
         answer = self._parsed(path, kind, content)
         if answer.identity != judge:
             raise JudgeChanged(
@@ -124,7 +132,9 @@ class Connection:
                     method, path, content=body, headers=headers | {"Judge-Timeout": f"{there_s:g}"}
                 )
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise JudgeRefused(f"{self.url}: not a URL ({error}); expected http://host:port") from error
+            raise JudgeRefused(
+                f"{self.url}: not a URL ({error}); expected http://host:port"
+            ) from error
         except TimeoutError as error:
             raise JudgeLate(
                 f"{self.url}{path}: no complete answer within {timeout_s:g} s. Raise request_timeout_s, or send fewer "
@@ -134,14 +144,16 @@ class Connection:
             if is_nowhere(error):
                 raise JudgeNowhere(nowhere(self.url, error)) from error
             way = by_way_of(self.url)
-            cure = (
-                "set NO_PROXY to go without it" if way else "start one with `unijudge judge serve`, or correct the URL"
-            )
+            cure = "start one with `unijudge judge serve`, or correct the URL"
+            if way:
+                cure = "set NO_PROXY to go without it"
             if lacking := spent(error):
                 raise JudgeUnavailable(
                     f"{self.url}: this machine cannot send a request ({in_one_line(error)}). {lacking}"
                 ) from error
-            raise JudgeUnavailable(f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}") from error
+            raise JudgeUnavailable(
+                f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}"
+            ) from error
         except httpx2.RequestError as error:  # a damaged answer, or too many redirects
             raise JudgeUnavailable(
                 f"{self.url}{path}: its answer cannot be read ({in_one_line(error)}). Check the proxies in between"
@@ -164,7 +176,10 @@ class Connection:
         try:
             body = ErrorBody.model_validate_json(response.content)
         except ValidationError:
-            body = ErrorBody(code="unknown", message=" ".join(response.text.split())[:200] or response.reason_phrase)
+            body = ErrorBody(
+                code="unknown",
+                message=" ".join(response.text.split())[:200] or response.reason_phrase,
+            )
         message = f"{self.url}{path}: {response.status_code}: {body.message}"
         if body.code in ("unknown_blobs", "no_blobs"):
             missing = BlobsMissing(message)
@@ -185,7 +200,8 @@ class Connection:
             return error
         if body.code == "no_room":
             return JudgeError(message)
-        return JudgeError(f"{message}; check the URL and the key")  # no request can succeed, not only this one
+        # No request can succeed, not only this one.
+        return JudgeError(f"{message}; check the URL and the key")
 
 
 def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | None:

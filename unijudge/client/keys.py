@@ -33,4 +33,6 @@ def checked_key(key: str | None, place: str) -> str | None:
     if key is None or (key.strip() and key.isascii() and key.isprintable()):
         return key
     fault = "has characters that no key has" if key.strip() else "is blank"
-    raise SettingsError(f"{place}: the key {fault}; use the key that `unijudge judge key` printed, or set no key")
+    raise SettingsError(
+        f"{place}: the key {fault}; use the key that `unijudge judge key` printed, or set no key"
+    )

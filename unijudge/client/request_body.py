@@ -36,7 +36,9 @@ class RequestContent:
             whole = cls(content.text, image, None, 0)
             return replace(whole, inline_bytes=len(whole.encoded()))
         bare = len(cls(content.text, None, None, 0).encoded())
-        return cls(content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20)
+        return cls(
+            content.text, image, hashlib.sha256(image).hexdigest(), bare + len(image) * 4 // 3 + 20
+        )
 
     def fault(self, room: int) -> PairError:
         """Returns the reason why a request with `room` bytes cannot hold this content."""
@@ -61,7 +63,9 @@ def _is_unicode(text: str | None) -> bool:
     return True
 
 
-def body_of(query: RequestContent, candidates: Sequence[RequestContent], inside: Collection[str] = ()) -> bytes:
+def body_of(
+    query: RequestContent, candidates: Sequence[RequestContent], inside: Collection[str] = ()
+) -> bytes:
     """Builds the body of a request. Images whose hashes are in `inside` are sent in the body."""
     return (
         b'{"query":' + query.encoded(inside) + b',"candidates":['
@@ -69,7 +73,9 @@ def body_of(query: RequestContent, candidates: Sequence[RequestContent], inside:
     )  # fmt: skip
 
 
-def chunks(parts: Sequence[RequestContent], most: int, room: int) -> Iterator[Sequence[RequestContent]]:
+def chunks(
+    parts: Sequence[RequestContent], most: int, room: int
+) -> Iterator[Sequence[RequestContent]]:
     """Splits candidates, in order, into requests. A candidate that is too large for any request is alone in a chunk."""
     start = used = 0
     for index, part in enumerate(parts):

@@ -71,7 +71,9 @@ class Retrying:
         """
         if retry_for_s is None:
             return await self._until_answered(once, self._patience.is_over)
-        return await self._until_answered(once, stop_before_delay(min(retry_for_s, self._retry_for_s)))
+        return await self._until_answered(
+            once, stop_before_delay(min(retry_for_s, self._retry_for_s))
+        )
 
     async def question(self, once: Try, *, alone: bool) -> bytes:
         """Sends a request that is work for the judge. Its tries adapt the number of requests in flight.
@@ -103,7 +105,9 @@ class Retrying:
                 place.answered()
                 return content
 
-            return await self._until_answered(once_in_flight, self._patience.is_over, deaths=1 if alone else DEATHS)
+            return await self._until_answered(
+                once_in_flight, self._patience.is_over, deaths=1 if alone else DEATHS
+            )
 
     def _check_vain(self, error: JudgeUnavailable, in_vain_s: float, begun: float) -> None:
         """Checks that the request itself is not the reason for the missing answer.
@@ -126,7 +130,9 @@ class Retrying:
         retrying = AsyncRetrying(
             stop=stop,
             wait=_wait,
-            retry=retry_if_exception(lambda error: isinstance(error, JudgeError) and error.retryable),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, JudgeError) and error.retryable
+            ),
             before_sleep=self._tell,
             reraise=True,
         )

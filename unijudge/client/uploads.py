@@ -48,7 +48,8 @@ class Uploads:
         if name not in self._in_work:
             task = self._in_work[name] = asyncio.create_task(self._put(name, image))
             task.add_done_callback(lambda _: self._in_work.pop(name, None))
-        return await asyncio.shield(self._in_work[name])  # others may wait for the image when this request is cancelled
+        # Others may wait for the image when this request is cancelled.
+        return await asyncio.shield(self._in_work[name])
 
     def cancel(self) -> None:
         """Cancels all uploads in progress."""
@@ -61,14 +62,14 @@ class Uploads:
                 return False
             try:
                 await self._connection.put(f"/v1/blobs/{name}", image, retry_for_s=RETRY_FOR_S)
-            except (
-                InvalidBlob,
-                JudgeRefused,
-            ):  # the image is at fault: it is sent inside the request, where it gets an error
+            except (InvalidBlob, JudgeRefused):
+                # The image is at fault: it is sent inside the request, where it gets an error.
                 return False
             except JudgeError as error:
                 if self.work:  # several uploads may fail together, but the warning is logged once
-                    logger.warning("images are sent inside the requests for %d s: %s", INSIDE_S, error)
+                    logger.warning(
+                        "images are sent inside the requests for %d s: %s", INSIDE_S, error
+                    )
                 self._inside_until = time.monotonic() + INSIDE_S
                 return False
         while len(self._stored_at) >= REMEMBERED:

@@ -58,7 +58,9 @@ class _Places:
         return cls(np.asarray(hashes, np.int64)[order], np.asarray(places, np.int64)[order])
 
     def __getitem__(self, name: str) -> list[int]:
-        left, right = (int(np.searchsorted(self.hashes, hash(name), side)) for side in ("left", "right"))
+        left, right = (
+            int(np.searchsorted(self.hashes, hash(name), side)) for side in ("left", "right")
+        )
         return [int(place) for place in self.places[left:right]]
 
 
@@ -91,7 +93,9 @@ class Archive:
         names = (_usual(info.filename, info.flag_bits) for info in infos)
         same = next((found for found in names if found.casefold() == folded), None)
         all_names = (_usual(found, flags) for _, found, flags in self._entries())
-        return same or next((found for found in all_names if found.casefold().endswith(f"/{folded}")), None)
+        return same or next(
+            (found for found in all_names if found.casefold().endswith(f"/{folded}")), None
+        )
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         """Opens the content of a member."""
@@ -100,7 +104,9 @@ class Archive:
     @cached_property
     def _folded(self) -> _Places:
         """Returns the index of names without case. It is built only when a name is missing."""
-        return _Places.of((_usual(name, flags).casefold(), place) for place, name, flags in self._entries())
+        return _Places.of(
+            (_usual(name, flags).casefold(), place) for place, name, flags in self._entries()
+        )
 
     def _names(self) -> Iterator[tuple[str, int]]:
         """Yields every member's name, and the normal name if it differs, with the offset of the entry."""
@@ -128,7 +134,9 @@ class Archive:
         entry = self._file.read(ENTRY.size)
         entry += self._file.read(sum(ENTRY.unpack(entry)[10:13]))  # name, extra field, comment
         name, flags, _ = _named(entry)
-        *_, kind, _, _, crc, packed, size, name_length, extra_length, _, _, _, _, start = ENTRY.unpack_from(entry)
+        *_, kind, _, _, crc, packed, size, name_length, extra_length, _, _, _, _, start = (
+            ENTRY.unpack_from(entry)
+        )
         info = zipfile.ZipInfo(name)
         info.flag_bits, info.compress_type, info.CRC = flags, kind, crc
         extra = entry[ENTRY.size + name_length :][:extra_length]
@@ -145,7 +153,9 @@ def _named(data: bytes, begun: int = 0) -> tuple[str, int, int]:
     """
     if data[begun : begun + 4] != b"PK\1\2" or len(data) < begun + ENTRY.size:
         raise zipfile.BadZipFile("Bad magic number for central directory")
-    _, _, _, flags, *_, name_length, extra_length, comment_length, _, _, _, _ = ENTRY.unpack_from(data, begun)
+    _, _, _, flags, *_, name_length, extra_length, comment_length, _, _, _, _ = ENTRY.unpack_from(
+        data, begun
+    )
     size = ENTRY.size + name_length + extra_length + comment_length
     if len(data) < begun + size:
         raise zipfile.BadZipFile("Truncated central directory")
@@ -177,7 +187,8 @@ def _contents(file: IO[bytes]) -> tuple[int, int, int]:
         if record[:4] == b"PK\6\6" and len(record) == END64.size:
             *_, size, start = END64.unpack(record)
             end -= LOCATOR64.size + END64.size
-    moved = end - size - start  # other bytes may precede the archive, such as a self-extracting program
+    # Other bytes may precede the archive, such as a self-extracting program.
+    moved = end - size - start
     if start + moved < 0:
         raise zipfile.BadZipFile("Bad offset for central directory")
     return start + moved, end, moved

@@ -96,7 +96,11 @@ def id_of(cell: Any) -> str | None:
     """
     if isinstance(cell, UUID):
         return str(cell)
-    if isinstance(cell, float | Decimal) and -LARGEST_EXACT <= cell <= LARGEST_EXACT and cell % 1 == 0:
+    if (
+        isinstance(cell, float | Decimal)
+        and -LARGEST_EXACT <= cell <= LARGEST_EXACT
+        and cell % 1 == 0
+    ):
         return str(int(cell))
     return text_of(cell)
 

@@ -51,7 +51,9 @@ class Columns:
         """Logs the unknown columns in a single line."""
         if self.unknown:
             names = listed(list(self.unknown))
-            logger.warning("%s: ignored columns: %s; known columns: %s", place, names, self.expected)
+            logger.warning(
+                "%s: ignored columns: %s; known columns: %s", place, names, self.expected
+            )
 
 
 def check_distinct(path: Path, names: Sequence[str]) -> None:
@@ -62,4 +64,6 @@ def check_distinct(path: Path, names: Sequence[str]) -> None:
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: duplicate column {shown(twice[0])}; rename or remove one of the two")
+        raise DataError(
+            f"{path}: duplicate column {shown(twice[0])}; rename or remove one of the two"
+        )

@@ -33,7 +33,10 @@ def csv_rows(path: Path, columns: Columns | None, separator: str = ",") -> Numbe
                     "around fields with separators in them"
                 )
             if fields:
-                yield line, {name: cell for name, cell in zip(names, fields, strict=True) if name in known}
+                yield (
+                    line,
+                    {name: cell for name, cell in zip(names, fields, strict=True) if name in known},
+                )
 
 
 def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
@@ -63,7 +66,9 @@ def tsv_rows(path: Path, columns: Columns | None) -> Numbered:
 
 def _check_separator(path: Path, names: Sequence[str], separator: str) -> None:
     kinds = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
-    found = next((mark for mark in kinds if mark != separator and len(names) == 1 and mark in names[0]), None)
+    found = next(
+        (mark for mark in kinds if mark != separator and len(names) == 1 and mark in names[0]), None
+    )
     if found:
         raise DataError(
             f"{path}: its columns are separated by {kinds[found]}, not by {kinds[separator]}; save it with "

@@ -86,7 +86,9 @@ def _reading(path: Path) -> Iterator["_Text"]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 ({in_one_line(error)}); {NO_UTF_8}") from error
     except TORN as error:
-        raise DataError(f"{path}: cannot be read as JSON ({in_one_line(error)}); download the file again") from error
+        raise DataError(
+            f"{path}: cannot be read as JSON ({in_one_line(error)}); download the file again"
+        ) from error
 
 
 class _Text:
@@ -135,10 +137,12 @@ class _Text:
             except json.JSONDecodeError as error:
                 if len(self._window) - self._at > LONGEST_ROW or not self._more():
                     raise self._torn(error.msg) from error
-            except (RecursionError, ValueError) as error:  # nested too deeply, or a number of too many digits
+            except (RecursionError, ValueError) as error:
+                # Nested too deeply, or a number of too many digits.
                 raise self._torn(str(error)) from error
             else:
-                if end < len(self._window) or not self._more():  # a number may continue in the next window
+                # A number may continue in the next window.
+                if end < len(self._window) or not self._more():
                     self._at = end
                     return value
 
@@ -173,4 +177,6 @@ class _Text:
 
     def _torn(self, reason: str) -> DataError:
         where = f"row {self.row}" if self.row else "its beginning"
-        return DataError(f"{self._path}: broken at {where} ({reason}); the file was not used. Download it again")
+        return DataError(
+            f"{self._path}: broken at {where} ({reason}); the file was not used. Download it again"
+        )

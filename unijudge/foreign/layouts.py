@@ -4,7 +4,12 @@ from typing import Any
 
 from unijudge.foreign.cells import Rejected
 
-MMEB_TRAIN = [["qry"], ["qry_image_path", "qry_image"], ["pos_text"], ["pos_image_path", "pos_image"]]
+MMEB_TRAIN = [
+    ["qry"],
+    ["qry_image_path", "qry_image"],
+    ["pos_text"],
+    ["pos_image_path", "pos_image"],
+]
 """Columns of MMEB-train, each with its other name in copies of the dataset that embed the pictures."""
 MARKER = "<|image_1|>"
 """The mark of a picture in a text of MMEB."""
@@ -28,7 +33,11 @@ def sugarcrepe_row(row: Any) -> tuple[str, str, str]:
     Raises:
         Rejected: The row is not a row of SugarCrepe.
     """
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in SUGARCREPE):
-        raise Rejected(f"not a row of SugarCrepe; expected an object with {SUGARCREPE}, all of them texts")
+    if not isinstance(row, dict) or not all(
+        isinstance(row.get(key), str) and row[key] for key in SUGARCREPE
+    ):
+        raise Rejected(
+            f"not a row of SugarCrepe; expected an object with {SUGARCREPE}, all of them texts"
+        )
     name, caption, negative = (row[key] for key in SUGARCREPE)
     return name, caption, negative

@@ -48,7 +48,15 @@ HINTS = 20
 """The number of missing pictures for which a similar name is searched."""
 ENCRYPTED = 0x1
 UNPACK = "unpack it, and set --images to the folder"
-UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, UnicodeError)
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    UnicodeError,
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,9 @@ def inspect_picture(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS)
     except BadImage as error:
         raise Rejected(str(error)) from error
     except MemoryError as error:
-        raise Rejected("the memory is full during decoding; free some memory, or lower --max-pixels") from error
+        raise Rejected(
+            "the memory is full during decoding; free some memory, or lower --max-pixels"
+        ) from error
     return ForeignPicture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
 
 
@@ -90,13 +100,19 @@ def check_name(name: str) -> None:
     """
     start = name[:LONGEST_PATH]
     if start[:5].lower() == "data:":
-        raise Rejected("a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file")
+        raise Rejected(
+            "a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file"
+        )
     if start[:7].lower() == "file://":
         raise Rejected("a file:// URL; name the file by its path")
     if URL.match(start):
-        raise Rejected("a URL, not a path; nothing is downloaded here. Download the file yourself, and give its path")
+        raise Rejected(
+            "a URL, not a path; nothing is downloaded here. Download the file yourself, and give its path"
+        )
     if (len(name) > SHORTEST_BASE64 or start.startswith(BEGINNINGS)) and BASE64.fullmatch(start):
-        raise Rejected("base64 text, not a path; put its bytes into a binary column, or save it as a file")
+        raise Rejected(
+            "base64 text, not a path; put its bytes into a binary column, or save it as a file"
+        )
     if len(name) > LONGEST_PATH:
         raise Rejected(f"{len(name):,} characters, too long for a path; give a shorter path")
 
@@ -118,7 +134,9 @@ class Pictures:
         elif is_file(images):
             raise DataError(f"{images}: is neither a folder nor a .zip file; {UNPACK}")
         else:
-            raise DataError(f"{images}: no such folder of images; set --images to the root of the image paths")
+            raise DataError(
+                f"{images}: no such folder of images; set --images to the root of the image paths"
+            )
         self._open = ExitStack()
         self._listing = lru_cache(maxsize=LISTINGS)(_listing)
         self._hints = HINTS
@@ -133,7 +151,10 @@ class Pictures:
         """Returns a picture's name under the root. A corpus has no absolute paths, so it can be moved and published."""
         if not isinstance(self.root, Path) or not name.startswith("/"):
             return usual(name)
-        for root, path in ((self._images.absolute(), Path(name)), (self.root, Path(os.path.realpath(name)))):
+        for root, path in (
+            (self._images.absolute(), Path(name)),
+            (self.root, Path(os.path.realpath(name))),
+        ):
             if path.is_relative_to(root):
                 return usual(str(path.relative_to(root)))
         return usual(name)
@@ -186,8 +207,16 @@ class Pictures:
         """Returns all archives. They are opened only when a picture is not a plain file."""
         if self.root is None:
             return [self._archive(self._images)]
-        found = {path for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]") for path in matching(self.root, pattern)}
-        return [self._archive(path) for path in sorted(found) if not any(map(is_side_file, path.parts[-2:]))]
+        found = {
+            path
+            for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]")
+            for path in matching(self.root, pattern)
+        }
+        return [
+            self._archive(path)
+            for path in sorted(found)
+            if not any(map(is_side_file, path.parts[-2:]))
+        ]
 
     def _archive(self, path: Path) -> Archive:
         try:
@@ -195,7 +224,9 @@ class Pictures:
         except UNREADABLE as error:
             with path.open("rb") as raw:
                 check_no_pointer(path, raw.read(HEAD_BYTES))
-            raise DataError(f"{path}: not a complete zip file ({error}); download it again, or move it away") from error
+            raise DataError(
+                f"{path}: not a complete zip file ({error}); download it again, or move it away"
+            ) from error
 
     def _member(self, name: str) -> bytes:
         """Returns a member's bytes, as if each archive were unpacked at the root or in a folder of the archive's name.
@@ -206,7 +237,9 @@ class Pictures:
         found = self._members(lambda _: [name])
         found = found or self._members(lambda stem: _after(stem, name))
         if len(found) > 1:
-            raise Rejected(f"{shown_name(name)} is in {len(found)} zip files; set --images to the right zip file")
+            raise Rejected(
+                f"{shown_name(name)} is in {len(found)} zip files; set --images to the right zip file"
+            )
         if found:
             return _read_member(*found[0])
         zips = f", nor in {len(self._archives)} zip files" if self._archives else ""
@@ -216,7 +249,9 @@ class Pictures:
         """Returns at most one matching member of each archive."""
         found = []
         for archive in self._archives:
-            names = [name for tail in tails(archive.stem) for name in (tail, f"{archive.stem}/{tail}")]
+            names = [
+                name for tail in tails(archive.stem) for name in (tail, f"{archive.stem}/{tail}")
+            ]
             infos = filter(None, map(archive.find, names))
             found += [(archive, info) for info in islice(infos, 1)]
         return found
@@ -236,10 +271,14 @@ class Pictures:
         return f"; did you mean {shown_name(alike)}?" if alike else ""
 
     def _alike(self, name: str) -> str | None:
-        return self._in_root(name) or next(filter(None, (archive.alike(name) for archive in self._archives)), None)
+        return self._in_root(name) or next(
+            filter(None, (archive.alike(name) for archive in self._archives)), None
+        )
 
     def _in_root(self, name: str) -> str | None:
-        return None if self.root is None else self._as_listed(self.root, self.relative(name), any_case=True)
+        if self.root is None:
+            return None
+        return self._as_listed(self.root, self.relative(name), any_case=True)
 
 
 def _listing(folder: Path) -> Listing:

@@ -28,14 +28,28 @@ from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.listing import all_files, matching
 from unijudge.storage.locations import is_local
 from unijudge.storage.stores import exists, is_file, is_folder
-from unijudge.storage.texts import COMPRESSED, HEAD_BYTES, NO_UTF_8, TORN, check_no_pointer, open_text
+from unijudge.storage.texts import (
+    COMPRESSED,
+    HEAD_BYTES,
+    NO_UTF_8,
+    TORN,
+    check_no_pointer,
+    open_text,
+)
 
 ROWS_AT_ONCE = 16
 """The most rows of a Parquet file in one batch, since a row may hold a picture of some megabytes."""
 BYTES_AT_ONCE = 2**23
 """The most bytes of a Parquet file in one batch, estimated from the average size of a row."""
 NO_ROWS = frozenset(
-    {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "dummy_data.zip", "state.json"}
+    {
+        "config.json",
+        "dataset_dict.json",
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dummy_data.zip",
+        "state.json",
+    }
 )
 """Files without rows that the library `datasets` writes beside its data."""
 BINARY = frozenset({".parquet", ".arrow", ".feather"})
@@ -101,7 +115,9 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     """
     kind = ending_of(path)
     if kind not in READERS:
-        raise DataError(f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it")
+        raise DataError(
+            f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it"
+        )
     if not is_file(path):
         raise DataError(f"{path}: no such file; check the path")
     with reading_rows(path):
@@ -152,7 +168,10 @@ def _warn_of_large_pages(path: Path, metadata: Any) -> None:
     """Logs a warning about memory for large pages: Arrow reads a whole page, and holds it twice."""
     if not metadata.created_by.startswith("parquet-cpp"):  # other writers end a page at a megabyte
         return
-    largest = max((_page_of(metadata.row_group(number)) for number in range(metadata.num_row_groups)), default=0)
+    largest = max(
+        (_page_of(metadata.row_group(number)) for number in range(metadata.num_row_groups)),
+        default=0,
+    )
     if largest > LARGE_PAGE:
         logger.warning(
             "%s: its pages have up to about %s MB, and reading takes twice as much memory. If that is too much, write "
@@ -204,8 +223,13 @@ def _arrow(path: Path, columns: Columns | None) -> Numbered:
         check_no_pointer(path, head)
         raw.seek(0)
         read = pa.ipc.open_file if head.startswith(ARROW_FILE) else pa.ipc.open_stream
-        with pa.memory_map(str(path)) if is_local(path) else pa.PythonFile(raw, "r") as file, read(file) as reader:
-            names = reader.schema.names if columns is None else columns.known_of(path, reader.schema.names)
+        with (
+            pa.memory_map(str(path)) if is_local(path) else pa.PythonFile(raw, "r") as file,
+            read(file) as reader,
+        ):
+            names = reader.schema.names
+            if columns is not None:
+                names = columns.known_of(path, names)
             check_distinct(path, names)
             count = itertools.count(1)
             for batch in _batches(reader):
@@ -233,7 +257,8 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
         number = 0
         while line := file.readline(LONGEST_ROW + 1):
             number += 1
-            line = line.removeprefix("\ufeff")  # concatenated files keep the byte-order mark of each file
+            # Concatenated files keep the byte-order mark of each file.
+            line = line.removeprefix("\ufeff")
             if number == 1 and line.strip() == "{":
                 raise DataError(
                     f"{path}: is one object over several lines, not rows; write an array, or one object per line"
@@ -244,20 +269,27 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
 
 def _parsed(path: Path, number: int, line: str) -> Any:
     if len(line) > LONGEST_ROW:
-        raise DataError(f"{path}:{number}: more than {LONGEST_ROW:,} characters; put each row on a separate line")
+        raise DataError(
+            f"{path}:{number}: more than {LONGEST_ROW:,} characters; put each row on a separate line"
+        )
     try:
         return json.loads(line, object_pairs_hook=distinct_keys)
     except json.JSONDecodeError as error:
         fault = f"{error.msg.lower().removesuffix(' at')} at column {error.pos + 1}"
         raise DataError(f"{path}:{number}: not JSON ({fault}); fix or remove that line") from error
-    except (ValueError, RecursionError) as error:  # too many digits, a duplicate key, or nested too deeply
+    except (ValueError, RecursionError) as error:
+        # Too many digits, a duplicate key, or nested too deeply.
         raise DataError(f"{path}:{number}: not JSON ({error}); fix or remove that line") from error
 
 
 def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}; fix or remove that line")
-    return row if columns is None or not row else {name: row[name] for name in columns.known_of(path, list(row))}
+        raise DataError(
+            f"{path}:{number}: expected an object, found {type(row).__name__}; fix or remove that line"
+        )
+    if columns is None or not row:
+        return row
+    return {name: row[name] for name in columns.known_of(path, list(row))}
 
 
 READERS: dict[str, Callable[[Path, Columns | None], Numbered]] = {

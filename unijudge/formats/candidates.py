@@ -13,7 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unijudge.errors import DataError
-from unijudge.formats.parts import PartManifest, Parts, common, groups_holding, part_path, start_folder
+from unijudge.formats.parts import (
+    PartManifest,
+    Parts,
+    common,
+    groups_holding,
+    part_path,
+    start_folder,
+)
 from unijudge.formats.tables import Table, reading
 from unijudge.provenance import Provenance, differences
 from unijudge.storage.files import read_json
@@ -77,11 +84,15 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateMani
     found = start_folder(folder / "candidates.json", manifest)
     fields = [name for name in differences(found, manifest) if name != "k" or found.k < manifest.k]
     if fields:
-        raise DataError(f"{folder}: holds other candidates ({', '.join(fields)} differ); give another folder")
+        raise DataError(
+            f"{folder}: holds other candidates ({', '.join(fields)} differ); give another folder"
+        )
     return found
 
 
-def write_candidates_part(folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[NearestItems]) -> None:
+def write_candidates_part(
+    folder: Path, manifest: CandidateManifest, part: int, rows: Iterator[NearestItems]
+) -> None:
     """Publishes a complete part."""
     stream = (vars(row) for row in rows)
     CANDIDATES.write(part_path(folder, part), stream, rows_in_group=256, stamp=manifest.stamp(part))
@@ -99,7 +110,9 @@ class CandidateFolder:
         self.folder = folder
         self.manifest = read_json(folder / "candidates.json", CandidateManifest)
         if missing := self.manifest.parts.missing(folder):
-            raise DataError(f"{folder}: {len(missing)} parts are missing; run the same command again to finish it")
+            raise DataError(
+                f"{folder}: {len(missing)} parts are missing; run the same command again to finish it"
+            )
 
     def of(self, queries: range) -> list[NearestItems]:
         """Returns the results of retrieval for some queries, in order."""
@@ -110,11 +123,16 @@ class CandidateFolder:
 
     def counts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Returns the number of candidates of each query."""
-        lengths = [pc.list_value_length(self._items(part)).to_numpy() for part in range(len(self.manifest.parts))]
+        lengths = [
+            pc.list_value_length(self._items(part)).to_numpy()
+            for part in range(len(self.manifest.parts))
+        ]
         return np.concatenate(lengths).astype(np.int64)
 
     def _items(self, part: int) -> pa.ChunkedArray:
-        return CANDIDATES.whole(part_path(self.folder, part), self.manifest.stamp(part), ["items"])["items"]
+        return CANDIDATES.whole(part_path(self.folder, part), self.manifest.stamp(part), ["items"])[
+            "items"
+        ]
 
     def _part(self, part: int, queries: range) -> Iterator[NearestItems]:
         start = self.manifest.parts.rows_of(part).start
@@ -122,5 +140,9 @@ class CandidateFolder:
         with CANDIDATES.open(path, self.manifest.stamp(part)) as file, reading(path):
             for group, rows in groups_holding(file, start, queries):
                 wanted = common(rows, queries)
-                for row in file.read_row_group(group).slice(wanted.start - rows.start, len(wanted)).to_pylist():
+                for row in (
+                    file.read_row_group(group)
+                    .slice(wanted.start - rows.start, len(wanted))
+                    .to_pylist()
+                ):
                     yield NearestItems(**row)

@@ -30,7 +30,11 @@ PLANNED = "candidates"
 def missing_vectors(folder: Path, manifest: VectorManifest, _: Mapping[str, int]) -> list[str]:
     """Returns the parts that do not exist yet."""
     kinds = [manifest.parts(kind) for kind in ENTRY_KINDS]
-    return [part_path(folder, part, parts.prefix).name for parts in kinds for part in parts.missing(folder)]
+    return [
+        part_path(folder, part, parts.prefix).name
+        for parts in kinds
+        for part in parts.missing(folder)
+    ]
 
 
 def missing_parts(folder: Path, manifest: PartManifest, _: Mapping[str, int]) -> list[str]:
@@ -38,7 +42,9 @@ def missing_parts(folder: Path, manifest: PartManifest, _: Mapping[str, int]) ->
     return [part_path(folder, part).name for part in manifest.parts.missing(folder)]
 
 
-def missing_planned(folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]) -> list[str]:
+def missing_planned(
+    folder: Path, manifest: CandidateManifest, sizes: Mapping[str, int]
+) -> list[str]:
     """Returns the missing parts of the candidates inside a score folder."""
     return [f"{PLANNED}/{name}" for name in missing_parts(folder / PLANNED, manifest, sizes)]
 
@@ -50,7 +56,11 @@ def missing_files(_: Path, manifest: DatasetManifest, sizes: Mapping[str, int]) 
 
 def missing_run(_: Path, __: Beginning, sizes: Mapping[str, int]) -> list[str]:
     """Returns the files of a finished run that this run lacks."""
-    wanted = {"environment.json": "environment.json", "metrics.jsonl": "metrics.jsonl", "adapter": "adapter/"}
+    wanted = {
+        "environment.json": "environment.json",
+        "metrics.jsonl": "metrics.jsonl",
+        "adapter": "adapter/",
+    }
 
     def lacks(start: str) -> bool:
         return not any(file.startswith(start) for file in sizes)
@@ -75,7 +85,9 @@ def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
     corpus = Corpus(folder)
     for name, found in [("items", len(corpus.items)), ("queries", len(corpus.queries))]:
         if found != getattr(manifest, name):
-            raise DataError(f"{folder}: {found} {name}, but corpus.json says {getattr(manifest, name)}; import again")
+            raise DataError(
+                f"{folder}: {found} {name}, but corpus.json says {getattr(manifest, name)}; import again"
+            )
     return corpus
 
 
@@ -94,7 +106,9 @@ def check_scores(folder: Path, manifest: ScoreManifest) -> str:
     """Checks shard by shard."""
     rows = _rows_of_parts(folder, manifest, SCORES)
     if rows != manifest.queries:
-        raise DataError(f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere")
+        raise DataError(
+            f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere"
+        )
     return f"{rows} rows read"
 
 
@@ -167,7 +181,9 @@ def _corpus_at(place: Path) -> str | None:
 def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
     """Checks all files by their hashes, including the images, and then each part as a folder."""
     every(lambda name: check_dataset_file(folder, manifest, name), list(manifest.files))
-    scores, triples = (folder / name if getattr(manifest, name) else None for name in ("scores", "triples"))
+    scores, triples = (
+        folder / name if getattr(manifest, name) else None for name in ("scores", "triples")
+    )
     parts = read_parts(folder / "corpus", scores, triples)
     found = (parts.corpus.fingerprint, parts.scores_sha256, parts.triples_sha256)
     if found != (manifest.corpus, manifest.scores, manifest.triples):
@@ -196,7 +212,9 @@ def check_run(folder: Path, _: Beginning) -> str:
         try:
             json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again") from error
+            raise DataError(
+                f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again"
+            ) from error
         steps = number
     return f"{steps} steps and {check_weights(folder)} files of weights read"
 
@@ -208,5 +226,7 @@ def check_evaluation(folder: Path, manifest: Evaluation) -> str:
     rows = sum(1 for _ in read_rankings(path))
     queries = sum(measures["queries"] for measures in manifest.subsets.values())
     if rows != queries:
-        raise DataError(f"{path}: {rows} queries, but metrics.json says {queries:g}; evaluate again")
+        raise DataError(
+            f"{path}: {rows} queries, but metrics.json says {queries:g}; evaluate again"
+        )
     return f"{rows} rows read"

@@ -65,7 +65,10 @@ class Query:
 
 _CONTENT = [("text", pa.string()), ("image", pa.string()), ("image_sha256", pa.string())]
 ITEMS = Table(
-    "items", 1, pa.schema([("item_id", pa.string()), ("pools", pa.list_(pa.string())), *_CONTENT]), dict(_CONTENT)
+    "items",
+    1,
+    pa.schema([("item_id", pa.string()), ("pools", pa.list_(pa.string())), *_CONTENT]),
+    dict(_CONTENT),
 )
 QUERIES = Table(
     "queries",
@@ -115,9 +118,14 @@ class Corpus:
         """
         self.folder = folder
         self.manifest = read_json(folder / "corpus.json", CorpusManifest)
-        for name, expected in [("items", self.manifest.items_sha256), ("queries", self.manifest.queries_sha256)]:
+        for name, expected in [
+            ("items", self.manifest.items_sha256),
+            ("queries", self.manifest.queries_sha256),
+        ]:
             if file_sha256(folder / f"{name}.parquet") != expected:
-                raise DataError(f"{folder / name}.parquet: changed since it was written; import again")
+                raise DataError(
+                    f"{folder / name}.parquet: changed since it was written; import again"
+                )
         self.images = image_root(folder, self.manifest.images)
         self.items = LazyTable(ITEMS.whole(folder / "items.parquet"), _item)
         self.queries = LazyTable(QUERIES.whole(folder / "queries.parquet"), _query)
@@ -131,7 +139,9 @@ class Corpus:
         """query_id → row number in `queries`."""
         for kind, index in [("item", self.row_of), ("query", self.query_row_of)]:
             if (twice := index.duplicate()) is not None:
-                raise DataError(f"{folder}: duplicate {kind} id {twice!r}; ids must be unique: import again")
+                raise DataError(
+                    f"{folder}: duplicate {kind} id {twice!r}; ids must be unique: import again"
+                )
         self._positive_rows, self._starts = self._find_positives()
         self._check_closed_lists()
         pa.default_memory_pool().release_unused()  # reading and checking took half as much memory as the tables
@@ -150,10 +160,14 @@ class Corpus:
         lists = self.queries.table["positive_ids"].combine_chunks()
         ids = pc.list_flatten(lists)
         rows = self.row_of.rows(ids)
-        starts = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())])
+        starts = np.concatenate(
+            [[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())]
+        )
         if (alone := np.flatnonzero(np.diff(starts) == 0)).size:
             query = self.queries[int(alone[0])].query_id
-            raise DataError(f"{self.folder}: query {query!r} has no positive; import again, or leave that row out")
+            raise DataError(
+                f"{self.folder}: query {query!r} has no positive; import again, or leave that row out"
+            )
         if (unknown := np.flatnonzero(rows < 0)).size:
             place = int(unknown[0])
             query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
@@ -211,7 +225,9 @@ class Corpus:
 
     def told(self, error: DataError) -> str:
         """Returns the message of an error of `content` for storage, without the folders of this machine."""
-        return str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "the image root ")
+        return (
+            str(error).replace(f"{self.images}/", "").replace(f"{self.images} ", "the image root ")
+        )
 
     def _no_picture(self, path: Path) -> DataError:
         if exists(self.images):
@@ -236,7 +252,13 @@ def _query(**row: Any) -> Query:
 
 
 def write_corpus(
-    folder: Path, items: Iterable[Item], queries: Iterable[Query], *, images: Path, rejects: int, source: str
+    folder: Path,
+    items: Iterable[Item],
+    queries: Iterable[Query],
+    *,
+    images: Path,
+    rejects: int,
+    source: str,
 ) -> CorpusManifest:
     """Writes the two tables, and then corpus.json."""
     num_items = ITEMS.write(folder / "items.parquet", (vars(item) for item in items))

@@ -114,11 +114,17 @@ def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Datas
             f"{judged_sha256}; give the scores of {triples}"
         )
     return DatasetParts(
-        found, judged, judged_sha256, chosen, file_sha256(triples / "triples.json") if triples else None
+        found,
+        judged,
+        judged_sha256,
+        chosen,
+        file_sha256(triples / "triples.json") if triples else None,
     )
 
 
-def copied(source: Path, target: Path, sha256: str | None = None, size: int | None = None) -> Stored:
+def copied(
+    source: Path, target: Path, sha256: str | None = None, size: int | None = None
+) -> Stored:
     """Copies a file in blocks. The copy is complete or absent.
 
     Args:
@@ -208,7 +214,9 @@ def every(work: Callable[[T], int], things: Sequence[T]) -> int:
         raise DataError(faults[0])
     if faults:
         named = [f"  {fault}" for fault in faults[:FAULTS_NAMED]]
-        named += [f"  … and {len(faults) - FAULTS_NAMED:,} more"] if len(faults) > FAULTS_NAMED else []
+        named += (
+            [f"  … and {len(faults) - FAULTS_NAMED:,} more"] if len(faults) > FAULTS_NAMED else []
+        )
         raise DataError("\n".join([f"{len(faults):,} faults:", *named]))
     return sum(result for result in found if isinstance(result, int))
 
@@ -235,7 +243,9 @@ def pull(source: Path, out: Path) -> DatasetManifest:
         for begun in (out / MANIFEST, out / UNFINISHED):
             if exists(begun):
                 if read_json(begun, DatasetManifest) != manifest:
-                    raise DataError(f"{out}: holds another dataset than {source}; give another folder")
+                    raise DataError(
+                        f"{out}: holds another dataset than {source}; give another folder"
+                    )
                 break
         else:
             check_folder(out)
@@ -273,5 +283,7 @@ def check_dataset_file(folder: Path, manifest: DatasetManifest, name: str) -> in
         DataError: The file is missing, or does not match dataset.json; the message names the file.
     """
     if file_sha256(folder / name) != manifest.files[name].sha256:
-        raise DataError(f"{folder / name}: changed: its sha256 is not that of {MANIFEST}; run `train pull` again")
+        raise DataError(
+            f"{folder / name}: changed: its sha256 is not that of {MANIFEST}; run `train pull` again"
+        )
     return 1

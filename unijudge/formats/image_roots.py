@@ -64,7 +64,9 @@ def root_name(images: Path, folder: Path) -> str:
     if not is_local(images) and images.is_relative_to(folder):
         return images.relative_to(folder).as_posix()
     if is_local(images):
-        raise DataError(f"{folder}: is in an object store, but its images ({images}) are not; copy them there first")
+        raise DataError(
+            f"{folder}: is in an object store, but its images ({images}) are not; copy them there first"
+        )
     return str(images)
 
 

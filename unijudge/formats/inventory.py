@@ -35,14 +35,24 @@ def describe(folder: Path) -> str:
     kind, manifest = _open(folder)
     sizes = _sizes(folder)
     missing = kind.missing(folder, manifest, sizes)
-    state = f"{len(missing)} files missing, first {missing[0]}" if missing else "every file is there"
+    state = (
+        f"{len(missing)} files missing, first {missing[0]}" if missing else "every file is there"
+    )
     values = manifest.model_dump(mode="json", exclude=MADE | {"files"})
     made = dict(manifest).get("made")
-    lines = [*_lines(values), *([] if made is None else _lines({"made": made.model_dump(mode="json")}))]
+    lines = [
+        *_lines(values),
+        *([] if made is None else _lines({"made": made.model_dump(mode="json")})),
+    ]
     lines.append(
-        ("on disk" if is_local(folder) else "in the store", f"{len(sizes)} files, {sum(sizes.values()):,} bytes")
+        (
+            "on disk" if is_local(folder) else "in the store",
+            f"{len(sizes)} files, {sum(sizes.values()):,} bytes",
+        )
     )
-    return "\n".join([f"{folder}: {kind.name}; {state}", *(f"  {line}" for line in aligned(lines, left=2))])
+    return "\n".join(
+        [f"{folder}: {kind.name}; {state}", *(f"  {line}" for line in aligned(lines, left=2))]
+    )
 
 
 def check(folder: Path) -> str:
@@ -54,7 +64,9 @@ def check(folder: Path) -> str:
     kind, manifest = _open(folder)
     missing = kind.missing(folder, manifest, _sizes(folder))
     if missing:
-        raise DataError(f"{folder}: {len(missing)} files are missing, first {missing[0]}; run its writer again")
+        raise DataError(
+            f"{folder}: {len(missing)} files are missing, first {missing[0]}; run its writer again"
+        )
     return f"{folder}: {kind.name}, whole: {kind.check(folder, manifest)}"
 
 
@@ -90,7 +102,9 @@ def _open(folder: Path) -> tuple[_FolderKind, BaseModel]:
     if kind is not None:
         return kind, read_json(folder / kind.file, kind.model)
     names = ", ".join(kind.file for kind in KINDS)
-    raise DataError(f"{folder}: not a folder of unijudge (none of {names} is there), or not finished; check the path")
+    raise DataError(
+        f"{folder}: not a folder of unijudge (none of {names} is there), or not finished; check the path"
+    )
 
 
 def manifest_in(folder: Path) -> str | None:
@@ -108,12 +122,18 @@ def manifest_in(folder: Path) -> str | None:
 def _sizes(folder: Any) -> dict[str, int]:
     """Returns the files of a folder and their bytes. In a store, it makes a single listing."""
     if is_local(folder):
-        return {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+        return {
+            p.relative_to(folder).as_posix(): p.stat().st_size
+            for p in folder.rglob("*")
+            if p.is_file()
+        }
     try:
         found = again(folder, lambda: folder.fs.find(folder.path, detail=True))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(folder, error) from error
-    return {name.removeprefix(folder.path).strip("/"): entry["size"] for name, entry in found.items()}
+    return {
+        name.removeprefix(folder.path).strip("/"): entry["size"] for name, entry in found.items()
+    }
 
 
 def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -125,14 +145,34 @@ def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 KINDS = (
-    _FolderKind("scored dataset", "dataset.json", DatasetManifest, checks.check_dataset, checks.missing_files),
-    _FolderKind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
-    _FolderKind("vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors),
-    _FolderKind("scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_parts),
     _FolderKind(
-        "scores, planned", "candidates/candidates.json", CandidateManifest, checks.check_planned, checks.missing_planned
+        "scored dataset",
+        "dataset.json",
+        DatasetManifest,
+        checks.check_dataset,
+        checks.missing_files,
     ),
-    _FolderKind("candidates", "candidates.json", CandidateManifest, checks.check_candidates, checks.missing_parts),
+    _FolderKind("corpus", "corpus.json", CorpusManifest, checks.check_corpus),
+    _FolderKind(
+        "vectors", "vectors.json", VectorManifest, checks.check_vectors, checks.missing_vectors
+    ),
+    _FolderKind(
+        "scores", "manifest.json", ScoreManifest, checks.check_scores, checks.missing_parts
+    ),
+    _FolderKind(
+        "scores, planned",
+        "candidates/candidates.json",
+        CandidateManifest,
+        checks.check_planned,
+        checks.missing_planned,
+    ),
+    _FolderKind(
+        "candidates",
+        "candidates.json",
+        CandidateManifest,
+        checks.check_candidates,
+        checks.missing_parts,
+    ),
     _FolderKind("triples", "triples.json", TripleManifest, checks.check_triples),
     _FolderKind("run", "settings.json", Beginning, checks.check_run, checks.missing_run),
     _FolderKind("evaluation", "metrics.json", Evaluation, checks.check_evaluation),

@@ -40,7 +40,9 @@ class LabelledScore:
             code, _, message = (self.error or "").partition(": ")
             return PairError(code=code, message=message)
         return Verdict(
-            yes_logprob=self.yes_logprob, no_logprob=self.no_logprob, argmax_is_label=bool(self.argmax_is_label)
+            yes_logprob=self.yes_logprob,
+            no_logprob=self.no_logprob,
+            argmax_is_label=bool(self.argmax_is_label),
         )
 
 

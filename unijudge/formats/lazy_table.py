@@ -45,7 +45,9 @@ class LazyTable(Sequence[E]):
             return [self[number] for number in range(*row.indices(len(self)))]
         if not 0 <= row < len(self):
             raise IndexError(row)
-        return self._make(**{name: self.table[name][row].as_py() for name in self.table.column_names})
+        return self._make(
+            **{name: self.table[name][row].as_py() for name in self.table.column_names}
+        )
 
     def __iter__(self) -> Iterator[E]:
         for batch in self.table.to_batches(max_chunksize=VALUES_AT_ONCE):

@@ -45,7 +45,9 @@ class WeightsIndex(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-def missing_weights(folder: Path, manifest: ModelConfig | AdapterConfig, sizes: Mapping[str, int]) -> list[str]:
+def missing_weights(
+    folder: Path, manifest: ModelConfig | AdapterConfig, sizes: Mapping[str, int]
+) -> list[str]:
     """Returns the weight files that a model's folder needs but lacks."""
     if isinstance(manifest, AdapterConfig):
         wanted = {"adapter_model.safetensors"}
@@ -90,7 +92,9 @@ def check_safetensors(path: Path) -> int:
     except OSError as error:
         raise unreadable(path, error) from error
     if found != needed:
-        raise DataError(f"{path}: {found} bytes, but its header says {needed}; train or download it again")
+        raise DataError(
+            f"{path}: {found} bytes, but its header says {needed}; train or download it again"
+        )
     return 1
 
 
@@ -130,6 +134,8 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
             f"{path}: damaged or foreign (its header is not a table of tensors); train or download it again"
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}: damaged or foreign ({error}); train or download it again") from error
+        raise DataError(
+            f"{path}: damaged or foreign ({error}); train or download it again"
+        ) from error
     except OSError as error:
         raise unreadable(path, error) from error

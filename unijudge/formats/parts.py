@@ -55,7 +55,11 @@ class Parts:
 
     def holding(self, wanted: range | None) -> list[int]:
         """Returns the parts with any of these rows, or all parts for None."""
-        return [part for part in range(len(self)) if wanted is None or common(self.rows_of(part), wanted)]
+        return [
+            part
+            for part in range(len(self))
+            if wanted is None or common(self.rows_of(part), wanted)
+        ]
 
     def paths(self, folder: Path) -> list[Path]:
         """Returns the paths of the parts, in order."""
@@ -111,7 +115,9 @@ def common(one: range, other: range) -> range:
     return range(max(one.start, other.start), min(one.stop, other.stop))
 
 
-def groups_holding(file: pq.ParquetFile, start: int, wanted: range | None) -> Iterator[tuple[int, range]]:
+def groups_holding(
+    file: pq.ParquetFile, start: int, wanted: range | None
+) -> Iterator[tuple[int, range]]:
     """Yields the row groups with any wanted row (None: all), and their rows, of a part that begins at row `start`."""
     for group in range(file.num_row_groups):
         rows = range(start, start + file.metadata.row_group(group).num_rows)

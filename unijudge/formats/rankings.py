@@ -92,11 +92,15 @@ class Evaluation(BaseModel):
         Raises:
             DataError: The evaluations differ; the message names the differences.
         """
-        theirs, ours = (dict(each.made.settings or {}) if each.made else {} for each in (self, wanted))
+        theirs, ours = (
+            dict(each.made.settings or {}) if each.made else {} for each in (self, wanted)
+        )
         names = [name for name in ours if name not in ignored and theirs.get(name) != ours[name]]
         names += [name for name, digest in wanted.inputs.items() if self.inputs.get(name) != digest]
         if names:
-            raise DataError(f"{path}: exists already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}")
+            raise DataError(
+                f"{path}: exists already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}"
+            )
 
     def check_rankings(self, path: Path) -> None:
         """Refuses rankings that do not belong to this evaluation.

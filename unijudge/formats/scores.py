@@ -113,14 +113,25 @@ class ScoreManifest(PartManifest):
 
 
 def write_shard(
-    folder: Path, manifest: ScoreManifest, shard: int, rows: list[JudgedQuery], *, rivals: bool = False
+    folder: Path,
+    manifest: ScoreManifest,
+    shard: int,
+    rows: list[JudgedQuery],
+    *,
+    rivals: bool = False,
 ) -> None:
     """Publishes a complete shard, in small row groups, so that a query can be read alone.
 
     With `rivals`, several processes may write the same shard at the same time.
     """
     stream = map(_plain, rows)
-    SCORES.write(part_path(folder, shard), stream, rows_in_group=64, stamp=manifest.stamp(shard), rivals=rivals)
+    SCORES.write(
+        part_path(folder, shard),
+        stream,
+        rows_in_group=64,
+        stamp=manifest.stamp(shard),
+        rivals=rivals,
+    )
 
 
 def _plain(row: JudgedQuery) -> dict[str, Any]:

@@ -156,14 +156,18 @@ def checked(path: Path, rows: T, start: int, optional: Collection[str] | None = 
     return rows
 
 
-def _no_value(path: Path, rows: pa.Table | pa.RecordBatch, start: int, error: pa.ArrowInvalid) -> Exception:
+def _no_value(
+    path: Path, rows: pa.Table | pa.RecordBatch, start: int, error: pa.ArrowInvalid
+) -> Exception:
     """Returns the error for rows with an unreadable cell, with the row and column of the cell if they are found."""
     for name in rows.schema.names:
         for row, cell in enumerate(rows.column(name)):
             try:
                 cell.as_py()
             except UnicodeDecodeError:
-                return DataError(f"{path}: row {start + row + 1}, column {shown(name)}: not UTF-8; {FOREIGN}")
+                return DataError(
+                    f"{path}: row {start + row + 1}, column {shown(name)}: not UTF-8; {FOREIGN}"
+                )
     return error
 
 
@@ -212,20 +216,28 @@ class Table:
         Raises:
             DataError: A row does not fit the schema, or the disk refused.
         """
-        marks = {_NAME: self.name.encode(), _VERSION: str(self.version).encode(), _STAMP: stamp.encode()}
+        marks = {
+            _NAME: self.name.encode(),
+            _VERSION: str(self.version).encode(),
+            _STAMP: stamp.encode(),
+        }
         schema = self.schema.with_metadata((self.schema.metadata or {}) | marks)
         count = 0
         stream = iter(rows)
         with (
             publishing(path, rivals=rivals) as draft,
             # Arrow would treat a relative name with a colon as a URL.
-            pq.ParquetWriter(draft.absolute(), schema, compression="zstd", write_page_checksum=True) as writer,
+            pq.ParquetWriter(
+                draft.absolute(), schema, compression="zstd", write_page_checksum=True
+            ) as writer,
         ):
             while group := list(islice(stream, rows_in_group)):
                 try:
                     writer.write_table(pa.Table.from_pylist(group, schema=schema))
                 except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                    raise DataError(f"{path}: a row does not fit the table {self.name!r}: {error}") from error
+                    raise DataError(
+                        f"{path}: a row does not fit the table {self.name!r}: {error}"
+                    ) from error
                 count += len(group)
         return count
 
@@ -241,7 +253,9 @@ class Table:
                 yield from checked(path, batch, row, self.optional).to_pylist()
                 row += batch.num_rows
 
-    def group(self, path: Path, number: int, stamp: str = "", columns: list[str] | None = None) -> pa.Table:
+    def group(
+        self, path: Path, number: int, stamp: str = "", columns: list[str] | None = None
+    ) -> pa.Table:
         """Returns a row group of a file.
 
         Raises:
@@ -280,9 +294,13 @@ class Table:
 
     def _fault(self, schema: pa.Schema, stamp: str) -> str | None:
         marks = schema.metadata or {}
-        name, version = (marks.get(mark, b"").decode(errors="replace") for mark in (_NAME, _VERSION))
+        name, version = (
+            marks.get(mark, b"").decode(errors="replace") for mark in (_NAME, _VERSION)
+        )
         if (name, version) != (self.name, str(self.version)):
-            found = f"table {name!r} version {version}" if name else "a Parquet file of another program"
+            found = (
+                f"table {name!r} version {version}" if name else "a Parquet file of another program"
+            )
             return f"expected table {self.name!r} version {self.version}, found {found}"
         if schema.remove_metadata() != self.schema.remove_metadata():
             return f"its columns are not those of table {self.name!r} version {self.version}"

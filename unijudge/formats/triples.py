@@ -114,15 +114,23 @@ class Triple:
 
     def labels(self, scales: Sequence[Scale]) -> list[float | None]:
         """Returns the soft labels, in [0, 1], of the positive and the negatives, in order; None if unjudged."""
-        positive = Extra(**vars(self.positive), judge=self.positive_judge, affirmed=self.positive_affirmed)
+        positive = Extra(
+            **vars(self.positive), judge=self.positive_judge, affirmed=self.positive_affirmed
+        )
         return [positive.label(scales), *(negative.label(scales) for negative in self.negatives)]
 
     @property
     def judges(self) -> set[int]:
         """Returns the judges of the labels. Scores of two judges are comparable only if both were calibrated."""
-        unchanged = [negative for negative in self.negatives if not negative.fallback and not negative.overruled]
+        unchanged = [
+            negative
+            for negative in self.negatives
+            if not negative.fallback and not negative.overruled
+        ]
         judged_positive = set() if self.positive_affirmed else {self.positive_judge}
-        return judged_positive | {negative.judge for negative in unchanged if negative.log_odds is not None}
+        return judged_positive | {
+            negative.judge for negative in unchanged if negative.log_odds is not None
+        }
 
 
 NEGATIVE_FIELDS = [
@@ -143,7 +151,10 @@ TRIPLES = Table(
             ("subset", pa.string()),
             ("positive", pa.struct(JUDGED)),
             ("negatives", pa.list_(pa.struct(NEGATIVE_FIELDS))),
-            ("extra_positives", pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())]))),
+            (
+                "extra_positives",
+                pa.list_(pa.struct([*JUDGED, ("judge", pa.int8()), ("affirmed", pa.bool_())])),
+            ),
             ("suspect", pa.bool_()),
             ("weight", pa.float32()),
             ("positive_judge", pa.int8()),
@@ -212,7 +223,11 @@ def _plain(triple: Triple) -> dict[str, Any]:
     """Converts a row for its table. `asdict` would be slower, because it copies every value."""
     negatives = [vars(negative) for negative in triple.negatives]
     extra = [vars(judged) for judged in triple.extra_positives]
-    return vars(triple) | {"positive": vars(triple.positive), "negatives": negatives, "extra_positives": extra}
+    return vars(triple) | {
+        "positive": vars(triple.positive),
+        "negatives": negatives,
+        "extra_positives": extra,
+    }
 
 
 def finish_triples(folder: Path, manifest: TripleManifest) -> None:
@@ -241,4 +256,6 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
             row["extra_positives"] = [Extra(**judged) for judged in row["extra_positives"]]
             yield Triple(**row)
     if found != manifest.rows:
-        raise DataError(f"{folder}: {found} rows, but triples.json says {manifest.rows}; select again")
+        raise DataError(
+            f"{folder}: {found} rows, but triples.json says {manifest.rows}; select again"
+        )

@@ -66,7 +66,9 @@ class VectorManifest(BaseModel):
     """The dtype of the stored vectors."""
     items: int
     queries: int
-    on_long: Literal["error", "truncate", "skip"] = Field("error", exclude_if=lambda on_long: on_long == "error")
+    on_long: Literal["error", "truncate", "skip"] = Field(
+        "error", exclude_if=lambda on_long: on_long == "error"
+    )
     """The treatment of inputs with more than `max_tokens`."""
     max_tokens: int | None = Field(None, exclude_if=lambda tokens: tokens is None)
     """The most tokens of an input. If `on_long` is `error`, no vector depends on this limit."""
@@ -100,7 +102,10 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
     if fields and found.on_long == "error" and set(fields) <= LONG:
         publish_json(path, manifest)
     elif fields:
-        changes = "; ".join(f"{shown(getattr(found, name))} became {shown(getattr(manifest, name))}" for name in fields)
+        changes = "; ".join(
+            f"{shown(getattr(found, name))} became {shown(getattr(manifest, name))}"
+            for name in fields
+        )
         why = ""
         if set(fields) <= LONG:
             why = "a folder has one treatment of long inputs: "
@@ -131,15 +136,24 @@ def write_vectors_part(
     if skipped_N.any():
         marks[_SKIPPED] = ",".join(map(str, np.flatnonzero(skipped_N))).encode()
     schema = pa.schema([("id", pa.string()), ("vector", vector)], marks)
-    with publishing(path) as draft, pq.ParquetWriter(draft.absolute(), schema, write_page_checksum=True) as writer:
+    with (
+        publishing(path) as draft,
+        pq.ParquetWriter(draft.absolute(), schema, write_page_checksum=True) as writer,
+    ):
         for start in range(0, len(ids), ROWS_IN_BLOCK):
             block = slice(start, start + ROWS_IN_BLOCK)
             values = pa.array(vectors_ND[block].astype(manifest.dtype).ravel())
-            lists = pa.FixedSizeListArray.from_arrays(values, width, mask=pa.array(skipped_N[block]))
-            writer.write_table(pa.Table.from_arrays([pa.array(ids[block], pa.string()), lists], schema=schema))
+            lists = pa.FixedSizeListArray.from_arrays(
+                values, width, mask=pa.array(skipped_N[block])
+            )
+            writer.write_table(
+                pa.Table.from_arrays([pa.array(ids[block], pa.string()), lists], schema=schema)
+            )
 
 
-def missing_vector_parts(folder: Path, manifest: VectorManifest, kind: EntryKind) -> Iterator[tuple[Path, range]]:
+def missing_vector_parts(
+    folder: Path, manifest: VectorManifest, kind: EntryKind
+) -> Iterator[tuple[Path, range]]:
     """Yields the parts that do not exist yet, with their corpus rows."""
     parts = manifest.parts(kind)
     for part in parts.missing(folder):
@@ -163,7 +177,9 @@ class VectorFolder:
             )
         self._ids = {"items": corpus.item_ids, "queries": corpus.query_ids}
 
-    def blocks(self, kind: EntryKind, wanted: range | None = None) -> Iterator[tuple[range, Vectors]]:
+    def blocks(
+        self, kind: EntryKind, wanted: range | None = None
+    ) -> Iterator[tuple[range, Vectors]]:
         """Yields the rows of each block, in order, and their vectors: (rows, width), float32, of unit length.
 
         The vector of a skipped input is all zeros.
@@ -208,7 +224,9 @@ class VectorFolder:
             found[here] = vectors[rows[here] - block.start]
         return found
 
-    def _part(self, kind: EntryKind, path: Path, rows: range, wanted: range | None) -> Iterator[tuple[range, Vectors]]:
+    def _part(
+        self, kind: EntryKind, path: Path, rows: range, wanted: range | None
+    ) -> Iterator[tuple[range, Vectors]]:
         with _opened(path, self.manifest) as file:
             for group, block in groups_holding(file, rows.start, wanted):
                 ids, vectors = _block(path, file, group, self.manifest.width)
@@ -227,7 +245,10 @@ def check_part(path: Path, manifest: VectorManifest) -> int:
         DataError: The part is missing, damaged, foreign or of another embedding, or a vector is not of unit length.
     """
     with _opened(path, manifest) as file:
-        return sum(len(_block(path, file, group, manifest.width)[0]) for group in range(file.num_row_groups))
+        return sum(
+            len(_block(path, file, group, manifest.width)[0])
+            for group in range(file.num_row_groups)
+        )
 
 
 def _skipped(file: pq.ParquetFile) -> Rows:
@@ -245,7 +266,9 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
             f"{path}: belongs to another embedding than vectors.json; delete it and run `train embed` again"
         )
     if schema.names != ["id", "vector"]:
-        raise DataError(f"{path}: its columns are not those of vectors; delete it and run `train embed` again")
+        raise DataError(
+            f"{path}: its columns are not those of vectors; delete it and run `train embed` again"
+        )
     kind = schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
         raise DataError(
@@ -263,8 +286,11 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
     there = column.is_valid().to_numpy(zero_copy_only=False)
     skipped = _skipped(file) - start
     if not np.array_equal(np.flatnonzero(~there), skipped[(skipped >= 0) & (skipped < len(there))]):
-        raise DataError(f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again")
-    vectors = np.zeros((len(there), width), np.float32)  # `flatten` below leaves out nulls, so they stay 0
+        raise DataError(
+            f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again"
+        )
+    # `flatten` below leaves out nulls, so they stay 0.
+    vectors = np.zeros((len(there), width), np.float32)
     vectors[there] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
     _check(path, vectors[there])
     return table.column("id").combine_chunks(), vectors
@@ -273,7 +299,9 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
 def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:
     starts = range(0, len(vectors_ND), ROWS_IN_BLOCK)
     blocks = (vectors_ND[start : start + ROWS_IN_BLOCK].astype(np.float32) for start in starts)
-    lengths = np.concatenate([np.empty(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)])
+    lengths = np.concatenate(
+        [np.empty(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)]
+    )
     bad = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
     if len(bad):
         raise DataError(

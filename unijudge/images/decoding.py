@@ -95,9 +95,13 @@ def _instead(data: bytes) -> str:
         return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
     head = data[:HEAD_BYTES].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
-        kind = "a drawing in SVG" if b"<svg" in data[:1000] else "a text, which a server sent instead of a picture"
-        return f", but {kind}; " + ("convert it" if "SVG" in kind else "download it again")
-    kind = next((kind for mark, kind in OTHER_FORMATS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)), "")
+        if b"<svg" in data[:1000]:
+            return ", but a drawing in SVG; convert it"
+        return ", but a text, which a server sent instead of a picture; download it again"
+    kind = next(
+        (kind for mark, kind in OTHER_FORMATS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)),
+        "",
+    )
     return f", but {kind}; convert it" if kind else ""
 
 
@@ -132,9 +136,13 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
-            raise BadImage(f"image of {width}×{height} pixels: more than {max_pixels}; scale it down")
+            raise BadImage(
+                f"image of {width}×{height} pixels: more than {max_pixels}; scale it down"
+            )
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise BadImage(f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other")
+            raise BadImage(
+                f"image of {width}×{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other"
+            )
         image.info.update(_transparent_gray(data, image))
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise BadImage("animated image: only still pictures can be judged; save one frame")
@@ -144,7 +152,12 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
 def _transparent_gray(data: bytes, image: Image.Image) -> dict[str | tuple[int, int], int]:
     """Returns the transparent shade of a gray PNG with less than eight bits per pixel, scaled as its pixels are."""
     depth, shade = data[24], image.info.get("transparency")
-    if not isinstance(shade, int) or image.format != "PNG" or image.mode not in ("1", "L") or depth >= 8:
+    if (
+        not isinstance(shade, int)
+        or image.format != "PNG"
+        or image.mode not in ("1", "L")
+        or depth >= 8
+    ):
         return {}
     return {"transparency": shade * 255 // (2**depth - 1)}
 
@@ -214,10 +227,14 @@ def read_bounded(path: Path) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel: Pillow would clip the values, not scale them
+    # 16 bits per pixel: Pillow would clip the values, not scale them.
+    if image.mode.startswith("I"):
         shades = np.asarray(image)
-        image = Image.fromarray(np.where(shades == image.info.get("transparency"), 255, shades >> 8).astype(np.uint8))
+        image = Image.fromarray(
+            np.where(shades == image.info.get("transparency"), 255, shades >> 8).astype(np.uint8)
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies every pixel even for RGB
+    # `convert` copies every pixel even for RGB.
+    return image if image.mode == "RGB" else image.convert("RGB")

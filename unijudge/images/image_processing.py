@@ -120,11 +120,17 @@ class PictureReader:
         """
         self._form = form
         self._max_source_pixels = max_source_pixels
-        self._recent: LRUCache[bytes, Picture] = LRUCache(keep_bytes, getsizeof=lambda picture: picture.nbytes)
+        self._recent: LRUCache[bytes, Picture] = LRUCache(
+            keep_bytes, getsizeof=lambda picture: picture.nbytes
+        )
         """Hash of a file → its picture."""
         self._lock = threading.Lock()
 
-    @cachedmethod(attrgetter("_recent"), key=lambda _, data: hashlib.sha256(data).digest(), lock=attrgetter("_lock"))
+    @cachedmethod(
+        attrgetter("_recent"),
+        key=lambda _, data: hashlib.sha256(data).digest(),
+        lock=attrgetter("_lock"),
+    )
     def __call__(self, data: bytes) -> Picture:
         """Prepares one picture.
 

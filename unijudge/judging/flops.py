@@ -204,7 +204,9 @@ def pair_flops(
         Prefix and vision reuse as in vLLM; the constants of Qwen2.5-VL-7B are checked in a test.
     """
     if candidates_of_query < 1 or queries_of_candidate < 1:
-        raise ValueError(f"{candidates_of_query} candidates, {queries_of_candidate} queries: each must be at least 1")
+        raise ValueError(
+            f"{candidates_of_query} candidates, {queries_of_candidate} queries: each must be at least 1"
+        )
     query = vision_flops(shape.vision, count.query_image_tokens)
     candidate = vision_flops(shape.vision, count.candidate_image_tokens)
     candidate_once = candidate / queries_of_candidate + shape.head_flops

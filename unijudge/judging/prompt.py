@@ -65,7 +65,12 @@ class Prompt(Settings):
     def fingerprint(self) -> str:
         """Returns sixteen hex digits that change with any word or the order of the pairwise and listwise questions."""
         one, other = Content("one"), Content("other")
-        words = [self.model_dump(), self.parts(one, other), list_parts(one, [one, other]), list_answer(1)]
+        words = [
+            self.model_dump(),
+            self.parts(one, other),
+            list_parts(one, [one, other]),
+            list_answer(1),
+        ]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
@@ -112,4 +117,6 @@ def is_blank(text: str | None) -> bool:
         >>> is_blank(None), is_blank(" \u200b\n"), is_blank("0")
         (True, True, False)
     """
-    return all(letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text or "")
+    return all(
+        letter.isspace() or unicodedata.category(letter) in ("Cc", "Cf") for letter in text or ""
+    )

@@ -39,7 +39,9 @@ def _after_header(text: str) -> str:
         return text
     header, _, letters = text.partition(",")
     if not header.lower().endswith(";base64"):
-        raise ValueError("a data: URL without ;base64, before its comma; encode the image as base64")
+        raise ValueError(
+            "a data: URL without ;base64, before its comma; encode the image as base64"
+        )
     return letters
 
 
@@ -88,7 +90,9 @@ class WireContent(Wire):
 
     def content(self, blobs: Mapping[str, bytes]) -> Content:
         """Unwraps the content; `blobs` maps a hash to its image."""
-        return Content(text=self.text, image=blobs[self.image_sha256] if self.image_sha256 else self.image)
+        return Content(
+            text=self.text, image=blobs[self.image_sha256] if self.image_sha256 else self.image
+        )
 
 
 class ScoreRequest(Wire):

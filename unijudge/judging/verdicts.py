@@ -110,7 +110,9 @@ class PairError(BaseModel):
     """A sentence for people."""
 
 
-EMPTY = PairError(code="empty", message="neither text nor image, so there is nothing to judge; leave it out")
+EMPTY = PairError(
+    code="empty", message="neither text nor image, so there is nothing to judge; leave it out"
+)
 """The error of a candidate without content."""
 
 
@@ -171,7 +173,9 @@ class Judge(Protocol):
         """Returns the identity of the judge."""
         ...
 
-    async def judge(self, query: Content, candidates: Sequence[Content]) -> list[Verdict | PairError]:
+    async def judge(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> list[Verdict | PairError]:
         """Returns an answer for each candidate, in order.
 
         Raises:
@@ -185,7 +189,9 @@ class Judge(Protocol):
 class Chooser(Protocol):
     """A judge that answers listwise questions."""
 
-    async def choose(self, query: Content, candidates: Sequence[Content]) -> ListVerdict | PairError:
+    async def choose(
+        self, query: Content, candidates: Sequence[Content]
+    ) -> ListVerdict | PairError:
         """Returns the best of the candidates, or the reason why this list cannot be judged.
 
         Raises:

@@ -21,7 +21,8 @@ from unijudge.judging.prompt import PromptPart
 Stream = list[int | bytes]
 """Token ids, with a picture's bytes in the place of its tokens."""
 
-_SLOT = re.compile("\ue000(\\d+)\ue001")  # private-use characters, which templates lack; user text replaces them later
+# Private-use characters, which templates lack; user text replaces them later.
+_SLOT = re.compile("\ue000(\\d+)\ue001")
 _PLAIN = "Which one? A red-brown fox, 3 of 4."
 """An ordinary text, which every tokenizer should cut in the same way in every context."""
 
@@ -41,7 +42,9 @@ class ChatEncoder:
                 in another way than this class.
         """
         if not getattr(tokenizer, "chat_template", None):
-            raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model")
+            raise ModelError(
+                f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model"
+            )
         self._tokenizer = tokenizer
         self.image_token = image_token
         self._controls: dict[str, int] = tokenizer.get_added_vocab()
@@ -59,7 +62,9 @@ class ChatEncoder:
                     f"{tokenizer.name_or_path}: the typed text {token!r} becomes the control token {token_id}, so user "
                     "text could steer this model. Take another model"
                 )
-        bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+        bare, whole = (
+            tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
+        )
         start = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
         self._begin: list[int] = whole[:start]
         self._end: list[int] = whole[start + len(bare) :]
@@ -120,7 +125,7 @@ class ChatEncoder:
                 stream.append(self._controls[segment])
             elif segment:
                 text = _SLOT.sub(lambda slot: texts[int(slot[1])], segment)
-                stream += self.text_ids(text) if position else self._first.encode(text, add_special_tokens=False).ids
+                stream += self._text_ids_at(position, text)
         return stream
 
     def written_picture(self) -> str:
@@ -139,8 +144,15 @@ class ChatEncoder:
             if isinstance(part, bytes):
                 stream.append(part)
             else:
-                stream += self.text_ids(part) if position else self._first.encode(part, add_special_tokens=False).ids
+                stream += self._text_ids_at(position, part)
         return stream + self._end
+
+    def _text_ids_at(self, position: int, text: str) -> list[int]:
+        """Returns the token ids of a text. At position 0 a tokenizer may add a space before the text."""
+        if position:
+            return self.text_ids(text)
+        ids: list[int] = self._first.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
         content: list[dict[str, str]] = []
@@ -152,7 +164,8 @@ class ChatEncoder:
                 content.append({"type": "text", "text": f"\ue000{num_texts}\ue001"})
                 num_texts += 1
         segments = self._segments(content)
-        if self._kinds(segments) != is_picture:  # this template moves pictures to the front: their order would be lost
+        # This template moves pictures to the front: their order would be lost.
+        if self._kinds(segments) != is_picture:
             written = "".join(part.get("text") or self.written_picture() for part in content)
             segments = self._segments([{"type": "text", "text": written}])
         if self._kinds(segments) != is_picture:
@@ -186,7 +199,9 @@ class ChatEncoder:
         """Returns true for each picture and false for each text, in order."""
         kinds: list[bool] = []
         for segment in segments:
-            kinds += [True] if segment == self.image_token else [False] * len(_SLOT.findall(segment))
+            kinds += (
+                [True] if segment == self.image_token else [False] * len(_SLOT.findall(segment))
+            )
         return tuple(kinds)
 
     def _check_plain_text(self) -> None:
@@ -217,7 +232,8 @@ def _without_added_tokens(backend: Any) -> tuple[Any, Any]:
     plain = json.loads(backend.to_str())
     plain.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     first = json.dumps(plain)
-    later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')  # in SentencePiece tokenizers
+    # SentencePiece tokenizers add a space before the first text only.
+    later = first.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
     return type(backend).from_str(first), type(backend).from_str(later)
 
 

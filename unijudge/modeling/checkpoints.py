@@ -12,7 +12,13 @@ from typing import Any
 from unijudge.errors import DataError, ModelError
 from unijudge.formats.model_folders import WEIGHTS_INDEX, check_safetensors
 from unijudge.modeling.inputs import NO_CODE, load_config
-from unijudge.modeling.weight_files import WEIGHTS, check_numbers, is_side_tensor, packing_of, weight_files
+from unijudge.modeling.weight_files import (
+    WEIGHTS,
+    check_numbers,
+    is_side_tensor,
+    packing_of,
+    weight_files,
+)
 from unijudge.shown import NAMED
 from unijudge.storage.access_errors import in_one_line
 
@@ -64,18 +70,23 @@ def check_checkpoint(name: str, revision: str | None) -> None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    except pickle.UnpicklingError as error:  # torch's own message would advise to run the code in the file
+    except pickle.UnpicklingError as error:
+        # torch's own message would advise to run the code in the file.
         raise ModelError(
             f"its weights cannot be read: {folder or name}: pytorch_model*.bin holds no tensors, or holds code too, "
             "which is never run here. Download the model again, or take a model with safetensors"
         ) from error
     except Exception as error:  # a file may hold anything, and each library has its own errors
-        raise ModelError(f"its weights cannot be read ({in_one_line(error)}). Download the model again") from error
+        raise ModelError(
+            f"its weights cannot be read ({in_one_line(error)}). Download the model again"
+        ) from error
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
     missing, unexpected = found["missing_keys"], found["unexpected_keys"]
-    reshaped = {key: (tuple(there), tuple(wanted)) for key, there, wanted in found["mismatched_keys"]}
+    reshaped = {
+        key: (tuple(there), tuple(wanted)) for key, there, wanted in found["mismatched_keys"]
+    }
     if packed is not None:
         missing, unexpected, reshaped = _without_packed(model, missing, unexpected, reshaped)
     fault = _misfit(missing, unexpected, reshaped)
@@ -102,8 +113,14 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
         )
     if Path(name).is_dir():
         return Path(name)
-    passing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = [hub.cached_file(name, file, revision=revision, **passing) for file in (WEIGHTS_INDEX, WEIGHTS)]
+    passing = {
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    found = [
+        hub.cached_file(name, file, revision=revision, **passing)
+        for file in (WEIGHTS_INDEX, WEIGHTS)
+    ]
     return next((Path(path).parent for path in found if path), None)
 
 
@@ -129,10 +146,14 @@ def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> No
 
 
 def _misfit(
-    missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
+    missing: Collection[str],
+    unexpected: Collection[str],
+    reshaped: Mapping[str, tuple[Shape, Shape]],
 ) -> str | None:
     """Returns the differences in words, or None if all tensors fit."""
-    shapes = [f"{name}: {_by(found)}, not {_by(wanted)}" for name, (found, wanted) in reshaped.items()]
+    shapes = [
+        f"{name}: {_by(found)}, not {_by(wanted)}" for name, (found, wanted) in reshaped.items()
+    ]
     kinds = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     faults = [f"{kind}: {len(names):,} ({_some(names)})" for kind, names in kinds if names]
     return "tensors " + "; ".join(faults) if faults else None
@@ -148,7 +169,10 @@ def _by(shape: Shape) -> str:
 
 
 def _without_packed(
-    model: Any, missing: Collection[str], unexpected: Collection[str], reshaped: Mapping[str, tuple[Shape, Shape]]
+    model: Any,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    reshaped: Mapping[str, tuple[Shape, Shape]],
 ) -> tuple[set[str], set[str], dict[str, tuple[Shape, Shape]]]:
     """Removes the differences that packing explains: packed weights of a linear layer have other names or shapes.
 
@@ -164,15 +188,30 @@ def _without_packed(
     linear = {name for name, module in model.named_modules() if type(module).__name__ == "Linear"}
     packed = {name: _owner(name, linear) for name in unexpected}
     # A scale without packed values is not a weight.
-    filled = {owner for name, owner in packed.items() if owner and not is_side_tensor(name.removeprefix(owner))}
+    filled = {
+        owner
+        for name, owner in packed.items()
+        if owner and not is_side_tensor(name.removeprefix(owner))
+    }
     return (
         {name for name in missing if name.rpartition(".")[0] not in filled},
         {name for name, owner in packed.items() if owner is None},
-        {name: shapes for name, shapes in reshaped.items() if name.rpartition(".")[0] not in linear},
+        {
+            name: shapes
+            for name, shapes in reshaped.items()
+            if name.rpartition(".")[0] not in linear
+        },
     )
 
 
 def _owner(name: str, layers: Collection[str]) -> str | None:
     """Returns the layer whose name is the beginning of a tensor's name, or None."""
     parts = name.split(".")
-    return next((".".join(parts[:end]) for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in layers), None)
+    return next(
+        (
+            ".".join(parts[:end])
+            for end in range(len(parts), 0, -1)
+            if ".".join(parts[:end]) in layers
+        ),
+        None,
+    )

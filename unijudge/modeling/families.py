@@ -60,7 +60,9 @@ class QwenVL:
         self._budget = budget
         # An engine must not scale our pictures again, not even a picture below `min_pixels` or of a single token.
         largest = max(budget.max_pixels, self._side**2)
-        self.engine_options: Mapping[str, Any] = {"size": {"shortest_edge": 1, "longest_edge": largest}}
+        self.engine_options: Mapping[str, Any] = {
+            "size": {"shortest_edge": 1, "longest_edge": largest}
+        }
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """Returns sides that are multiples of a token's side. No Qwen processor scales such a picture again."""
@@ -100,7 +102,9 @@ class QwenVL:
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
         """Returns pixel_values (patches, width) and image_grid_thw (pictures, 3)."""
-        features = self._processor(images=[p.image for p in pictures], do_resize=False, return_tensors="np")
+        features = self._processor(
+            images=[p.image for p in pictures], do_resize=False, return_tensors="np"
+        )
         return {name: np.asarray(features[name]) for name in ("pixel_values", "image_grid_thw")}
 
 
@@ -151,25 +155,34 @@ class TiledVL:
 
     def positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         """Returns consecutive positions, (tokens,)."""
-        return np.arange(sum(len(entry.token_ids) if isinstance(entry, Picture) else 1 for entry in entries))
+        return np.arange(
+            sum(len(entry.token_ids) if isinstance(entry, Picture) else 1 for entry in entries)
+        )
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
         """Returns the concatenated arrays of the processor. If tiles have a separate dimension, it is padded."""
         made = [self._processed(picture.image) for picture in pictures]
-        names = [name for name in ("pixel_values", "image_sizes", "batch_num_images") if name in made[0]]
+        names = [
+            name for name in ("pixel_values", "image_sizes", "batch_num_images") if name in made[0]
+        ]
         columns: dict[str, list[npt.NDArray[Any]]] = {}
         for name in names:
             columns[name] = [np.asarray(features[name]) for features in made]
         tiles = columns["pixel_values"]
         if tiles[0].ndim == 5:  # (1, tiles, 3, height, width)
             most = max(tile.shape[1] for tile in tiles)
-            columns["pixel_values"] = [np.pad(t, ((0, 0), (0, most - t.shape[1]), *[(0, 0)] * 3)) for t in tiles]
+            columns["pixel_values"] = [
+                np.pad(t, ((0, 0), (0, most - t.shape[1]), *[(0, 0)] * 3)) for t in tiles
+            ]
         return {name: np.concatenate(values) for name, values in columns.items()}
 
     def _processed(self, image: Image.Image) -> Any:
         with self._one_at_a_time:
             return self._processor(
-                text=[self._processor.image_token], images=[image], add_special_tokens=False, return_tensors="np"
+                text=[self._processor.image_token],
+                images=[image],
+                add_special_tokens=False,
+                return_tensors="np",
             )
 
 
@@ -191,5 +204,7 @@ def family_of(model_type: str) -> type[Family]:
         ModelError: The model type is not supported.
     """
     if model_type not in FAMILIES:
-        raise ModelError(f"its model_type is {model_type!r}, which is not supported. Take one of {', '.join(FAMILIES)}")
+        raise ModelError(
+            f"its model_type is {model_type!r}, which is not supported. Take one of {', '.join(FAMILIES)}"
+        )
     return FAMILIES[model_type]

@@ -27,7 +27,14 @@ from unijudge.storage.texts import BYTE_ORDER_MARK
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file by which peft recognises an adapter."""
-HUB_VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE")
+HUB_VARIABLES = (
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+)
 """Environment variables that choose the hub and the folders of its files."""
 NO_CODE = {"trust_remote_code": False}
 """Options for every `from_pretrained`. By default transformers asks in the terminal whether to run a model's code."""
@@ -77,14 +84,18 @@ class ModelInputs:
             )
         loader, options = kind.loader
         with _reading("preprocessor_config.json or processor_config.json"):
-            processor = getattr(transformers, loader).from_pretrained(name, revision=pinned, **options, **NO_CODE)
+            processor = getattr(transformers, loader).from_pretrained(
+                name, revision=pinned, **options, **NO_CODE
+            )
             # The processor's template supports pictures. The tokenizer's template may not.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
         with _reading("config.json or preprocessor_config.json"):
             family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
             _check_pixels(family)
-        tokenizer.chat_template = template.removeprefix(BYTE_ORDER_MARK) if isinstance(template, str) else template
+        tokenizer.chat_template = (
+            template.removeprefix(BYTE_ORDER_MARK) if isinstance(template, str) else template
+        )
         self.weights = self.revision or folder_sha256(folder)
         """The commit of a hub model, or a digest of the folder."""
         libraries = ["transformers", "tokenizers", "pillow"]
@@ -106,19 +117,24 @@ class ModelInputs:
         """Writes processor, tokenizer and chat template beside a model's weights."""
         import transformers
 
-        for part in reversed(self._files):  # the tokenizer last, since a processor may write a tokenizer too
+        # The tokenizer last, since a processor may write a tokenizer too.
+        for part in reversed(self._files):
             part.save_pretrained(folder)
         tokenizer = folder / "tokenizer_config.json"
         options = json.loads(read_text(tokenizer))
-        if options.get("tokenizer_class") == "TokenizersBackend":  # transformers 4 does not have this class
+        # transformers 4 does not have this class.
+        if options.get("tokenizer_class") == "TokenizersBackend":
             options["tokenizer_class"] = "PreTrainedTokenizerFast"
         for mark in ("is_local", "local_files_only"):  # options of this process only
             options.pop(mark, None)
         publish_text(tokenizer, json.dumps(options, indent=2, ensure_ascii=False) + "\n")
         whole = folder / "processor_config.json"
-        if not whole.exists():  # an image processor alone does not name the class of the complete processor
+        # An image processor alone does not name the class of the complete processor.
+        if not whole.exists():
             kind = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(self.config)]
-            whole.write_text(json.dumps({"processor_class": kind.__name__}) + "\n", encoding="utf-8")
+            whole.write_text(
+                json.dumps({"processor_class": kind.__name__}) + "\n", encoding="utf-8"
+            )
 
     def length(self, stream: Stream) -> int:
         """Returns the length of a prompt in tokens, including the tokens of its pictures.
@@ -126,7 +142,10 @@ class ModelInputs:
         Raises:
             BadImage: A picture cannot be decoded, or is too large.
         """
-        return sum(len(self.pictures(entry).token_ids) if isinstance(entry, bytes) else 1 for entry in stream)
+        return sum(
+            len(self.pictures(entry).token_ids) if isinstance(entry, bytes) else 1
+            for entry in stream
+        )
 
     def placeholders(self, stream: Stream) -> list[int]:
         """Returns token ids with a single image token for each picture, the form that engines accept."""
@@ -152,17 +171,26 @@ class ModelInputs:
             places[..., index, : len(row)] = position
         arrays = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
         if places.ndim == 3:
-            arrays["mm_token_type_ids"] = ((ids == self.family.image_id) & (mask == 1)).astype(np.int64)
+            arrays["mm_token_type_ids"] = ((ids == self.family.image_id) & (mask == 1)).astype(
+                np.int64
+            )
         return arrays
 
     def picture_arrays(self, streams: Sequence[Stream]) -> Arrays:
         """Returns the vision tower's inputs for a batch, in reading order; empty without a picture."""
-        pictures = [self.pictures(entry) for stream in streams for entry in stream if isinstance(entry, bytes)]
+        pictures = [
+            self.pictures(entry)
+            for stream in streams
+            for entry in stream
+            if isinstance(entry, bytes)
+        ]
         return self.family.arrays(pictures) if pictures else {}
 
     def _positions(self, entries: Sequence[TokenOrImage]) -> npt.NDArray[np.int64]:
         positions = self.family.positions(entries)
-        return np.broadcast_to(np.arange(positions.shape[-1]), positions.shape) if self.in_line else positions
+        if not self.in_line:
+            return positions
+        return np.broadcast_to(np.arange(positions.shape[-1]), positions.shape)
 
     def _entries(self, stream: Stream) -> list[TokenOrImage]:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
@@ -192,13 +220,19 @@ def commit_of(name: str, revision: str | None) -> str | None:
     if found := getattr(resolved, "resolved", None):
         return str(found)
     try:  # raises the reason in words; or finds the commit in a cache that holds files but no branch names
-        commit = hub.extract_commit_hash(hub.cached_file(name, "config.json", revision=revision), None)
+        commit = hub.extract_commit_hash(
+            hub.cached_file(name, "config.json", revision=revision), None
+        )
     except Exception as error:
         if "Repo id must" in str(error):
-            raise ModelError("no such folder, and not a hub name (owner/model). Check the path") from error
+            raise ModelError(
+                "no such folder, and not a hub name (owner/model). Check the path"
+            ) from error
         raise _unusable(error, cure=f"Check the name{_asked_by()}") from error
     if commit is None:
-        raise ModelError(f"{name}: its commit is not known here; download the model again, or give a folder")
+        raise ModelError(
+            f"{name}: its commit is not known here; download the model again, or give a folder"
+        )
     return commit
 
 

@@ -23,8 +23,12 @@ class ListQuestion:
         """
         answers = [encoder.answer_ids(list_answer(number)) for number in range(1, LONGEST_LIST + 1)]
         first, last = answers[0], answers[-1]
-        start = next((at for at, ids in enumerate(zip(first, last, strict=False)) if ids[0] != ids[1]), 0)
-        if any(ids[:start] + ids[start + 1 :] != first[:start] + first[start + 1 :] for ids in answers):
+        start = next(
+            (at for at, ids in enumerate(zip(first, last, strict=False)) if ids[0] != ids[1]), 0
+        )
+        if any(
+            ids[:start] + ids[start + 1 :] != first[:start] + first[start + 1 :] for ids in answers
+        ):
             raise ModelError(
                 f"the numbers 1 to {LONGEST_LIST} are not one token each in {list_answer(1)!r}, so this model cannot "
                 "answer listwise. Take another model"

@@ -53,7 +53,9 @@ def weight_files(folder: Path) -> list[Path]:
     found = {path.name for path in foreign_files(folder, "*.safetensors")}
     # transformers prefers the single file to the index. vLLM takes the files of the index, or else all files.
     by_transformers = single or shards or pickled
-    by_vllm = {name for name in found if name.startswith("consolidated")} or shards or found or pickled
+    by_vllm = (
+        {name for name in found if name.startswith("consolidated")} or shards or found or pickled
+    )
     if by_transformers and by_transformers != by_vllm:
         raise ModelError(
             f"its folder holds two sets of weights: transformers would read {_named(by_transformers)}, vLLM "
@@ -72,7 +74,9 @@ def _shards(index: Path) -> set[str]:
     """
     found = read_json(index, WeightsIndex)
     if found.metadata is None:
-        raise ModelError(f'{index.name} has no "metadata", which transformers needs. Add "metadata": {{}}')
+        raise ModelError(
+            f'{index.name} has no "metadata", which transformers needs. Add "metadata": {{}}'
+        )
     names = set(found.weight_map.values())
     if elsewhere := sorted(name for name in names if Path(name).name != name):
         raise ModelError(

@@ -60,7 +60,12 @@ def bin_of(value: float, low: float, high: float, bins: int) -> int:
 
 
 def bars(
-    counts: Mapping[str, Sequence[int]], *, low: float, high: float, x_label: str, mark: tuple[float, str]
+    counts: Mapping[str, Sequence[int]],
+    *,
+    low: float,
+    high: float,
+    x_label: str,
+    mark: tuple[float, str],
 ) -> Markup:
     """Draws a histogram of values that were already counted, for example in a stream (`bin_of`)."""
     bins = max((len(values) for values in counts.values()), default=1)
@@ -72,18 +77,25 @@ def bars(
     for number, values in enumerate(shares.values(), start=1):
         steps = []
         for index, value in enumerate(values):
-            ends = (*plot.at(low + index * width, value), *plot.at(low + (index + 1) * width, value))
+            ends = (
+                *plot.at(low + index * width, value),
+                *plot.at(low + (index + 1) * width, value),
+            )
             steps.append(Markup("L{} {} L{} {}").format(*ends))
         area = Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>')
-        drawn.append(area.format(number, *plot.at(low, 0), Markup(" ").join(steps), *plot.at(high, 0)))
+        drawn.append(
+            area.format(number, *plot.at(low, 0), Markup(" ").join(steps), *plot.at(high, 0))
+        )
     x, y = plot.at(mark[0], 1.12 * top)
-    line = Markup('<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>').format(
-        x, y, plot.at(0, 0)[1], x + 4, y + 10, mark[1]
-    )
+    line = Markup(
+        '<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>'
+    ).format(x, y, plot.at(0, 0)[1], x + 4, y + 10, mark[1])
     return plot.svg([*drawn, line], x_label, "share", f"{x_label}, as a histogram")
 
 
-def curves(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: bool = False) -> Markup:
+def curves(
+    series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: bool = False
+) -> Markup:
     """Draws lines over a common x axis. A series without points appears only in the legend.
 
     Args:
@@ -103,8 +115,14 @@ def curves(series: Mapping[str, Points], *, x_label: str, y_label: str, smooth: 
             style, number, " ".join("{},{}".format(*plot.at(x, y)) for x, y in line)
         )
 
-    faint = [drawn("line raw", number, line) for number, line in enumerate(thin.values(), start=1) if smooth]
-    clear = [smoothed(line, len(line) // WINDOWS) for line in thin.values()] if smooth else thin.values()
+    faint = [
+        drawn("line raw", number, line)
+        for number, line in enumerate(thin.values(), start=1)
+        if smooth
+    ]
+    clear = list(thin.values())
+    if smooth:
+        clear = [smoothed(line, len(line) // WINDOWS) for line in clear]
     lines = [drawn("line", number, line) for number, line in enumerate(clear, start=1)]
     return plot.svg([*faint, *lines], x_label, y_label, f"{y_label} by {x_label}")
 
@@ -165,7 +183,11 @@ class _Plot:
     def svg(self, drawn: Sequence[Markup], x_label: str, y_label: str, title: str) -> Markup:
         """Returns the complete chart, with ticks and a legend."""
         height = HEIGHT + self._below
-        parts = [Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>').format(WIDTH, height, title)]
+        parts = [
+            Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title>').format(
+                WIDTH, height, title
+            )
+        ]
         for value in ticks(*self._ys):
             x, y = self.at(self._xs[0], value)
             parts.append(
@@ -175,9 +197,17 @@ class _Plot:
             )
         for value in ticks(*self._xs):
             x, y = self.at(value, self._ys[0])
-            parts.append(Markup('<text class="middle" x="{}" y="{}">{}</text>').format(x, y + 16, f"{value:g}"))
+            parts.append(
+                Markup('<text class="middle" x="{}" y="{}">{}</text>').format(
+                    x, y + 16, f"{value:g}"
+                )
+            )
         parts += drawn
-        parts.append(Markup('<text class="middle" x="{}" y="{}">{}</text>').format(WIDTH / 2, height - 4, x_label))
+        parts.append(
+            Markup('<text class="middle" x="{}" y="{}">{}</text>').format(
+                WIDTH / 2, height - 4, x_label
+            )
+        )
         parts.append(Markup('<text x="4" y="12">{}</text>').format(y_label))
         for number, (name, across, row) in enumerate(self._names, start=1):
             parts.append(
@@ -210,4 +240,6 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round(multiple * step, 10) for multiple in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(multiple * step, 10) for multiple in range(first, math.floor(high / step + 1e-9) + 1)
+    ]

@@ -43,7 +43,9 @@ def _between_bars(cell: str, width: int) -> str:
 
 def facts(values: BaseModel | Mapping[str, Any]) -> str:
     """Returns a table with a row for each name and its value."""
-    return table(["", ""], (values.model_dump() if isinstance(values, BaseModel) else values).items())
+    return table(
+        ["", ""], (values.model_dump() if isinstance(values, BaseModel) else values).items()
+    )
 
 
 def rendered(template: Path, **values: object) -> str:

@@ -53,7 +53,9 @@ def data(name: str, value: object) -> Markup:
         >>> data("rows", ["</script>"]).count("</script>")
         1
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     return Markup('<script type="application/json" id="{}">{}</script>').format(name, Markup(text))  # noqa: S704
 
 

@@ -30,7 +30,9 @@ def _padded(row: Sequence[str], widths: Sequence[int], left: int) -> Iterable[st
         yield cell + padding if index < left else padding + cell
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, marked: int | None = None) -> None:
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, marked: int | None = None
+) -> None:
     """Prints a table of numbers whose first column names the rows: with lines on a terminal, else as aligned text.
 
     Args:

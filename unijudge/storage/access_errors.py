@@ -11,16 +11,22 @@ from unijudge.storage.locations import is_local
 CURE_OF_ERRNO: dict[int | None, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Fix the permissions"),
-    **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "This path is taken: give another"),
+    **dict.fromkeys(
+        (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY), "This path is taken: give another"
+    ),
     **dict.fromkeys(
         (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP),
         "This file system has no locks: mount it with locks (Lustre: -o flock), or give a path on another disk",
     ),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Too many files are open: raise the limit (ulimit -n)"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "Too many files are open: raise the limit (ulimit -n)"
+    ),
     errno.ENOTDIR: "A part of the path is a file: give another path",
     errno.ENAMETOOLONG: "Give a shorter name",
     errno.ELOOP: "This is a symbolic link: remove it",
-    **dict.fromkeys((errno.EXDEV, errno.EBUSY), "A disk is mounted at this path: give a folder inside that disk"),
+    **dict.fromkeys(
+        (errno.EXDEV, errno.EBUSY), "A disk is mounted at this path: give a folder inside that disk"
+    ),
 }
 """Error number of a disk → its cure."""
 RENEW = "renew the credentials, and check the clock of this machine"
@@ -36,9 +42,13 @@ FINAL = (
     NotADirectoryError,
     UnijudgeError,
 )
-FINAL_NUMBERS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+FINAL_NUMBERS = frozenset(
+    {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+)
 """Errors of a disk that a retry does not change. Other errors, such as a network's, may be temporary."""
-EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestTimeTooSkewed"})
+EXPIRED = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestTimeTooSkewed"}
+)
 """A store's error codes for expired credentials and for a wrong clock."""
 CUT_OFF = frozenset({"BadDigest", "IncompleteBody"})
 """A store's error codes for an upload whose last bytes did not arrive."""
@@ -53,7 +63,8 @@ def in_one_line(error: BaseException) -> str:
         >>> in_one_line(KeyError("added_tokens"))
         "KeyError: 'added_tokens'"
     """
-    text = "".join(filter(str.isprintable, " ".join(str(error).split())))  # drops terminal colour codes
+    # Drops terminal colour codes.
+    text = "".join(filter(str.isprintable, " ".join(str(error).split())))
     short = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
     return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
 
@@ -101,22 +112,33 @@ def unreadable(path: Path, error: Exception) -> DataError:
     """Returns the error to raise when a disk or a store refused a read."""
     kind = Unreachable if may_pass(error) else DataError
     reason = _reason(getattr(error, "strerror", None) or error)
-    return kind(f"{path}: cannot be read ({reason}){f'; {RENEW}' if _code(error) in EXPIRED else ''}")
+    return kind(
+        f"{path}: cannot be read ({reason}){f'; {RENEW}' if _code(error) in EXPIRED else ''}"
+    )
 
 
 def missing(path: Path, error: FileNotFoundError) -> DataError:
     """Returns the error to raise when a file does not exist. An unreachable store reports its files as missing too."""
     reason = error.__cause__
     if reason is None:
-        return DataError(f"{path}: no such file; check the path, and that the command that writes it has finished")
-    return DataError(f"{path}: not found ({_reason(reason)}); check the URL, and that this machine can reach it")
+        return DataError(
+            f"{path}: no such file; check the path, and that the command that writes it has finished"
+        )
+    return DataError(
+        f"{path}: not found ({_reason(reason)}); check the URL, and that this machine can reach it"
+    )
 
 
-def unwritable(path: Path, error: Exception, cures: Mapping[int | None, str] = CURE_OF_ERRNO) -> DataError:
+def unwritable(
+    path: Path, error: Exception, cures: Mapping[int | None, str] = CURE_OF_ERRNO
+) -> DataError:
     """Returns the error to raise when a disk or a store refused a write."""
     reason = _reason(getattr(error, "strerror", None) or error)
-    number = getattr(error, "errno", None) if is_local(path) else None  # a store's library uses these numbers otherwise
-    cure = RENEW.capitalize() if _code(error) in EXPIRED else cures.get(number, "Check the disk or the store")
+    # A store's library uses these numbers otherwise.
+    number = getattr(error, "errno", None) if is_local(path) else None
+    cure = cures.get(number, "Check the disk or the store")
+    if _code(error) in EXPIRED:
+        cure = RENEW.capitalize()
     return DataError(
         f"{path}: cannot be written ({reason}); no partial file was left there. {cure}, then run the same command again"
     )
@@ -132,4 +154,6 @@ def _code(error: BaseException) -> str | None:
 def _reason(reason: object) -> str:
     """Returns a foreign reason in one line, without passwords: the reason may repeat the whole URL."""
     text = without_passwords(" ".join(str(reason).split()))[:LONGEST_REASON]
-    return f"{text}: pip install 'unijudge[s3]'" if isinstance(reason, ImportError) and "s3fs" in text else text
+    if isinstance(reason, ImportError) and "s3fs" in text:
+        return f"{text}: pip install 'unijudge[s3]'"
+    return text

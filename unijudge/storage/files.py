@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """Error numbers of file systems that cannot synchronise a folder."""
 
-IN_TEMPORARY = CURE_OF_ERRNO | {errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"}
+IN_TEMPORARY = CURE_OF_ERRNO | {
+    errno.ENOSPC: "Free space there, or set TMPDIR to a folder of a larger disk"
+}
 """Error number → its cure, while a local draft is written for a store."""
 
 M = TypeVar("M", bound=BaseModel)
@@ -65,7 +67,8 @@ def publishing(path: Path, *, rivals: bool = False) -> Iterator[Path]:
     draft = path.with_name(path.name + (f".{uuid.uuid4().hex}" if rivals else "") + DRAFT_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)  # left by a killed process; or a link, and its target would be overwritten
+        # Left by a killed process; or a link, and its target would be overwritten.
+        draft.unlink(missing_ok=True)
         yield draft
         _sync(draft)
         draft.replace(path)
@@ -92,7 +95,9 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="unijudge-") as name:
             yield Path(name)
             files = [file for file in sorted(Path(name).rglob("*")) if file.is_file()]
-            for file in sorted(files, key=lambda file: file.suffix == ".json" and file.parent == Path(name)):
+            for file in sorted(
+                files, key=lambda file: file.suffix == ".json" and file.parent == Path(name)
+            ):
                 _send(file, path / file.relative_to(name).as_posix())
         return
     if path.is_mount():  # a folder cannot replace a mount point
@@ -105,7 +110,8 @@ def publishing_folder(path: Path) -> Iterator[Path]:
         for written in [*draft.rglob("*"), draft]:
             _open_to_others(written, draft)
             _sync(written)
-        if path.is_dir() and not names_in(path):  # empty, apart from files that an operating system left there
+        # Empty, apart from files that an operating system left there.
+        if path.is_dir() and not names_in(path):
             shutil.rmtree(path)
         draft.replace(path)
         _sync(path.parent)
@@ -202,7 +208,9 @@ def in_words(kind: type[BaseModel]) -> str:
         >>> in_words(ScoreManifest)
         'score manifest'
     """
-    return kind.model_config.get("title") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+    return (
+        kind.model_config.get("title") or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+    )
 
 
 def names_in(folder: Path) -> set[str]:
@@ -259,7 +267,9 @@ def folder_sha256(folder: Path) -> str:
         DataError: A file cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in LOADED and path.name[0] != "."):
+    for path in sorted(
+        path for path in folder.iterdir() if path.suffix in LOADED and path.name[0] != "."
+    ):
         digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
 

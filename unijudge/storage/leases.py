@@ -78,7 +78,9 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         # O_NOFOLLOW: if the lock is a symbolic link, its target must not be overwritten.
-        holder = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+")
+        holder = os.fdopen(
+            os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+"
+        )
     except OSError as error:
         raise unwritable(lock, error, BESIDE) from error
     with holder:
@@ -121,7 +123,8 @@ def _object(path: Any) -> Iterator[threading.Event]:
             yield holder.lost
     finally:
         _held.pop(str(path), None)
-        with contextlib.suppress(Exception):  # a lease that stays is void in a minute, and the output is complete
+        # A lease that stays is void in a minute, and the output is complete.
+        with contextlib.suppress(Exception):
             if _holds(lock, holder.token):
                 again(lock, lambda: lock.fs.rm_file(lock.path))
 
@@ -141,7 +144,8 @@ def _taken(path: Path, lock: Any) -> tuple[str, float]:
             break
     begun = _now()
     _claim(lock, token, 0, "overwrite")
-    time.sleep(1)  # other processes may take over the lease at the same time: the last writer holds it
+    # Other processes may take over the lease at the same time: the last writer holds it.
+    time.sleep(1)
     if not _holds(lock, token):
         raise _busy(path, "another process")
     return token, begun
@@ -166,7 +170,12 @@ def _is_void(path: Path, lock: Any) -> bool:
         first = _read(lock)
         holder = _Claim.model_validate_json(first).holder
         seen_at = _now()
-        logger.info("%s: %s holds the lease; checking for up to %d s whether it is alive", path, holder, VOID_AFTER_S)
+        logger.info(
+            "%s: %s holds the lease; checking for up to %d s whether it is alive",
+            path,
+            holder,
+            VOID_AFTER_S,
+        )
         while _now() < seen_at + VOID_AFTER_S:
             time.sleep(min(LEASE_LOOK_EVERY_S, VOID_AFTER_S))
             if _read(lock) != first:
@@ -190,7 +199,10 @@ class _Holder:
     @contextlib.contextmanager
     def renewed(self) -> Iterator[None]:
         """Renews the lease during the block. A second thread watches the clock, since a store may hang for minutes."""
-        threads = [threading.Thread(target=work, name="lease", daemon=True) for work in (self._renew, self._watch)]
+        threads = [
+            threading.Thread(target=work, name="lease", daemon=True)
+            for work in (self._renew, self._watch)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -204,7 +216,8 @@ class _Holder:
         times = 0
         while not self._done.wait(RENEW_EVERY_S) and not self.lost.is_set():
             try:
-                if not _holds(self._lock, self.token):  # another process took the lease over while this one slept
+                # Another process took the lease over while this one slept.
+                if not _holds(self._lock, self.token):
                     logger.error("%s: lease lost to another process", self._lock)
                     self.lost.set()
                     return
@@ -243,7 +256,9 @@ def check_held(path: Path) -> None:
 
 def _claim(lock: Any, token: str, renewed: int, mode: str) -> None:
     """Writes the lease object."""
-    made = _Claim(holder=f"process {os.getpid()} on {socket.gethostname()}", token=token, renewed=renewed)
+    made = _Claim(
+        holder=f"process {os.getpid()} on {socket.gethostname()}", token=token, renewed=renewed
+    )
     data = made.model_dump_json().encode()
     again(lock, lambda: lock.fs.pipe_file(lock.path, data, mode=mode))
 

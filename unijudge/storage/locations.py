@@ -12,7 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, SerializationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    PlainValidator,
+    SerializationInfo,
+)
 
 from unijudge.errors import SettingsError
 from unijudge.provenance import without_passwords
@@ -20,7 +26,22 @@ from unijudge.shown import shown
 
 LONGEST_PATH, LONGEST_PART = 1000, 255
 """The most characters of a path, and the most bytes of a part of a path."""
-WITH_HOST = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https", "ssh", "sftp", "ftp", "smb")
+WITH_HOST = (
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "az",
+    "abfs",
+    "abfss",
+    "hf",
+    "http",
+    "https",
+    "ssh",
+    "sftp",
+    "ftp",
+    "smb",
+)
 """Schemes of URLs that name a bucket or a host."""
 ONE_SLASH = re.compile(rf"({'|'.join(WITH_HOST)}|hdfs|webhdfs|memory):/(?!/)")
 """A URL that lost a slash because a program treated it as a path. Here it would become a local folder."""
@@ -41,7 +62,9 @@ def locate(place: str | Path) -> Path:
         ValueError: `place` is neither a string nor a path.
     """
     if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
-        raise ValueError(f"expected a path or a URL, found {shown(place)}; quote it if it is a name")
+        raise ValueError(
+            f"expected a path or a URL, found {shown(place)}; quote it if it is a name"
+        )
     if not isinstance(place, str | Path):
         return place
     if place == "":
@@ -56,10 +79,14 @@ def locate(place: str | Path) -> Path:
 
     try:
         found: Any = UPath(place, use_listings_cache=False)
-        return Path(found.path) if found.protocol in ("", "file", "local") else _told_safely(found, place)
+        if found.protocol in ("", "file", "local"):
+            return Path(found.path)
+        return _told_safely(found, place)
     except (ImportError, ValueError) as error:
         reason = without_passwords(str(error))
-        raise SettingsError(f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})") from error
+        raise SettingsError(
+            f"{without_passwords(place)}: this kind of URL cannot be opened here ({reason})"
+        ) from error
 
 
 def at_home(place: Any) -> Any:
@@ -72,7 +99,9 @@ def at_home(place: Any) -> Any:
         return place
     whole = os.path.expanduser(place)  # noqa: PTH111  Path.expanduser raises where the home folder is not known
     if whole.partition("/")[0] == "~":
-        raise ValueError(f"{shown(place)}: this user has no home folder here; write the full path, or set HOME")
+        raise ValueError(
+            f"{shown(place)}: this user has no home folder here; write the full path, or set HOME"
+        )
     return whole
 
 
@@ -84,14 +113,21 @@ def _check_name(place: str) -> None:
     """
     scheme, _, rest = place.rpartition("://")
     origin = rest.partition("/")[0] if scheme else ""
-    if len(place) > LONGEST_PATH or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART:
-        raise ValueError(f"{shown(place)} is too long for the name of a file or a folder; give a shorter name")
+    if (
+        len(place) > LONGEST_PATH
+        or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART
+    ):
+        raise ValueError(
+            f"{shown(place)} is too long for the name of a file or a folder; give a shorter name"
+        )
     if lost := ONE_SLASH.match(place):
         raise ValueError(f"{shown(place)} has one slash where a URL has two; write {lost[1]}://…")
     if scheme in WITH_HOST and not origin:
         raise ValueError(f"{shown(place)} names no bucket or host; write {scheme}://NAME/…")
     if "\0" in place or any(letter.isspace() for letter in origin):
-        raise ValueError(f"{shown(place)} holds a character that no name may have; remove this character")
+        raise ValueError(
+            f"{shown(place)} holds a character that no name may have; remove this character"
+        )
     if not place.isascii() and place.encode(errors="ignore").decode() != place:
         if sys.getfilesystemencoding() != "utf-8":
             raise ValueError(
@@ -156,7 +192,10 @@ def inside_store(folder: Path, url: str) -> Path:
     """Returns the location of a URL in a folder's manifest, with the folder's credentials if both are in one store."""
     found: Any = locate(url)
     mine: Any = folder
-    same = not is_local(folder) and getattr(mine, "origin", None) == url.partition("://")[2].partition("/")[0]
+    same = (
+        not is_local(folder)
+        and getattr(mine, "origin", None) == url.partition("://")[2].partition("/")[0]
+    )
     return mine.with_segments(found.path) if same and mine.protocol == found.protocol else found
 
 
@@ -176,7 +215,9 @@ def _told_safely(found: Any, url: str) -> Any:
     if start == given == shown:
         return found
     kind: Any = type(found)
-    return _safe_kind(kind, start, shown, given)(found.path, protocol=found.protocol, **found.storage_options)
+    return _safe_kind(kind, start, shown, given)(
+        found.path, protocol=found.protocol, **found.storage_options
+    )
 
 
 @cache
@@ -184,7 +225,8 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
     """Returns a subclass of `kind` for one store, whose text begins with `shown` where the library's has `start`."""
     from upath import UPath
 
-    def plain(cls: Any, *_: object, **__: object) -> Any:  # the library would choose a class by the URL's scheme
+    # The library would choose a class by the URL's scheme.
+    def plain(cls: Any, *_: object, **__: object) -> Any:
         return object.__new__(cls)
 
     def text(self: Any, begin: str = shown) -> str:
@@ -196,7 +238,8 @@ def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
     def shown_kind(self: Any) -> str:
         return f"{kind.__name__}({str(self)!r})"
 
-    def resolved(self: Any, strict: bool = False) -> Any:  # the https class would request the text, without the user
+    # The https class would request the text, without the user.
+    def resolved(self: Any, strict: bool = False) -> Any:
         return UPath.resolve(self, strict=strict)
 
     def reduced(self: Any) -> Any:

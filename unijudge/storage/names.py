@@ -79,7 +79,9 @@ class Listing:
         folded = name.casefold()
         names = (*self._others, *self._names)
         same = next((known for known in names if known.casefold() == folded), None)
-        return same or next((known for known in names if known.casefold().endswith(f"/{folded}")), None)
+        return same or next(
+            (known for known in names if known.casefold().endswith(f"/{folded}")), None
+        )
 
 
 def inside(name: str) -> str:

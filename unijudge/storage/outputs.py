@@ -43,7 +43,9 @@ def check_absent(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[Path]:
+def replacing(
+    path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool
+) -> Iterator[Path]:
     """Surrounds a command that writes `path`. With `overwrite`, the old output is removed once the new one is complete.
 
     Until then the old output lies beside `path`. If the command fails, the old output is restored. After a kill, the
@@ -72,7 +74,9 @@ def replacing(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrit
 
 
 @contextlib.contextmanager
-def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool) -> Iterator[None]:
+def _moved_aside(
+    path: Path, is_own: Callable[[Path], bool], what: str, *, overwrite: bool
+) -> Iterator[None]:
     aside = path.with_name(f".{path.name}.replaced{DRAFT_SUFFIX}")
     if is_local(path) and aside.exists() and not exists(path):
         aside.replace(path)
@@ -80,9 +84,13 @@ def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overw
         yield
         return
     if not is_local(path):
-        raise DataError(f"{path}: exists already, and --overwrite does not work in an object store. Delete it there")
+        raise DataError(
+            f"{path}: exists already, and --overwrite does not work in an object store. Delete it there"
+        )
     if not is_own(path):
-        raise DataError(f"{path}: exists already, and is no {what}; give another output, or move this one away")
+        raise DataError(
+            f"{path}: exists already, and is no {what}; give another output, or move this one away"
+        )
     _remove(aside)
     try:
         path.replace(aside)
@@ -97,7 +105,9 @@ def _moved_aside(path: Path, is_own: Callable[[Path], bool], what: str, *, overw
     _remove(aside)
 
 
-def is_folder_of(manifest: str, kind: type[M], owns: Callable[[M, str], bool]) -> Callable[[Path], bool]:
+def is_folder_of(
+    manifest: str, kind: type[M], owns: Callable[[M, str], bool]
+) -> Callable[[Path], bool]:
     """Returns a check for `replacing`: a folder must hold a manifest, and no files that do not belong to the output.
 
     Args:
@@ -159,7 +169,9 @@ def check_file(path: Path, is_own: Callable[[bytes], bool], what: str) -> None:
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
     if not own:
-        raise DataError(f"{path}: exists already, and is no {what}; give another file, or move this one away")
+        raise DataError(
+            f"{path}: exists already, and is no {what}; give another file, or move this one away"
+        )
 
 
 def is_json_of(kind: type[BaseModel]) -> Callable[[bytes], bool]:

@@ -16,7 +16,14 @@ from unijudge.errors import SettingsError
 from unijudge.provenance import without_passwords
 from unijudge.storage.access_errors import in_one_line
 
-FROM_OUTSIDE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+FROM_OUTSIDE = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
 """Environment variables that decide how a service is reached. The names of proxies may be in lower case too."""
 
 
@@ -40,7 +47,9 @@ def open_http(url: str, **options: Any) -> httpx2.AsyncClient:
     try:
         return httpx2.AsyncClient(trust_env=not is_here(url), **options)
     except (ImportError, ValueError, OSError) as error:
-        names = {name for upper in FROM_OUTSIDE for name in (upper, upper.lower()) if name in os.environ}
+        names = {
+            name for upper in FROM_OUTSIDE for name in (upper, upper.lower()) if name in os.environ
+        }
         raise SettingsError(
             f"{without_passwords(url)}: cannot be reached with the environment's proxy or certificate "
             f"({in_one_line(error)}). Fix or unset {', '.join(sorted(names)) or 'its proxy and certificate variables'}"

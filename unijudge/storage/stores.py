@@ -9,7 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from unijudge.provenance import without_passwords
 from unijudge.storage.access_errors import in_one_line, may_pass, unreadable
@@ -95,4 +101,6 @@ def _kind(place: Path) -> str | None:
 
 def _is_page(store: Any) -> bool:
     """Whether a web location is a page of links, by which a server lists a folder."""
-    return str(store.path).startswith("http") and not store.suffix and bool(store.fs.isdir(store.path))
+    return (
+        str(store.path).startswith("http") and not store.suffix and bool(store.fs.isdir(store.path))
+    )

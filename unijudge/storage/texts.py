@@ -28,7 +28,10 @@ LFS = b"version https://git-lfs"
 HEAD_BYTES = len(LFS)
 """Bytes at the beginning of a file that the checks read."""
 NO_TEXT = (
-    (b"PK\3\4", "a zip archive (.xlsx is a zip archive too); unpack it, or save the sheet as CSV UTF-8"),
+    (
+        b"PK\3\4",
+        "a zip archive (.xlsx is a zip archive too); unpack it, or save the sheet as CSV UTF-8",
+    ),
     (b"\x1f\x8b", "compressed with gzip; add .gz to its name"),
     (b"PAR1", "a Parquet file; rename it to .parquet"),
     (b"%PDF", "a PDF; export the table as CSV or JSON lines"),
@@ -36,9 +39,15 @@ NO_TEXT = (
     (b"<html", "a web page, which a server sent instead of the file; download it again"),
 )
 """First bytes (letters ignore case) of files that are not text despite their name → what they are, and the cure."""
-NO_UTF_8 = "save it as UTF-8; in Excel choose CSV UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
+NO_UTF_8 = (
+    "save it as UTF-8; in Excel choose CSV UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
+)
 """The cure for text in a one-byte encoding."""
-COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 """Suffix of a compressed text → the function that opens it."""
 TORN = (EOFError, OSError, zlib.error, lzma.LZMAError)
 """Errors of a damaged compressed file."""
@@ -72,7 +81,9 @@ def check_no_pointer(path: Path, head: bytes) -> None:
         DataError: The file is a pointer; the message names the cure.
     """
     if head.startswith(LFS):
-        raise DataError(f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
+        raise DataError(
+            f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
+        )
 
 
 def check_beginning(path: Path, head: bytes) -> None:
@@ -104,7 +115,9 @@ def as_text(path: Path, data: bytes) -> str:
         return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: is not UTF-8 (byte {data[error.start]:#x} in line {line}); {NO_UTF_8}") from error
+        raise DataError(
+            f"{path}: is not UTF-8 (byte {data[error.start]:#x} in line {line}); {NO_UTF_8}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -114,13 +114,19 @@ class CorpusBuilder:
         query = self._check("query", pair.query)
         known = self._ledger.query(query_id)
         if known is not None and known.key != query.key:
-            raise Rejected(f"query_id {shown(query_id)} is already the id of a different query. Ids must be unique")
+            raise Rejected(
+                f"query_id {shown(query_id)} is already the id of a different query. Ids must be unique"
+            )
         if self._published is not None or pair.scores is not None:
             self._check_scores(pair)
 
         # All sides are checked before any side becomes an item, so that a rejected row leaves no items behind.
-        checked_positives = self._checked("positive", (pair.positive, *pair.more_positives), pair.subset)
-        checked_negatives = self._checked("negative", pair.negatives, pair.subset if pair.pooled else None)
+        checked_positives = self._checked(
+            "positive", (pair.positive, *pair.more_positives), pair.subset
+        )
+        checked_negatives = self._checked(
+            "negative", pair.negatives, pair.subset if pair.pooled else None
+        )
         checked_candidates = self._checked("candidate", pair.candidates or (), pair.subset)
         positives = [self._item(checked) for checked in checked_positives]
         negatives = [self._item(checked) for checked in checked_negatives]
@@ -138,7 +144,11 @@ class CorpusBuilder:
 
     def _check_scores(self, pair: Pair) -> None:
         strange = check_scores(pair.scores, 1 + len(pair.negatives))
-        if strange is not None and self._published is not None and self._published.only_probabilities:
+        if (
+            strange is not None
+            and self._published is not None
+            and self._published.only_probabilities
+        ):
             raise Rejected(f"score {strange!r} is not a probability, 0 … 1")
         if self.strange_score is None:
             self.strange_score = strange
@@ -156,7 +166,9 @@ class CorpusBuilder:
     def _item(self, checked: Checked) -> tuple[int, str]:
         """Returns the row number and the id of an item."""
         side, pool, content = checked
-        row_and_id = self._items[side, pool] if content is None else self._ledger.item(content, pool)
+        row_and_id = (
+            self._items[side, pool] if content is None else self._ledger.item(content, pool)
+        )
         if not isinstance(side.image, bytes) and len(side.text or "") <= LONGEST_REMEMBERED:
             self._items[side, pool] = row_and_id
         return row_and_id
@@ -176,7 +188,9 @@ class CorpusBuilder:
         image_name = shown_name(image) if isinstance(image, str) else "inside the row"
         picture = self._known(image)
         if isinstance(picture, Rejected):
-            raise Rejected(f"{name}: image {image_name}: {picture}", f"{kind_of(name)}: image: {picture.kind}")
+            raise Rejected(
+                f"{name}: image {image_name}: {picture}", f"{kind_of(name)}: image: {picture.kind}"
+            )
         return picture
 
     def _known(self, image: str | bytes) -> ForeignPicture | Rejected:
@@ -224,8 +238,12 @@ class CorpusBuilder:
             return f"{source}: has no rows. Check that this is the right file or folder"
         if left_out < self.rows and rejects <= max_rejects * self.rows:
             return None
-        limit = "so no row is left" if left_out == self.rows else f"more than --max-rejects {max_rejects:g}"
-        labelled = f" and {self._mismatches} labelled mismatches left out" if self._mismatches else ""
+        limit = f"more than --max-rejects {max_rejects:g}"
+        if left_out == self.rows:
+            limit = "so no row is left"
+        labelled = (
+            f" and {self._mismatches} labelled mismatches left out" if self._mismatches else ""
+        )
         return f"{rejects} of {self.rows} rows rejected{labelled}, {limit}"
 
     def write(self, *, source: str, max_rejects: float) -> CorpusManifest:
@@ -236,7 +254,10 @@ class CorpusBuilder:
                 written.
         """
         rejects = self._ledger.num_rejects - self._mismatches
-        with publishing(self._out / "rejects.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
+        with (
+            publishing(self._out / "rejects.jsonl") as draft,
+            draft.open("w", encoding="utf-8") as file,
+        ):
             file.writelines(self._ledger.rejects())
         if refusal := self.refusal(source, max_rejects):
             if not self.rows:
@@ -261,7 +282,12 @@ class CorpusBuilder:
             root = self._out / "images"
             self._copy_plain()
         return write_corpus(
-            self._out, self._ledger.items(), self._ledger.queries(), images=root, rejects=rejects, source=source
+            self._out,
+            self._ledger.items(),
+            self._ledger.queries(),
+            images=root,
+            rejects=rejects,
+            source=source,
         )
 
     def _copy_plain(self) -> None:
@@ -269,7 +295,9 @@ class CorpusBuilder:
             try:
                 data, _ = self._pictures.read(name)
             except Rejected as reason:
-                raise DataError(f"{name}: was removed during the import ({reason}). Import again") from reason
+                raise DataError(
+                    f"{name}: was removed during the import ({reason}). Import again"
+                ) from reason
             if hashlib.sha256(data).hexdigest() != picture.sha256:
                 raise DataError(f"{name}: changed during the import. Import again")
             self._copy(picture, data)
@@ -316,7 +344,9 @@ def build(
     if older is not None:
         log_replaced(out, older, made)
     if builder.repaired:
-        logger.warning("%s: %d copied images were damaged and were copied again", out, builder.repaired)
+        logger.warning(
+            "%s: %d copied images were damaged and were copied again", out, builder.repaired
+        )
     return made
 
 
@@ -328,7 +358,9 @@ def _ledger(out: Path) -> Iterator[Ledger]:
             with closing(Ledger(path)) as ledger:
                 yield ledger
         except sqlite3.OperationalError as error:
-            raise DataError(f"{path}: cannot be written ({error}). Free space there, then import again") from error
+            raise DataError(
+                f"{path}: cannot be written ({error}). Free space there, then import again"
+            ) from error
 
 
 def _by_item(scores: tuple[float, ...], items: list[tuple[int, str]]) -> dict[str, float]:

@@ -107,15 +107,21 @@ class Ledger:
         if not added.rowcount and pool is not None:
             pools = json.loads(stored_pools)
             if pool not in pools:
-                self._db.execute("UPDATE items SET pools = ? WHERE row = ?", (json.dumps([*pools, pool]), row))
+                self._db.execute(
+                    "UPDATE items SET pools = ? WHERE row = ?", (json.dumps([*pools, pool]), row)
+                )
         return row - 1, content_key(text, sha256).hex()
 
     def query(self, query_id: str) -> Known | None:
         """Returns the stored query with an id, or None."""
-        known = self._db.execute("SELECT row, key FROM queries WHERE query_id = ?", (query_id,)).fetchone()
+        known = self._db.execute(
+            "SELECT row, key FROM queries WHERE query_id = ?", (query_id,)
+        ).fetchone()
         return known and Known(*known)
 
-    def add_query(self, query_id: str, subset: str, entry: ImportedContent, answers: Answers) -> None:
+    def add_query(
+        self, query_id: str, subset: str, entry: ImportedContent, answers: Answers
+    ) -> None:
         """Stores a query."""
         self._db.execute(
             "INSERT INTO queries (query_id, key, subset, text, image, sha256, ending, answers) "
@@ -125,11 +131,15 @@ class Ledger:
 
     def add_answers(self, known: Known, more: Answers) -> None:
         """Stores the answers of a further row to a query. All answers are joined when the query is read."""
-        self._db.execute("INSERT INTO more (query, answers) VALUES (?, ?)", (known.row, json.dumps(vars(more))))
+        self._db.execute(
+            "INSERT INTO more (query, answers) VALUES (?, ?)", (known.row, json.dumps(vars(more)))
+        )
 
     def picture(self, name: str | bytes) -> ForeignPicture | Rejected | None:
         """Returns the image with a name, or with the sha256 of its bytes; None if it was not opened before."""
-        known = self._db.execute("SELECT sha256, ending, path, reason FROM pictures WHERE name = ?", (name,)).fetchone()
+        known = self._db.execute(
+            "SELECT sha256, ending, path, reason FROM pictures WHERE name = ?", (name,)
+        ).fetchone()
         if known is None:
             return None
         return ForeignPicture(*known[:3]) if known[3] is None else Rejected(known[3])
@@ -138,15 +148,23 @@ class Ledger:
         """Stores an image, or the reason for rejecting the image, under a name."""
         if isinstance(found, ForeignPicture):
             columns = (name, found.sha256, found.ending, found.path)
-            self._db.execute("INSERT INTO pictures (name, sha256, ending, path) VALUES (?, ?, ?, ?)", columns)
+            self._db.execute(
+                "INSERT INTO pictures (name, sha256, ending, path) VALUES (?, ?, ?, ?)", columns
+            )
         else:
-            self._db.execute("INSERT INTO pictures (name, reason) VALUES (?, ?)", (name, str(found)))
+            self._db.execute(
+                "INSERT INTO pictures (name, reason) VALUES (?, ?)", (name, str(found))
+            )
 
     def reject(self, place: str, subset: str, reason: Rejected) -> None:
         """Stores a rejected row and the reason."""
-        line = json.dumps({"row": place, "subset": shown_name(subset), "reason": str(reason)}, ensure_ascii=False)
+        line = json.dumps(
+            {"row": place, "subset": shown_name(subset), "reason": str(reason)}, ensure_ascii=False
+        )
         # UTF-8 cannot encode a lone surrogate, so it is written as a JSON escape.
-        encoded = tuple(text.encode("utf-8", "backslashreplace").decode() for text in (line, reason.kind))
+        encoded = tuple(
+            text.encode("utf-8", "backslashreplace").decode() for text in (line, reason.kind)
+        )
         self._db.execute("INSERT INTO rejects (line, kind) VALUES (?, ?)", encoded)
 
     def rejects(self) -> Iterator[str]:
@@ -176,7 +194,9 @@ class Ledger:
             "SELECT (SELECT COUNT(*) FROM queries), (SELECT COUNT(*) FROM items), (SELECT COUNT(*) FROM ("
             "SELECT sha256 FROM queries WHERE sha256 NOT NULL UNION SELECT sha256 FROM items WHERE sha256 NOT NULL))"
         )
-        return dict(zip(("queries", "items", "pictures"), self._db.execute(select).fetchone(), strict=True))
+        return dict(
+            zip(("queries", "items", "pictures"), self._db.execute(select).fetchone(), strict=True)
+        )
 
     def plain_pictures(self) -> Iterator[tuple[str, ForeignPicture]]:
         """Yields name and image, for every image that is a plain file under the root."""
@@ -197,7 +217,15 @@ class Ledger:
         for row, given, query_id, subset, text, *image in self._db.execute(select):
             answers = self._answers(row, given)
             closed = None if answers.candidates is None else tuple(answers.candidates)
-            yield Query(query_id, subset, tuple(answers.positives), text, self._path(*image), image[1], closed)
+            yield Query(
+                query_id,
+                subset,
+                tuple(answers.positives),
+                text,
+                self._path(*image),
+                image[1],
+                closed,
+            )
 
     def scored(self) -> Iterator[tuple[str, str, bytes, Answers]]:
         """Yields id, subset, content hash and answers of every query, in order of first appearance."""

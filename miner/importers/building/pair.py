@@ -83,7 +83,9 @@ Row = Pair | Pooled | Unread | Ignored
 """The types that a reader yields."""
 
 
-def readable(make: Callable[[Any, str, str], Made], row: Any, place: str, subset: str) -> Made | Unread:
+def readable(
+    make: Callable[[Any, str, str], Made], row: Any, place: str, subset: str
+) -> Made | Unread:
     """Returns the result of `make` for a row, or `Unread` if `make` rejects the row."""
     try:
         return make(row, place, subset)

@@ -54,7 +54,9 @@ class PublishedScores:
             DataError: The folder exists.
         """
         if exists(self.folder):
-            raise DataError(f"{self.folder}: exists already, and a score folder never changes. Give another folder")
+            raise DataError(
+                f"{self.folder}: exists already, and a score folder never changes. Give another folder"
+            )
 
     @property
     def judge(self) -> JudgeIdentity:
@@ -101,14 +103,19 @@ def check_scores(scores: tuple[float, ...] | None, wanted: int) -> float | None:
     if scores is None:
         raise Rejected("has no scores")
     if len(scores) != wanted:
-        raise Rejected(f"has {len(scores)} scores, but a positive and {wanted - 1} negatives need {wanted}")
+        raise Rejected(
+            f"has {len(scores)} scores, but a positive and {wanted - 1} negatives need {wanted}"
+        )
     if bad := [score for score in scores if not math.isfinite(score)]:
         raise Rejected(f"score {bad[0]!r} is not a finite number")
     return next((score for score in scores if not 0 <= score <= 1), None)
 
 
 def write_scores(
-    published: PublishedScores, corpus: CorpusManifest, scored: Callable[[], Iterator[Scored]], strange: float | None
+    published: PublishedScores,
+    corpus: CorpusManifest,
+    scored: Callable[[], Iterator[Scored]],
+    strange: float | None,
 ) -> None:
     """Writes the score folder, complete or not at all.
 
@@ -118,7 +125,10 @@ def write_scores(
         scored: Yields every query of the corpus, each time it is called.
         strange: A score that is no probability, or None if all scores are probabilities.
     """
-    k = max((len(set(answers.scores or ()) - set(answers.positives)) for *_, answers in scored()), default=0)
+    k = max(
+        (len(set(answers.scores or ()) - set(answers.positives)) for *_, answers in scored()),
+        default=0,
+    )
     queries = scored()
     judged = _judged if strange is None else _compared
     if strange is not None:
@@ -159,7 +169,9 @@ def _judged(item_id: str, score: float) -> Judged:
     if score in (0, 1):
         error = f"saturated: published as exactly {score:g}, which has no log-odds"
         return Judged(item_id, key, rank=None, similarity=None, error=error)
-    return Judged(item_id, key, None, None, yes_logprob=math.log(score), no_logprob=math.log1p(-score))
+    return Judged(
+        item_id, key, None, None, yes_logprob=math.log(score), no_logprob=math.log1p(-score)
+    )
 
 
 def _compared(item_id: str, score: float) -> Judged:

@@ -10,6 +10,12 @@ LABELS = {"llava_next": {"yes": "Y", "no": "N"}}
 
 
 def load(folder, family, backend="transformers", **prompt):
-    model = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 2048}
+    model = {
+        "name": str(folder),
+        "backend": backend,
+        "min_pixels": 3136,
+        "max_pixels": 12544,
+        "max_tokens": 2048,
+    }
     chosen = Prompt(**LABELS.get(family, {}) | prompt)
     return open_judge(ServiceSettings(model=ModelSettings(**model), prompt=chosen, engine=ENGINE))

@@ -10,7 +10,9 @@ import pytest
 from judge_service.backends.engine_log import FILES_KEPT, cause_in, explained, new_log, printing_to
 from unijudge.errors import SettingsError
 
-PARENT = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}")
+PARENT = RuntimeError(
+    "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}"
+)
 HEAD = "(EngineCore pid=4711) ERROR 11-29 20:26:37 [core.py:1187] "
 NO_MEMORY = (
     "ValueError: Free memory on device cuda:0 (20.1/79.1 GiB) on startup is less than desired GPU memory utilization "
@@ -48,19 +50,30 @@ def log_of(cause):
             "ValueError: No available memory for the cache blocks.",
             "Lower model.max_tokens or engine.max_num_batched_tokens",
         ),
-        ("safetensors_rust.SafetensorError: Error while deserializing header: incomplete", "download the model again"),
+        (
+            "safetensors_rust.SafetensorError: Error while deserializing header: incomplete",
+            "download the model again",
+        ),
         (
             "ValueError: A head_dtype different from the model dtype is only supported for an unquantized lm_head.",
             "Set model.head_dtype = 'model'",
         ),
         ("AssertionError: something new", "The log has the whole error"),
-        ("triton.runtime.errors.OutOfResources: out of resource: shared memory", "The log has the whole error"),
-        ("RuntimeError: shape '[2, 8]' is invalid for input of size 3", "The log has the whole error"),
+        (
+            "triton.runtime.errors.OutOfResources: out of resource: shared memory",
+            "The log has the whole error",
+        ),
+        (
+            "RuntimeError: shape '[2, 8]' is invalid for input of size 3",
+            "The log has the whole error",
+        ),
     ],
 )
 def test_the_cause_and_its_cure(tmp_path, cause, cure):
     log = tmp_path / "engine.log"
-    log.write_text("(EngineCore pid=4711) WARNING 11-29 20:26:30 [x.py:1] a warning\n" + log_of(cause))
+    log.write_text(
+        "(EngineCore pid=4711) WARNING 11-29 20:26:30 [x.py:1] a warning\n" + log_of(cause)
+    )
     message = explained(PARENT, log)
     assert message.startswith(cause[:60])
     assert cure in message
@@ -73,7 +86,9 @@ def test_a_worker_of_several_gpus_names_the_cause_first(tmp_path):
     """With tensor parallelism the engine's own error is a consequence too."""
     log = tmp_path / "engine.log"
     worker = log_of(NO_MEMORY).replace("(EngineCore pid=4711)", "(Worker_TP1 pid=4712)")
-    log.write_text(worker + log_of("Exception: WorkerProc initialization failed due to an exception"))
+    log.write_text(
+        worker + log_of("Exception: WorkerProc initialization failed due to an exception")
+    )
     assert explained(PARENT, log).startswith("ValueError: Free memory on device cuda:0")
 
 
@@ -83,12 +98,17 @@ def test_an_engine_that_the_system_killed(tmp_path):
         "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}"
     )
     message = explained(killed, tmp_path / "gone.log")
-    assert "The system killed the engine, probably because main memory ran out: lower replicas" in message
+    assert (
+        "The system killed the engine, probably because main memory ran out: lower replicas"
+        in message
+    )
 
 
 def test_a_compiler_that_names_only_its_command(tmp_path):
     log = tmp_path / "engine.log"
-    failed = log_of("subprocess.CalledProcessError: Command '['/usr/bin/gcc', ...]' returned status 1.")
+    failed = log_of(
+        "subprocess.CalledProcessError: Command '['/usr/bin/gcc', ...]' returned status 1."
+    )
     log.write_text("main.c:5:10: fatal: Python.h: No such file or directory\n" + failed)
     assert "Install the headers of Python" in explained(PARENT, log)
 
@@ -96,7 +116,11 @@ def test_a_compiler_that_names_only_its_command(tmp_path):
 def test_the_death_of_a_running_engine_is_not_an_earlier_request(tmp_path):
     log = tmp_path / "engine.log"
     earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
-    died = HEAD + "EngineCore encountered a fatal error.\n" + log_of("RuntimeError: CUDA error: an illegal access")
+    died = (
+        HEAD
+        + "EngineCore encountered a fatal error.\n"
+        + log_of("RuntimeError: CUDA error: an illegal access")
+    )
     log.write_text(earlier + died)
     dead = Exception("EngineCore encountered an issue. See stack trace (above) for the root cause.")
     assert explained(dead, log).startswith("RuntimeError: CUDA error: an illegal access")
@@ -109,18 +133,31 @@ def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
     log.write_text(earlier)
     killed = RuntimeError("EngineCore was ended by SIGKILL")
     message = explained(killed, log, had_started=True)
-    assert message.startswith("EngineCore was ended by SIGKILL. The system killed the engine, probably because main")
-    log.write_text(earlier + HEAD + "EngineCore encountered a fatal error.\n" + log_of("RuntimeError: CUDA error: x"))
+    assert message.startswith(
+        "EngineCore was ended by SIGKILL. The system killed the engine, probably because main"
+    )
+    log.write_text(
+        earlier
+        + HEAD
+        + "EngineCore encountered a fatal error.\n"
+        + log_of("RuntimeError: CUDA error: x")
+    )
     ended = RuntimeError("EngineCore was ended by SIGTERM")
-    assert explained(ended, log, had_started=True).startswith("RuntimeError: CUDA error: x. The log has the whole")
+    assert explained(ended, log, had_started=True).startswith(
+        "RuntimeError: CUDA error: x. The log has the whole"
+    )
 
 
 def test_without_a_cause_the_parents_words_are_told(tmp_path):
     log = tmp_path / "engine.log"
     log.write_bytes(b"\xff killed\n")
     assert cause_in(log.read_text(errors="replace")) == ""
-    assert explained(PARENT, log).startswith("Engine core initialization failed. See root cause above")
-    assert explained(ValueError("max_num_seqs is wrong"), log).startswith("max_num_seqs is wrong. The log has")
+    assert explained(PARENT, log).startswith(
+        "Engine core initialization failed. See root cause above"
+    )
+    assert explained(ValueError("max_num_seqs is wrong"), log).startswith(
+        "max_num_seqs is wrong. The log has"
+    )
 
 
 PRINTS = """
@@ -141,7 +178,9 @@ other.communicate(b"\\n")
 def test_all_that_is_printed_goes_to_the_log(tmp_path):
     """By this process, by another language, and by a process that outlives the start."""
     log = new_log(tmp_path)
-    done = subprocess.run([sys.executable, "-c", PRINTS, log], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS, log], check=True, capture_output=True, text=True
+    )
     assert sorted(log.read_text().split("\n")) == ["", "from C", "later", "ours"]
     assert (done.stdout, done.stderr) == ("before\nafter\n", "")
 
@@ -184,7 +223,9 @@ def test_a_folder_that_somebody_else_made_is_no_place_for_logs(tmp_path, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"unijudge-logs-{os.getuid()}"
     trap(folder)
-    with pytest.raises(SettingsError, match=rf"^log_folder: {folder}: {reason}\. Set it to a folder that this user"):
+    with pytest.raises(
+        SettingsError, match=rf"^log_folder: {folder}: {reason}\. Set it to a folder that this user"
+    ):
         new_log(None)
 
 
@@ -208,5 +249,7 @@ def test_a_log_that_became_a_link_is_not_written(tmp_path):
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "FILE"])
 def test_a_folder_that_cannot_be_written(tmp_path, folder):
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match=r"log_folder: .*: cannot be written \(.+\)\. Set it to a folder"):
+    with pytest.raises(
+        SettingsError, match=r"log_folder: .*: cannot be written \(.+\)\. Set it to a folder"
+    ):
         new_log(Path(folder.replace("FILE", str(tmp_path / "file"))))

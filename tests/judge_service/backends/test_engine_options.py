@@ -92,12 +92,16 @@ def test_every_family_has_sizes(family, tmp_path):
     MAKERS[family](tmp_path / family)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / family)
     found = sizes_of(model.config)
-    assert found.layer_weights + found.other_weights == sum(one.numel() for one in model.parameters())
+    assert found.layer_weights + found.other_weights == sum(
+        one.numel() for one in model.parameters()
+    )
     keys = model.model.language_model.layers[0].self_attn.k_proj.weight
     assert found.cached_token_numbers == 2 * len(model.model.language_model.layers) * keys.shape[0]
 
 
-@pytest.mark.parametrize(("size", "chip"), [(size, chip) for size, row in CHOICES.items() for chip in row])
+@pytest.mark.parametrize(
+    ("size", "chip"), [(size, chip) for size, row in CHOICES.items() for chip in row]
+)
 def test_what_is_chosen(size, chip):
     step_tokens, gpus_needed = CHOICES[size][chip]
     found, memory = step_tokens_of(settings(), sizes(size), gpu(chip))
@@ -105,7 +109,9 @@ def test_what_is_chosen(size, chip):
     assert memory.fits == (gpus_needed == 1)
     for parts in (1, 2, 4, 8):
         split = settings(gpus_per_replica=parts, tensor_parallel_size=parts)
-        possible = sizes(size).heads % parts == 0 and step_tokens_of(split, sizes(size), gpu(chip))[1].fits
+        possible = (
+            sizes(size).heads % parts == 0 and step_tokens_of(split, sizes(size), gpu(chip))[1].fits
+        )
         assert not possible or parts >= gpus_needed
         if parts == gpus_needed:
             assert possible
@@ -120,7 +126,9 @@ def test_the_estimate_is_the_sum_that_one_would_write_down():
     vision = 8192 * 4 * (6 * 1280 + 3 * 3420) * 2
     assert vision > language
     assert memory.work_space == vision + 2 * 256 * 152064 * 4 + GIB // 2
-    assert memory.cache_needed == (513 + 1) * 16 * 28 * 2 * 4 * 128 * 2  # whole blocks of 16, and one more
+    assert (
+        memory.cache_needed == (513 + 1) * 16 * 28 * 2 * 4 * 128 * 2
+    )  # whole blocks of 16, and one more
     assert memory.cache == memory.budget - memory.weights - memory.work_space
 
 
@@ -190,7 +198,10 @@ def test_float32_is_float32_on_a_gpu():
     """Triton's and torch's products would round their factors to TF32 otherwise."""
     exact = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
     for dtype, wanted in [("float32", exact), ("bfloat16", {}), ("float16", {})]:
-        assert engine_plan(settings(model={"dtype": dtype}), sizes("3B"), gpu("H100 80")).precision == wanted
+        assert (
+            engine_plan(settings(model={"dtype": dtype}), sizes("3B"), gpu("H100 80")).precision
+            == wanted
+        )
     assert engine_plan(settings(model={"dtype": "float32"}), sizes("3B"), None).precision == {}
 
 
@@ -207,14 +218,23 @@ def test_a_shell_cannot_make_float32_less(tiny_model, monkeypatch):
     monkeypatch.setattr("judge_service.backends.vllm._started", started)
     monkeypatch.setattr("judge_service.backends.vllm.check_engine", lambda *_: None)
     model = ModelSettings(name=str(tiny_model), backend="vllm", dtype="float32")
-    shell = {"TRITON_F32_DEFAULT": "tf32", "VLLM_FLOAT32_MATMUL_PRECISION": "medium", "VLLM_LOGGING_LEVEL": "ERROR"}
+    shell = {
+        "TRITON_F32_DEFAULT": "tf32",
+        "VLLM_FLOAT32_MATMUL_PRECISION": "medium",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
     with mock.patch.dict(os.environ, shell), pytest.raises(ModelError, match="no engine here"):
         open_judge(ServiceSettings(gpus_per_replica=1, model=model))
-    assert (seen["TRITON_F32_DEFAULT"], seen["VLLM_FLOAT32_MATMUL_PRECISION"]) == ("ieee", "highest")
+    assert (seen["TRITON_F32_DEFAULT"], seen["VLLM_FLOAT32_MATMUL_PRECISION"]) == (
+        "ieee",
+        "highest",
+    )
     assert seen["VLLM_LOGGING_LEVEL"] == "ERROR", "the caller's"
 
 
-@pytest.mark.parametrize(("gpus_per_replica", "share"), [(1, 0.92), (0.5, 0.46), (0.25, 0.23), (4, 0.92)])
+@pytest.mark.parametrize(
+    ("gpus_per_replica", "share"), [(1, 0.92), (0.5, 0.46), (0.25, 0.23), (4, 0.92)]
+)
 def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus_per_replica, share):
     chosen = settings(gpus_per_replica=gpus_per_replica, replicas=4)
     assert memory_share(chosen) == share
@@ -227,7 +247,9 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus_per_replica, share):
 
 
 def test_more_than_a_gpu_is_a_whole_number_of_them():
-    with pytest.raises(ValidationError, match=r"1\.5 GPUs: Ray gives a replica a share of one GPU, or whole GPUs"):
+    with pytest.raises(
+        ValidationError, match=r"1\.5 GPUs: Ray gives a replica a share of one GPU, or whole GPUs"
+    ):
         settings(gpus_per_replica=1.5)
 
 
@@ -243,11 +265,17 @@ def test_several_gpus_hold_parts():
 
 def test_on_a_cpu():
     plan = engine_plan(settings(gpus_per_replica=0), sizes("3B"), None)
-    assert (plan.options["block_size"], plan.options["enforce_eager"], plan.own_process) == (32, True, False)
+    assert (plan.options["block_size"], plan.options["enforce_eager"], plan.own_process) == (
+        32,
+        True,
+        False,
+    )
     assert plan.environment["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert not {"gpu_memory_utilization", "attention_backend"} & set(plan.options)
     assert plan.memory is None
-    alone = engine_plan(settings(gpus_per_replica=0, engine={"multiprocessing": True}), sizes("3B"), None)
+    alone = engine_plan(
+        settings(gpus_per_replica=0, engine={"multiprocessing": True}), sizes("3B"), None
+    )
     assert alone.own_process
     assert alone.environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
 

@@ -45,8 +45,12 @@ def test_shared_prefix_equals_one_pair_at_a_time(family, order, queries):
     for query in queries:
         together = asyncio.run(judge.judge(query, CONTENTS))
         alone = [asyncio.run(judge.judge(query, [candidate]))[0] for candidate in CONTENTS]
-        largest = max(largest, *(abs(t.log_odds - a.log_odds) for t, a in zip(together, alone, strict=True)))
-    print(f"{name}, {order}: {len(queries) * len(CONTENTS)} pairs, largest difference {largest:.1e} in log-odds")
+        largest = max(
+            largest, *(abs(t.log_odds - a.log_odds) for t, a in zip(together, alone, strict=True))
+        )
+    print(
+        f"{name}, {order}: {len(queries) * len(CONTENTS)} pairs, largest difference {largest:.1e} in log-odds"
+    )
     assert largest < 1e-4
 
 
@@ -59,9 +63,17 @@ def test_tokens_and_pixels_are_the_processors_own(family, kind):
     query = Content(text="Which?", image=picture if kind == "picture" else None)
     (stream,) = judge._inputs.renderer.streams(query, [Content(text="seven apples")])
     parts = Prompt().parts(query, Content(text="seven apples"))
-    content = [{"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p} for p in parts]
-    if kind == "picture" and name == "llava_onevision":  # its template puts pictures first; ours stay where they are
-        content = [{"type": "text", "text": "".join("<image>" if isinstance(p, bytes) else p for p in parts)}]
+    content = [
+        {"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p} for p in parts
+    ]
+    # Its template puts pictures first; ours stay where they are.
+    if kind == "picture" and name == "llava_onevision":
+        content = [
+            {
+                "type": "text",
+                "text": "".join("<image>" if isinstance(p, bytes) else p for p in parts),
+            }
+        ]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -77,7 +89,9 @@ def test_tokens_and_pixels_are_the_processors_own(family, kind):
             images=[image], size={"shortest_edge": 3136, "longest_edge": 12544}, return_tensors="np"
         )
     else:
-        theirs = transformers.AutoProcessor.from_pretrained(folder)(text=[text], images=[image], return_tensors="np")
+        theirs = transformers.AutoProcessor.from_pretrained(folder)(
+            text=[text], images=[image], return_tensors="np"
+        )
         assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
     assert np.array_equal(ours["pixel_values"], theirs["pixel_values"])
 
@@ -85,7 +99,11 @@ def test_tokens_and_pixels_are_the_processors_own(family, kind):
 def test_positions_are_the_models_own(family):
     name, folder = family
     judge = load(folder, name)
-    streams = [judge._inputs.renderer.streams(query, [candidate])[0] for query in CONTENTS for candidate in CONTENTS]
+    streams = [
+        judge._inputs.renderer.streams(query, [candidate])[0]
+        for query in CONTENTS
+        for candidate in CONTENTS
+    ]
     ours = {k: torch.from_numpy(v) for k, v in judge._inputs.model.token_arrays(streams).items()}
     if not name.startswith("qwen"):
         assert all(
@@ -106,7 +124,9 @@ def test_pictures_stay_beside_their_names(family):
     judge = load(folder, name)
     picture = png("red")
     (asks,) = judge._inputs.renderer.streams(Content(text="a", image=picture), [Content(text="b")])
-    (offers,) = judge._inputs.renderer.streams(Content(text="a"), [Content(text="b", image=picture)])
+    (offers,) = judge._inputs.renderer.streams(
+        Content(text="a"), [Content(text="b", image=picture)]
+    )
     assert asks.index(picture) < offers.index(picture)
     one, other = (
         asyncio.run(judge.judge(*pair))[0]
@@ -128,13 +148,18 @@ def test_the_template_may_be_the_processors_alone(family, tmp_path):
         (old / "chat_template.jinja").unlink()
         (old / "chat_template.json").write_text(json.dumps({"chat_template": template}))
         config = json.loads((old / "tokenizer_config.json").read_text())
-        (old / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": tokenizers_own}))
+        (old / "tokenizer_config.json").write_text(
+            json.dumps(config | {"chat_template": tokenizers_own})
+        )
         for layout in (old / "processor_config.json",):
             if layout.exists():
-                without = {k: v for k, v in json.loads(layout.read_text()).items() if k != "chat_template"}
+                without = {
+                    k: v for k, v in json.loads(layout.read_text()).items() if k != "chat_template"
+                }
                 layout.write_text(json.dumps(without))
         whole, found = (
-            load(place, name)._inputs.renderer.streams(CONTENTS[-1], CONTENTS[:8]) for place in (folder, old)
+            load(place, name)._inputs.renderer.streams(CONTENTS[-1], CONTENTS[:8])
+            for place in (folder, old)
         )
         assert whole == found
 
@@ -163,5 +188,8 @@ def test_a_picture_keeps_what_a_template_writes_around_it(tmp_path):
 
 def test_another_family_is_refused_by_name(tmp_path):
     transformers.GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"its model_type is 'gpt2', which is not supported\. Take one of qwen2_vl, "):
+    with pytest.raises(
+        ModelError,
+        match=r"its model_type is 'gpt2', which is not supported\. Take one of qwen2_vl, ",
+    ):
         load(tmp_path, "gpt2")

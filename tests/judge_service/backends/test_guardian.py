@@ -26,7 +26,9 @@ def ended(descriptor, timeout_s=30):
 @pytest.mark.parametrize("end", ["SIGKILL", "exit"])
 def test_an_engine_ends_with_its_starter(end):
     command = [sys.executable, "-c", STARTS_AN_ENGINE]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as starter:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
         engine = os.pidfd_open(int(starter.stdout.readline()))
         assert not ended(engine, 0.5)
         if end == "SIGKILL":

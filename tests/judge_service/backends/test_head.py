@@ -23,7 +23,10 @@ from unijudge.judging.verdicts import JudgeIdentity
 ENGINES = [
     "transformers",
     pytest.param(
-        "vllm", marks=pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vLLM is not installed")
+        "vllm",
+        marks=pytest.mark.skipif(
+            not importlib.util.find_spec("vllm"), reason="vLLM is not installed"
+        ),
     ),
 ]
 
@@ -33,13 +36,21 @@ PAIRS = 240
 
 
 def load(folder, backend, **model):
-    settings = {"name": str(folder), "backend": backend, "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
+    settings = {
+        "name": str(folder),
+        "backend": backend,
+        "min_pixels": 3136,
+        "max_pixels": 12544,
+        "max_tokens": 1024,
+    }
     return open_judge(ServiceSettings(model=ModelSettings(**settings | model)))
 
 
 def log_odds(judge, pairs):
     async def ask():
-        return await asyncio.gather(*(judge.judge(query, [candidate]) for query, candidate in pairs))
+        return await asyncio.gather(
+            *(judge.judge(query, [candidate]) for query, candidate in pairs)
+        )
 
     return np.array([verdict.log_odds for (verdict,) in asyncio.run(ask())])
 
@@ -50,7 +61,9 @@ def demo_pairs():
     album = Album.of(WORLD, scenes=PAIRS // 2, seed=5, part="eval")
 
     def whole(content):
-        return Content(content.text, png_of(album.pictures[int(content.image)]) if content.image else None)
+        return Content(
+            content.text, png_of(album.pictures[int(content.image)]) if content.image else None
+        )
 
     pairs = Lessons(album, make_tokenizer(), 5).pairs(PAIRS)
     return [(whole(pair.query), whole(pair.candidate)) for pair in pairs]
@@ -67,7 +80,9 @@ def test_scores_in_bfloat16_leave_the_grid(demo_pairs, exact, backend):
     """The demo's judge on the demo's pairs: how many of its scores are distinct, before and after."""
     ties, errors = {}, {}
     for head in ("model", "float32"):
-        scores = log_odds(load(ROOT / JUDGE, backend, dtype="bfloat16", head_dtype=head), demo_pairs)
+        scores = log_odds(
+            load(ROOT / JUDGE, backend, dtype="bfloat16", head_dtype=head), demo_pairs
+        )
         ties[head] = len(scores) - len(set(scores))
         errors[head] = np.abs(scores - exact).mean()
         print(f"{backend}, bfloat16, head {head}: {len(scores)} pairs, {len(set(scores))} distinct log-odds, "
@@ -86,13 +101,20 @@ def test_the_head_multiplies_in_float32(tiny_model):
 
 def test_a_float32_model_does_not_change(tiny_model):
     pairs = [(query, candidate) for query in CONTENTS[:4] for candidate in CONTENTS]
-    own, same = (log_odds(load(tiny_model, "transformers", head_dtype=head), pairs) for head in ("model", "float32"))
+    own, same = (
+        log_odds(load(tiny_model, "transformers", head_dtype=head), pairs)
+        for head in ("model", "float32")
+    )
     assert (own == same).all()
 
 
 @pytest.mark.parametrize(
     ("dtype", "head", "found"),
-    [("bfloat16", "float32", "float32"), ("bfloat16", "model", "bfloat16"), ("float32", "model", "float32")],
+    [
+        ("bfloat16", "float32", "float32"),
+        ("bfloat16", "model", "bfloat16"),
+        ("float32", "model", "float32"),
+    ],
 )
 def test_the_identity_says_which(tiny_model, dtype, head, found):
     judge = load(tiny_model, "transformers", dtype=dtype, head_dtype=head)

@@ -70,7 +70,10 @@ IMAGES = {
     "1 by 20000": (encode(Image.new("RGB", (1, 20000))), "one side is over 200 times the other"),
     "20000 by 1": (encode(Image.new("RGB", (20000, 1))), "one side is over 200 times the other"),
     "a bomb that claims 30000 by 30000": (png_of(30000, 30000), "900|more than"),
-    "a real bomb of 225 million pixels": (encode(Image.new("1", (15_000, 15_000))), "more than 200000000"),
+    "a real bomb of 225 million pixels": (
+        encode(Image.new("1", (15_000, 15_000))),
+        "more than 200000000",
+    ),
     "clip art of 169 million pixels": (encode(Image.new("1", (10_562, 16_000))), JUDGED),
     "a PNG that claims no width": (png_of(0, 10), BROKEN),
     "a PNG without pixels": (png_of(10, 10), BROKEN),
@@ -93,7 +96,10 @@ IMAGES = {
     "a JPEG 2000": (encode(kind="JPEG2000"), OTHER),
     "an EPS": (encode(kind="EPS"), OTHER),
     "a PPM": (encode(kind="PPM"), OTHER),
-    "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:1/x"/></svg>', OTHER),
+    "an SVG": (
+        b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:1/x"/></svg>',
+        OTHER,
+    ),
     "a PNG cut in half": (PNG[: len(PNG) // 2], BROKEN),
     "a JPEG cut in half": (JPEG[: len(JPEG) // 2], BROKEN),
     "a WebP cut in half": (WEBP[: len(WEBP) // 2], BROKEN),
@@ -109,8 +115,12 @@ IMAGES = {
 
 @pytest.fixture(scope="module")
 def judge(tiny_model):
-    model = ModelSettings(name=str(tiny_model), backend="transformers", min_pixels=3136, max_pixels=12544)
-    return WatchedJudge(open_judge(ServiceSettings(model=model)), HealthSettings(min_label_mass=0, canary_every_s=0))
+    model = ModelSettings(
+        name=str(tiny_model), backend="transformers", min_pixels=3136, max_pixels=12544
+    )
+    return WatchedJudge(
+        open_judge(ServiceSettings(model=model)), HealthSettings(min_label_mass=0, canary_every_s=0)
+    )
 
 
 def test_every_odd_picture_gets_its_due_and_the_judge_stays_the_same(judge):
@@ -122,7 +132,9 @@ def test_every_odd_picture_gets_its_due_and_the_judge_stays_the_same(judge):
         async with JudgeClient("http://judge", transport=transport, retry_for_s=1) as client:
             known = [Content(text="a"), Content(image=PNG)]
             before = await client.judge(Content(text="q"), known)
-            answers = await client.judge(Content(text="q"), [Content(image=data) for data, _ in IMAGES.values()])
+            answers = await client.judge(
+                Content(text="q"), [Content(image=data) for data, _ in IMAGES.values()]
+            )
             after = await client.judge(Content(text="q"), known)
             return before, answers, after
 
@@ -136,11 +148,14 @@ def test_every_odd_picture_gets_its_due_and_the_judge_stays_the_same(judge):
             assert re.search(due, answer.message), (name, answer.message)
     assert before == after
     named = dict(zip(IMAGES, answers, strict=True))
-    for same in ("a PNG", "a lossless WebP", "a PNG that is a ZIP as well"):  # but for rounding: other company
+    # But for rounding: other company.
+    for same in ("a PNG", "a lossless WebP", "a PNG that is a ZIP as well"):
         assert abs(named[same].log_odds - before[1].log_odds) < 1e-4
 
 
 def test_a_turned_picture_is_judged_upright(judge):
     turned = encode(PLAIN.transpose(Image.Transpose.ROTATE_90), kind="PNG", exif=exif(6))
-    upright, by_exif = asyncio.run(judge.judge(Content(text="q"), [Content(image=PNG), Content(image=turned)]))
+    upright, by_exif = asyncio.run(
+        judge.judge(Content(text="q"), [Content(image=PNG), Content(image=turned)])
+    )
     assert upright == by_exif

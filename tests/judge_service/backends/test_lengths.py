@@ -16,7 +16,9 @@ SHORT = Content("b")
 
 @pytest.fixture
 def inputs(tiny_model):
-    model = ModelSettings(name=str(tiny_model), min_pixels=3136, max_pixels=12544, max_tokens=MAX_TOKENS)
+    model = ModelSettings(
+        name=str(tiny_model), min_pixels=3136, max_pixels=12544, max_tokens=MAX_TOKENS
+    )
     return open_inputs(model, Prompt(), LimitSettings(max_request_pixels=10_000))
 
 
@@ -56,6 +58,8 @@ def test_images_that_take_too_long_to_decode_are_refused_undecoded(inputs, made)
     answers, _ = inputs.prepare(pictures[0], pictures[:2] * 4)
     assert answers == [None] * 8
     made.clear()
-    with pytest.raises(JudgeRefused, match=r"have 14400 pixels in total: a request may have 10000\. Send fewer"):
+    with pytest.raises(
+        JudgeRefused, match=r"have 14400 pixels in total: a request may have 10000\. Send fewer"
+    ):
         inputs.prepare(pictures[0], pictures)
     assert not made

@@ -29,7 +29,9 @@ def short_of_memory(judge, monkeypatch, fits):
     def limited(streams, cut, cache):
         sizes.append(len(streams))
         if not fits(streams):
-            raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free. Of it. More")
+            raise torch.OutOfMemoryError(
+                "Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free. Of it. More"
+            )
         return whole(streams, cut, cache)
 
     monkeypatch.setattr(judge, "_logprobs_BV", limited)
@@ -41,15 +43,28 @@ def test_smaller_batches_give_the_same_verdicts(judge, monkeypatch):
     sizes = short_of_memory(judge, monkeypatch, lambda streams: len(streams) <= 2)
     found = asyncio.run(judge.judge(QUERY, CANDIDATES))
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
-    assert max(abs(one.log_odds - other.log_odds) for one, other in zip(found, expected, strict=True)) < 1e-4
+    assert (
+        max(abs(one.log_odds - other.log_odds) for one, other in zip(found, expected, strict=True))
+        < 1e-4
+    )
 
 
 def test_a_pair_that_does_not_fit_alone_is_an_error_in_its_place(judge, monkeypatch):
     short_of_memory(judge, monkeypatch, lambda streams: max(map(len, streams)) < 120)
     found = asyncio.run(judge.judge(QUERY, CANDIDATES))
-    assert [type(one) for one in found] == [Verdict, Verdict, PairError, Verdict, Verdict, Verdict, Verdict]
+    assert [type(one) for one in found] == [
+        Verdict,
+        Verdict,
+        PairError,
+        Verdict,
+        Verdict,
+        Verdict,
+        Verdict,
+    ]
     assert found[2].code == "out_of_memory"
-    assert found[2].message.startswith("out of memory (Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free")
+    assert found[2].message.startswith(
+        "out of memory (Tried to allocate 2.00 GiB. GPU 0 has 1.1 GiB free"
+    )
     assert "Lower model.max_pixels (now 12544)" in found[2].message
 
 
@@ -62,7 +77,9 @@ def test_a_query_that_does_not_fit_is_refused(judge, monkeypatch):
         asyncio.run(judge.judge(QUERY, CANDIDATES))
 
 
-def test_a_picture_that_cannot_be_prepared_for_want_of_memory_is_an_error_in_its_place(judge, monkeypatch):
+def test_a_picture_that_cannot_be_prepared_for_want_of_memory_is_an_error_in_its_place(
+    judge, monkeypatch
+):
     read = judge.inputs.model.pictures
 
     def short(data):
@@ -71,6 +88,8 @@ def test_a_picture_that_cannot_be_prepared_for_want_of_memory_is_an_error_in_its
         return read(data)
 
     monkeypatch.setattr(judge.inputs.model, "pictures", short)
-    found = asyncio.run(judge.judge(QUERY, [Content(image=LARGE), Content(image=png("blue")), CANDIDATES[0]]))
+    found = asyncio.run(
+        judge.judge(QUERY, [Content(image=LARGE), Content(image=png("blue")), CANDIDATES[0]])
+    )
     assert [type(one) for one in found] == [PairError, Verdict, Verdict]
     assert found[0].code == "out_of_memory"

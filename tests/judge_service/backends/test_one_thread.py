@@ -101,12 +101,16 @@ def test_what_has_not_begun_never_begins(judge, held, monkeypatch, ask):
     prepared = []
     for name in ("prepare", "prepare_list"):
         method = getattr(Inputs, name)
-        monkeypatch.setattr(Inputs, name, lambda *given, method=method: prepared.append(given) or method(*given))
+        monkeypatch.setattr(
+            Inputs, name, lambda *given, method=method: prepared.append(given) or method(*given)
+        )
 
     async def story():
         first = asyncio.create_task(judge.judge(QUERY, CANDIDATES[:2]))
         await asyncio.to_thread(gate.reached.wait, 60)
-        waiting = [asyncio.create_task(getattr(judge, ask)(QUERY, CANDIDATES[:3])) for _ in range(5)]
+        waiting = [
+            asyncio.create_task(getattr(judge, ask)(QUERY, CANDIDATES[:3])) for _ in range(5)
+        ]
         await asyncio.sleep(0)
         for task in waiting[:4]:
             task.cancel()
@@ -123,7 +127,9 @@ def test_what_has_not_begun_never_begins(judge, held, monkeypatch, ask):
 def test_a_list_whose_caller_left_while_it_was_prepared_is_not_run(judge, monkeypatch):
     gate, passes = Gate(), []
     prepare = Inputs.prepare_list
-    monkeypatch.setattr(Inputs, "prepare_list", lambda *given: gate.pass_through() or prepare(*given))
+    monkeypatch.setattr(
+        Inputs, "prepare_list", lambda *given: gate.pass_through() or prepare(*given)
+    )
     monkeypatch.setattr(judge, "_logprobs_BV", lambda *_: passes.append(1))
 
     async def story():
@@ -155,7 +161,9 @@ def test_what_did_not_fit_is_freed_before_the_halves_are_tried(judge, monkeypatc
         large = torch.zeros(3)
         if len(streams) > 1:
             tried.append(weakref.ref(large))
-            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+            raise RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            )
         return whole(streams, cut, cache)
 
     monkeypatch.setattr(judge, "_logprobs_BV", short)

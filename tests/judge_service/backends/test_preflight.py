@@ -23,7 +23,9 @@ HIDDEN = "No CUDA GPUs are available"
 def _tools(monkeypatch, tmp_path):
     """A machine with a compiler, and a model whose configuration is known."""
     (tmp_path / "Python.h").touch()
-    monkeypatch.setattr(preflight.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "gcc" else None)
+    monkeypatch.setattr(
+        preflight.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "gcc" else None
+    )
     monkeypatch.setattr(preflight.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B"))
     monkeypatch.delenv("CC", raising=False)
@@ -40,7 +42,12 @@ def found(chosen, gpus):
 def test_the_shipped_judge_starts_on_every_new_gpu(chip):
     assert found(settings(), machine(chip)) == []
     assert found(settings(replicas=8), machine(chip, count=8)) == []
-    assert found(settings(replicas=2, tensor_parallel_size=4, gpus_per_replica=4), machine(chip, count=8)) == []
+    assert (
+        found(
+            settings(replicas=2, tensor_parallel_size=4, gpus_per_replica=4), machine(chip, count=8)
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,8 +59,18 @@ def test_the_shipped_judge_starts_on_every_new_gpu(chip):
             "is too old (found version 12040)",
             "driver 580 or newer (this machine has 550.90.07)",
         ),
-        (None, NO_DRIVER, "sees no GPU (Found no NVIDIA driver on your system", "docker run --gpus all"),
-        ("580.65.06", HIDDEN, "sees no GPU (No CUDA GPUs are available)", "Check CUDA_VISIBLE_DEVICES"),
+        (
+            None,
+            NO_DRIVER,
+            "sees no GPU (Found no NVIDIA driver on your system",
+            "docker run --gpus all",
+        ),
+        (
+            "580.65.06",
+            HIDDEN,
+            "sees no GPU (No CUDA GPUs are available)",
+            "Check CUDA_VISIBLE_DEVICES",
+        ),
     ],
 )
 def test_no_gpu_is_visible(driver, problem, reason, cure):
@@ -90,7 +107,10 @@ def test_a_cuda_build_without_a_gpu(monkeypatch):
 )
 def test_more_replicas_than_gpus(service, gpus_here, room):
     (fault,) = found(settings(**service), machine("H100 80", gpus_here))
-    assert f"this machine has {gpus_here} GPUs (NVIDIA H100 80GB HBM3), enough for {room} replicas" in fault
+    assert (
+        f"this machine has {gpus_here} GPUs (NVIDIA H100 80GB HBM3), enough for {room} replicas"
+        in fault
+    )
     assert "Lower replicas, or join a cluster with address" in fault
     assert found(settings(**service | {"replicas": room}), machine("H100 80", gpus_here)) == []
 
@@ -102,7 +122,9 @@ def test_half_a_gpu_with_nearly_all_of_its_memory():
     assert "Set at most 0.5, or remove the setting" in fault
     assert found(settings(**half), machine("H100 80")) == []
     alone = {"gpus_per_replica": 0.5, "replicas": 1}
-    assert found(settings(**alone, engine={"gpu_memory_utilization": 0.9}), machine("H100 80")) == []
+    assert (
+        found(settings(**alone, engine={"gpu_memory_utilization": 0.9}), machine("H100 80")) == []
+    )
 
 
 def test_a_neighbour_holds_memory():
@@ -111,7 +133,9 @@ def test_a_neighbour_holds_memory():
         "engine.gpu_memory_utilization = 0.92: the engine would use 72.8 GiB of NVIDIA H100 80GB HBM3 (79"
     )
     assert "(79 GiB, 47 GiB free). Set at most 0.6, or stop the other programs on the GPU" in fault
-    assert found(settings(engine={"gpu_memory_utilization": 0.6}), machine("H100 80", free=0.6)) == []
+    assert (
+        found(settings(engine={"gpu_memory_utilization": 0.6}), machine("H100 80", free=0.6)) == []
+    )
 
 
 def test_every_gpu_that_will_be_used_is_looked_at():
@@ -120,7 +144,11 @@ def test_every_gpu_that_will_be_used_is_looked_at():
     assert found(settings(), mixed) == []
     (fault,) = found(settings(replicas=2), mixed)
     assert "NVIDIA H100 80GB HBM3 (79 GiB, 8 GiB free). Set at most 0.09" in fault
-    assert [text for text in found(settings(replicas=3), mixed) if "V100-SXM2-16GB has compute capability 7.0" in text]
+    assert [
+        text
+        for text in found(settings(replicas=3), mixed)
+        if "V100-SXM2-16GB has compute capability 7.0" in text
+    ]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +167,10 @@ def test_attention_kernels_that_do_not_run_there(monkeypatch, chip, dtype, reaso
 def test_chips_that_are_too_old(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("3B"))
     (fault,) = found(settings(), machine("T4"))
-    assert "Tesla T4 has compute capability 7.5, and bfloat16 needs 8.0. Set model.dtype = 'float16'" in fault
+    assert (
+        "Tesla T4 has compute capability 7.5, and bfloat16 needs 8.0. Set model.dtype = 'float16'"
+        in fault
+    )
     faults = found(settings(model={"dtype": "float16"}), machine("V100"))
     assert "Tesla V100-SXM2-16GB has compute capability 7.0" in faults[0]
 
@@ -147,7 +178,10 @@ def test_chips_that_are_too_old(monkeypatch):
 def test_packed_weights_in_another_dtype(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B AWQ"))
     (fault,) = found(settings(model={"dtype": "float32"}), machine("H100 80"))
-    assert "the weights are quantised with awq, whose kernels compute in 16 bits. Set model.dtype = 'bfloat16'" in fault
+    assert (
+        "the weights are quantised with awq, whose kernels compute in 16 bits. Set model.dtype = 'bfloat16'"
+        in fault
+    )
     assert found(settings(model={"dtype": "bfloat16"}), machine("H100 80")) == []
 
 
@@ -155,11 +189,16 @@ def test_a_model_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("72B"))
     (fault,) = found(settings(), machine("H100 80", count=8))
     assert fault.startswith("the-model does not fit a NVIDIA H100 80GB HBM3: weights 136.7 GiB")
-    assert fault.endswith("Set tensor_parallel_size = 2 and gpus_per_replica = 2, or choose a smaller model")
+    assert fault.endswith(
+        "Set tensor_parallel_size = 2 and gpus_per_replica = 2, or choose a smaller model"
+    )
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B"))
-    (fault,) = found(settings(gpus_per_replica=8, tensor_parallel_size=8), machine("H100 80", count=8))
+    (fault,) = found(
+        settings(gpus_per_replica=8, tensor_parallel_size=8), machine("H100 80", count=8)
+    )
     assert (
-        "the model's 28 attention heads cannot be split into this number of equal parts. Set a divisor of 28" in fault
+        "the model's 28 attention heads cannot be split into this number of equal parts. Set a divisor of 28"
+        in fault
     )
 
 
@@ -170,7 +209,9 @@ def test_kind_d5_compilers_that_the_engine_calls(monkeypatch, tmp_path):
     compiler, headers, nvcc = found(chosen, machine("H200"))
     assert "apt install gcc libc6-dev" in compiler
     assert "Install python3-dev" in headers
-    assert nvcc.startswith("engine.sampler = 'flashinfer' and engine.attention = 'FLASHINFER': FlashInfer compiles")
+    assert nvcc.startswith(
+        "engine.sampler = 'flashinfer' and engine.attention = 'FLASHINFER': FlashInfer compiles"
+    )
     assert found(settings(model={"backend": "transformers"}), machine("H200")) == []
     monkeypatch.setenv("CC", "/usr/bin/clang")
     monkeypatch.setenv("CUDA_HOME", "/usr/local/cuda")
@@ -183,9 +224,13 @@ def test_serve_and_doctor_say_the_same_before_ray_starts(monkeypatch, tmp_path):
     for module in (preflight, doctor):
         monkeypatch.setattr(module, "visible_gpus", lambda: seen)
     file = tmp_path / "judge.toml"
-    file.write_text('gpus_per_replica = 1\nport = 0\n[model]\nbackend = "vllm"\nname = "m"\ndtype = "bfloat16"\n')
+    file.write_text(
+        'gpus_per_replica = 1\nport = 0\n[model]\nbackend = "vllm"\nname = "m"\ndtype = "bfloat16"\n'
+    )
     monkeypatch.setattr(cluster.ray, "init", lambda **_: pytest.fail("Ray was started"))
-    with pytest.raises(SettingsError, match=r"engine\.gpu_memory_utilization = 0\.92: .*Set at most 0\.5"):
+    with pytest.raises(
+        SettingsError, match=r"engine\.gpu_memory_utilization = 0\.92: .*Set at most 0\.5"
+    ):
         service.run(settings(port=0))
     done = CliRunner().invoke(app, ["doctor", str(file)])
     assert done.exit_code == 1
@@ -197,8 +242,13 @@ def test_the_doctor_of_a_fit_machine_says_what_a_gpu_will_hold(monkeypatch):
     monkeypatch.setattr(doctor, "visible_gpus", lambda: machine("L4"))
     monkeypatch.setattr(doctor, "load_sizes", lambda *_: sizes("7B"))
     lines = [finding.line() for finding in doctor._gpus(settings())]
-    assert lines[0] == "ok     gpus           NVIDIA L4 (22 GiB, 22 GiB free); driver 580.65.06, CUDA 13.0"
-    assert lines[1].startswith("ok     gpu memory     weights 15.4 GiB, work space 1.9 GiB, cache 2.9 GiB of 20.3 GiB")
+    assert (
+        lines[0]
+        == "ok     gpus           NVIDIA L4 (22 GiB, 22 GiB free); driver 580.65.06, CUDA 13.0"
+    )
+    assert lines[1].startswith(
+        "ok     gpu memory     weights 15.4 GiB, work space 1.9 GiB, cache 2.9 GiB of 20.3 GiB"
+    )
     assert lines[1].endswith("8192 tokens a step")
 
 
@@ -221,14 +271,17 @@ def test_what_this_machine_has():
         assert here.why_none() == "torch is a CPU build. To use a GPU, install the extra judge"
         assert current_gpu(required=False) is None
         with pytest.raises(
-            ModelError, match="the settings request a GPU, and this process sees none: torch is a CPU build"
+            ModelError,
+            match="the settings request a GPU, and this process sees none: torch is a CPU build",
         ):
             current_gpu(required=True)
 
 
 def test_a_probe_that_dies(monkeypatch):
     monkeypatch.setattr(gpus.sys, "executable", "/bin/false")
-    with pytest.raises(ModelError, match=r"GPUs: torch cannot list them \(no message\)\. Check `nvidia-smi`"):
+    with pytest.raises(
+        ModelError, match=r"GPUs: torch cannot list them \(no message\)\. Check `nvidia-smi`"
+    ):
         visible_gpus()
 
 
@@ -251,7 +304,9 @@ def test_a_gpu_that_cannot_be_used_hides_no_other(monkeypatch):
 
     def properties(index):
         if index == 1:
-            raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nmore")
+            raise RuntimeError(
+                "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nmore"
+            )
         return SimpleNamespace(name=f"GPU {index}", major=9, minor=0, is_integrated=False)
 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -268,7 +323,9 @@ def test_a_gpu_that_cannot_be_used_hides_no_other(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(tmp_path, monkeypatch, name):
+def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(
+    tmp_path, monkeypatch, name
+):
     from judge_service.backends.preflight import LONGEST_TEMPORARY, check_machine, temporary_faults
     from judge_service.settings import ServiceSettings
 

@@ -20,10 +20,19 @@ from unijudge.modeling.chat_encoder import ChatEncoder
 TOLERANCE = 1e-4
 """In log-odds, float32."""
 
-TEXTS = ["a cat", "seven", "Represent the given image.\n", "a very long candidate " * 12, "ünïcode 猫 🐈"]
+TEXTS = [
+    "a cat",
+    "seven",
+    "Represent the given image.\n",
+    "a very long candidate " * 12,
+    "ünïcode 猫 🐈",
+]
 CONTENTS = [
     *(Content(text=text) for text in TEXTS),
-    *(Content(image=png(color, size)) for color, size in [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90))]),
+    *(
+        Content(image=png(color, size))
+        for color, size in [("red", (60, 60)), ("blue", (200, 60)), ("white", (30, 90))]
+    ),
     Content(text="a cat", image=png("green", (100, 100))),
     Content(text="another", image=png("red", (60, 60))),
 ]
@@ -41,8 +50,12 @@ def ask(judge, query, candidates):
 def plain_log_odds(judge, query, candidate):
     """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
     (stream,) = judge._inputs.renderer.streams(query, [candidate])
-    batch = judge._inputs.model.token_arrays([stream]) | judge._inputs.model.picture_arrays([stream])
-    inputs = {name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"}
+    batch = judge._inputs.model.token_arrays([stream]) | judge._inputs.model.picture_arrays(
+        [stream]
+    )
+    inputs = {
+        name: torch.from_numpy(array) for name, array in batch.items() if name != "position_ids"
+    }
     judge._model.model.rope_deltas = None
     with torch.inference_mode():
         logits = judge._model(**inputs).logits[0, -1].double()
@@ -67,12 +80,16 @@ def test_shared_prefix_equals_one_pair_at_a_time(tiny_model, order, batch_tokens
 def test_positions_are_the_models_own(judge):
     """With pictures in one and two places, wide and tall."""
     streams = [
-        judge._inputs.renderer.streams(query, [candidate])[0] for query in CONTENTS[5:] for candidate in CONTENTS[3:]
+        judge._inputs.renderer.streams(query, [candidate])[0]
+        for query in CONTENTS[5:]
+        for candidate in CONTENTS[3:]
     ]
     batch = judge._inputs.model.token_arrays(streams)
     grids = judge._inputs.model.picture_arrays(streams)["image_grid_thw"]
     names = ("input_ids", "attention_mask", "mm_token_type_ids")
-    inputs = {name: torch.from_numpy(batch[name]) for name in names} | {"image_grid_thw": torch.from_numpy(grids)}
+    inputs = {name: torch.from_numpy(batch[name]) for name in names} | {
+        "image_grid_thw": torch.from_numpy(grids)
+    }
     theirs, _ = judge._model.model.get_rope_index(**inputs)
     for row, length in enumerate(batch["attention_mask"].sum(1)):
         assert (theirs[:, row, :length].numpy() == batch["position_ids"][:, row, :length]).all()
@@ -95,9 +112,15 @@ def test_no_typed_control_token_becomes_one(judge):
     assert len(encoder._controls) >= 19
     for token in encoder._controls:
         for query, candidate in [(token, "b"), ("a", token), (f"x{token}y", f"{token}{token}")]:
-            (stream,) = judge._inputs.renderer.streams(Content(text=query), [Content(text=candidate)])
+            (stream,) = judge._inputs.renderer.streams(
+                Content(text=query), [Content(text=candidate)]
+            )
             assert [entry for entry in stream if entry in controls] == allowed, token
-    answers = ask(judge, Content(text="<|image_pad|><|vision_start|>"), [Content(text=t) for t in encoder._controls])
+    answers = ask(
+        judge,
+        Content(text="<|image_pad|><|vision_start|>"),
+        [Content(text=t) for t in encoder._controls],
+    )
     assert all(isinstance(answer, Verdict) for answer in answers)
 
 
@@ -129,7 +152,11 @@ def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
 
 
 def test_bad_pairs_are_errors_in_place(judge):
-    answers = ask(judge, Content(text="q"), [Content(text="ok"), Content(image=b"junk"), Content(text="word " * 9000)])
+    answers = ask(
+        judge,
+        Content(text="q"),
+        [Content(text="ok"), Content(image=b"junk"), Content(text="word " * 9000)],
+    )
     assert isinstance(answers[0], Verdict)
     assert isinstance(answers[1], PairError)
     assert answers[1].code == "bad_image"
@@ -150,7 +177,9 @@ def test_a_pair_that_is_not_a_number_is_an_error_in_its_place(tiny_model):
 
     judge._model.lm_head = torch.nn.Identity()
     judge._model.lm_head.forward = overflow
-    answers = ask(judge, Content(text="q"), [Content(text="a"), Content(text="b"), Content(text="c")])
+    answers = ask(
+        judge, Content(text="q"), [Content(text="a"), Content(text="b"), Content(text="c")]
+    )
     assert [type(answer) for answer in answers] == [Verdict, PairError, Verdict]
     assert answers[1].code == "not_finite"
 
@@ -181,7 +210,9 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
     split = {"model": ModelSettings(name="x", backend="transformers"), "tensor_parallel_size": 2}
     with pytest.raises(SettingsError, match="tensor_parallel_size: 2"):
         open_judge(ServiceSettings(**split, gpus_per_replica=2))
-    with pytest.raises(ValidationError, match="tensor_parallel_size is 2, but gpus_per_replica is 1"):
+    with pytest.raises(
+        ValidationError, match="tensor_parallel_size is 2, but gpus_per_replica is 1"
+    ):
         ServiceSettings(**split, gpus_per_replica=1)
 
 

@@ -29,7 +29,11 @@ from unijudge.storage.files import read_json
 
 
 def verdict(score, mass=1.0):
-    return Verdict(yes_logprob=math.log(score * mass), no_logprob=math.log((1 - score) * mass), argmax_is_label=True)
+    return Verdict(
+        yes_logprob=math.log(score * mass),
+        no_logprob=math.log((1 - score) * mass),
+        argmax_is_label=True,
+    )
 
 
 class Reading(ScriptedJudge):
@@ -39,7 +43,8 @@ class Reading(ScriptedJudge):
 
     def _answer(self, query, candidate):
         answer = super()._answer(query, candidate)
-        if isinstance(answer, PairError) or not (candidate.text or "").startswith("0."):  # or the service's own pair
+        # Or the service's own pair.
+        if isinstance(answer, PairError) or not (candidate.text or "").startswith("0."):
             return answer
         is_steered = any(text in candidate.text for text in self.steers)
         return verdict(0.97 if is_steered else float(candidate.text.split()[0]), mass=0.8)
@@ -49,8 +54,14 @@ def scored(*rows):
     """Of (query, subset, kind, match, score or code of an error)."""
     found = []
     for number, (query, subset, kind, match, value) in enumerate(rows):
-        pair = LabelledPair(f"a:{number}", subset, kind, Side(str(query), None), Side(str(number), None), match)
-        answer = PairError(code=value, message="") if isinstance(value, str) else verdict(value, mass=0.5)
+        pair = LabelledPair(
+            f"a:{number}", subset, kind, Side(str(query), None), Side(str(number), None), match
+        )
+        answer = (
+            PairError(code=value, message="")
+            if isinstance(value, str)
+            else verdict(value, mass=0.5)
+        )
         found.append(ScoredPairs(pair, query, answer))
     return found
 
@@ -65,7 +76,12 @@ def test_figures_by_hand():
     assert found.roc_auc == pytest.approx(5.5 / 6)
     assert found.ties == pytest.approx(1 / 6)
     assert (found.yes, found.yes_of_matches, found.yes_of_negatives) == (0.2, 0.5, 0.0)
-    assert [(one.pairs, one.matches) for one in found.calibration] == [(1, 0.0), (1, 0.0), (2, 0.5), (1, 1.0)]
+    assert [(one.pairs, one.matches) for one in found.calibration] == [
+        (1, 0.0),
+        (1, 0.0),
+        (2, 0.5),
+        (1, 1.0),
+    ]
     assert found.calibration_error == pytest.approx((0.1 + 0.2 + 2 * 0.1 + 0.1) / 5)
     assert found.label_mass == pytest.approx(0.5)
     assert found.label_first == 1.0
@@ -82,22 +98,37 @@ def test_a_kind_is_held_against_all_matches_of_its_subset():
     ], "a kind of matches alone is no group"  # fmt: skip
     assert found["x", "swap"].roc_auc == 0.5
     assert found["y", "swap"].roc_auc == 1.0
-    assert (found["x", "add"].matches, found["x", "add"].negatives, found["x", "add"].roc_auc) == (2, 1, 1.0)
+    assert (found["x", "add"].matches, found["x", "add"].negatives, found["x", "add"].roc_auc) == (
+        2,
+        1,
+        1.0,
+    )
     assert found[None, "swap"].roc_auc == pytest.approx(4 / 6)
     assert found["y", None].roc_auc_interval is None, "a single query"
 
 
 def test_scores_that_rounding_makes_equal_keep_their_order():
     pairs = [one.pair for one in scored((0, "s", None, True, 0.5), (1, "s", None, False, 0.5))]
-    sure, surer = (Verdict(yes_logprob=-1e-9, no_logprob=no, argmax_is_label=True) for no in (-40.0, -50.0))
+    sure, surer = (
+        Verdict(yes_logprob=-1e-9, no_logprob=no, argmax_is_label=True) for no in (-40.0, -50.0)
+    )
     assert sure.score == surer.score == 1.0
-    found = figures(None, None, [ScoredPairs(pairs[0], 0, surer), ScoredPairs(pairs[1], 1, sure)], seed=0)
+    found = figures(
+        None, None, [ScoredPairs(pairs[0], 0, surer), ScoredPairs(pairs[1], 1, sure)], seed=0
+    )
     assert (found.roc_auc, found.ties) == (1.0, 0.0)
 
 
 def test_a_group_without_verdicts_has_no_figures():
-    found = figures("s", None, scored((0, "s", None, True, "empty"), (0, "s", None, False, "empty")), seed=0)
-    assert (found.roc_auc, found.yes, found.calibration_error, found.label_mass) == (None, None, None, None)
+    found = figures(
+        "s", None, scored((0, "s", None, True, "empty"), (0, "s", None, False, "empty")), seed=0
+    )
+    assert (found.roc_auc, found.yes, found.calibration_error, found.label_mass) == (
+        None,
+        None,
+        None,
+        None,
+    )
     assert found.calibration == []
     assert found.without_verdict == {"empty": 2}
 
@@ -123,7 +154,9 @@ def test_flips_by_hand():
 def test_candidates_are_drawn_from_negatives_with_a_no():
     rows = [(n, "s", None, n % 2 == 0, 0.1 if n % 3 else 0.9) for n in range(60)]
     refused = with_a_no(scored(*rows))
-    assert [int(pair.candidate.text) for pair, _ in refused] == [n for n in range(60) if n % 2 and n % 3]
+    assert [int(pair.candidate.text) for pair, _ in refused] == [
+        n for n in range(60) if n % 2 and n % 3
+    ]
     assert drawn(refused, 5, seed=1) == drawn(refused, 5, seed=1) != drawn(refused, 5, seed=2)
     assert drawn(refused, 500, seed=1) == refused
 
@@ -147,7 +180,15 @@ def pairs_file(folder, queries=12):
             {**query, "candidate_text": f"0.1{number:02} wrong", "label": 0, "kind": "swap"},
             {**query, "candidate_text": f"0.9{number:02} wrong", "label": 0, "kind": "add"},
         ]
-    rows.append({**query, "candidate_text": "0.5", "candidate_image": "broken.png", "label": 0, "kind": "add"})
+    rows.append(
+        {
+            **query,
+            "candidate_text": "0.5",
+            "candidate_image": "broken.png",
+            "label": 0,
+            "kind": "add",
+        }
+    )
     path = folder / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -158,7 +199,18 @@ def test_the_command_measures_a_judge_over_http(tmp_path):
     judge.steers = (TEXTS["plain"].format(yes="Yes"), "<<SYS>>")
     path, out = pairs_file(tmp_path), tmp_path / "out"
     with serving(judge) as url:
-        words = ["bench", str(path), "--service", url, "--out", str(out), "--injections", "5", "--seed", "4"]
+        words = [
+            "bench",
+            str(path),
+            "--service",
+            url,
+            "--out",
+            str(out),
+            "--injections",
+            "5",
+            "--seed",
+            "4",
+        ]
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, done.output
         again = CliRunner().invoke(app, words)
@@ -174,9 +226,15 @@ def test_the_command_measures_a_judge_over_http(tmp_path):
     assert "bootstrap over queries, 1000 rounds, seed 4" in made.interval
 
     steered = {one.name: one for one in made.injections.texts}
-    assert (made.injections.candidates, made.injections.of, made.injections.any_text) == (5, 12, 1.0)
+    assert (made.injections.candidates, made.injections.of, made.injections.any_text) == (
+        5,
+        12,
+        1.0,
+    )
     assert {name for name, one in steered.items() if one.share == 1.0} == {"plain", "system block"}
-    assert {one.share for name, one in steered.items() if name not in ("plain", "system block")} == {0.0}
+    assert {
+        one.share for name, one in steered.items() if name not in ("plain", "system block")
+    } == {0.0}
 
     assert "| all | 12 | 25 | 0.500 |" in done.stdout
     assert "| swap | 12 | 12 | 1.000 | 1.000 … 1.000 |" in done.stdout
@@ -218,15 +276,24 @@ def test_the_same_pair_of_two_kinds_is_asked_once(tmp_path):
             for text, label, kind in [("0.9", 1, None), ("0.2", 0, "swap"), ("0.2", 0, "add")]]  # fmt: skip
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Noting(Prompt())) as url:
-        made = bench(BenchJob([tmp_path / "a.jsonl"], url, tmp_path / "out", injections=0), lambda *_: None)
+        made = bench(
+            BenchJob([tmp_path / "a.jsonl"], url, tmp_path / "out", injections=0), lambda *_: None
+        )
     assert sorted(text for text in asked if text.startswith("0.")) == ["0.2", "0.9"]
-    assert [(one.kind, one.negatives) for one in made.figures] == [(None, 2), ("swap", 1), ("add", 1)]
+    assert [(one.kind, one.negatives) for one in made.figures] == [
+        (None, 2),
+        ("swap", 1),
+        ("add", 1),
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone.png", r"pairs.jsonl:1: picture gone.png under .*: no such file. Add the file, or set --images"),
+        (
+            "gone.png",
+            r"pairs.jsonl:1: picture gone.png under .*: no such file. Add the file, or set --images",
+        ),
         ("../q.png", r"pairs.jsonl:1: picture ../q.png under"),
         ("https://a/b.png", r"picture https://a/b.png under .*: a URL, not a path"),
     ],
@@ -248,14 +315,24 @@ def test_a_judge_without_a_verdict_is_named(tmp_path):
 
     with (
         serving(Silent(Prompt())) as url,
-        pytest.raises(JudgeError, match=r"none of 37 pairs got a verdict. The most common error is too_long"),
+        pytest.raises(
+            JudgeError, match=r"none of 37 pairs got a verdict. The most common error is too_long"
+        ),
     ):
         bench(BenchJob([pairs_file(tmp_path)], url, tmp_path / "out"), lambda *_: None)
     assert not (tmp_path / "out" / "bench.json").exists()
 
 
 def test_a_service_that_is_not_there_is_one_line(tmp_path):
-    words = ["judge", "bench", str(pairs_file(tmp_path)), "--service", "http://127.0.0.1:9", "--retry-for", "0"]
+    words = [
+        "judge",
+        "bench",
+        str(pairs_file(tmp_path)),
+        "--service",
+        "http://127.0.0.1:9",
+        "--retry-for",
+        "0",
+    ]
     command = [sys.executable, "-m", "unijudge", *words, "--out", str(tmp_path / "out")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
@@ -266,7 +343,10 @@ def test_a_service_that_is_not_there_is_one_line(tmp_path):
 def test_a_small_measurement_is_the_same_again(tmp_path):
     path = pairs_file(tmp_path)
     with serving(ScriptedJudge(Prompt())) as url:
-        made = [bench(BenchJob([path], url, tmp_path / out, injections=4), lambda *_: None) for out in ("a", "b")]
+        made = [
+            bench(BenchJob([path], url, tmp_path / out, injections=4), lambda *_: None)
+            for out in ("a", "b")
+        ]
     assert made[0].figures == made[1].figures
     assert made[0].injections == made[1].injections
     assert np.isfinite(made[0].figures[0].roc_auc_interval).all()
@@ -276,7 +356,12 @@ def test_two_judges_by_hand():
     """A has one of two pairs in the wrong order, B none; on the third query B has no verdict."""
     rows = [(0, "s", None, True, 0.9), (0, "s", "k", False, 0.4), (1, "s", None, True, 0.3), (1, "s", "k", False, 0.6),
             (2, "s", "k", False, 0.1)]  # fmt: skip
-    better = [*rows[:2], (1, "s", None, True, 0.7), (1, "s", "k", False, 0.2), (2, "s", "k", False, "too_long")]
+    better = [
+        *rows[:2],
+        (1, "s", None, True, 0.7),
+        (1, "s", "k", False, 0.2),
+        (2, "s", "k", False, "too_long"),
+    ]
     whole, kind = differences(list(zip(scored(*rows), scored(*better), strict=True)), seed=0)
     assert (whole.name, whole.pairs, whole.areas) == ("all", 4, (0.5, 1.0))
     assert whole.same_answer == 0.5
@@ -293,22 +378,33 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
         bench(BenchJob([path], url, b, injections=0, queries=5), lambda *_: None)
     done = CliRunner().invoke(app, ["bench", "--compare", str(a), str(a)])
     assert done.exit_code == 0, done.output
-    assert re.search(r"\| all \| 36 \| (0\.\d+) \| \1 \| \+0\.000 \| \+0\.000 … \+0\.000 \| 1\.000 \|", done.stdout)
+    assert re.search(
+        r"\| all \| 36 \| (0\.\d+) \| \1 \| \+0\.000 \| \+0\.000 … \+0\.000 \| 1\.000 \|",
+        done.stdout,
+    )
     assert "left out" not in done.stdout
     told = compare_judges(a, b)
     assert re.search(r"\| swap \| 10 \| 0\.\d+ \| 1\.000 \| \+", told)
     assert re.search(r"\n(21|22) pairs are in only one of the two folders", told)
-    rows = [{"query_text": "a", "candidate_text": text, "label": int(text == "0.9")} for text in ("0.9", "0.2")]
+    rows = [
+        {"query_text": "a", "candidate_text": text, "label": int(text == "0.9")}
+        for text in ("0.9", "0.2")
+    ]
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Reading(Prompt())) as url:
         bench(BenchJob([tmp_path / "other.jsonl"], url, c, injections=0), lambda *_: None)
-    with pytest.raises(DataError, match=r"no pair is in both folders\. Give two measurements of the same files"):
+    with pytest.raises(
+        DataError, match=r"no pair is in both folders\. Give two measurements of the same files"
+    ):
         compare_judges(a, c)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["a.jsonl"], "Missing option '--service'"), (["a", "--compare"], "--compare needs two folders")],
+    [
+        (["a.jsonl"], "Missing option '--service'"),
+        (["a", "--compare"], "--compare needs two folders"),
+    ],
 )
 def test_a_command_that_lacks_something_says_what(words, message):
     done = CliRunner().invoke(app, ["bench", *words])
@@ -324,5 +420,8 @@ def test_a_picture_that_goes_while_the_judge_works_is_named(tmp_path):
             return super()._answer(query, candidate)
 
     path = pairs_file(tmp_path)
-    with serving(Removing(Prompt())) as url, pytest.raises(DataError, match=r"q\.png under .*was readable when the"):
+    with (
+        serving(Removing(Prompt())) as url,
+        pytest.raises(DataError, match=r"q\.png under .*was readable when the"),
+    ):
         bench(BenchJob([path], url, tmp_path / "out", at_once=1), lambda *_: None)

@@ -11,7 +11,13 @@ from unijudge.errors import DataError
 from unijudge.foreign.cells import Side
 
 MATCH = {"query_text": "a cat", "candidate_text": "cat", "label": 1}
-OTHER = {"query_text": "a cat", "candidate_text": "dog", "label": 0, "kind": "swap", "subset": "pets"}
+OTHER = {
+    "query_text": "a cat",
+    "candidate_text": "dog",
+    "label": 0,
+    "kind": "swap",
+    "subset": "pets",
+}
 CAPTIONS = {
     "0": {"filename": "1.jpg", "caption": "a red cat", "negative_caption": "a blue cat"},
     "1": {"filename": "2.jpg", "caption": "two dogs", "negative_caption": "two cats"},
@@ -27,15 +33,25 @@ def lines(path, *rows, before=""):
 def test_pairs_of_json_lines(tmp_path, before):
     path = lines(tmp_path / "val.jsonl", MATCH, OTHER, MATCH, before=before)
     assert read_labelled([path]) == [
-        LabelledPair("val.jsonl:1", "val", None, Side("a cat", None), Side("cat", None), match=True),
-        LabelledPair("val.jsonl:2", "pets", "swap", Side("a cat", None), Side("dog", None), match=False),
+        LabelledPair(
+            "val.jsonl:1", "val", None, Side("a cat", None), Side("cat", None), match=True
+        ),
+        LabelledPair(
+            "val.jsonl:2", "pets", "swap", Side("a cat", None), Side("dog", None), match=False
+        ),
     ], "the third row is the first again"
 
 
-@pytest.mark.parametrize(("yes", "no"), [(1, 0), (1.0, 0.0), (True, False), ("1", "0"), ("True", "false")])
+@pytest.mark.parametrize(
+    ("yes", "no"), [(1, 0), (1.0, 0.0), (True, False), ("1", "0"), ("True", "false")]
+)
 def test_labels_as_files_hold_them(tmp_path, yes, no):
     path = tmp_path / "a.parquet"
-    columns = {"query_image": ["q.png"] * 2, "candidate_image": ["a.png", "b.png"], "label": [yes, no]}
+    columns = {
+        "query_image": ["q.png"] * 2,
+        "candidate_image": ["a.png", "b.png"],
+        "label": [yes, no],
+    }
     pq.write_table(pa.table(columns), path)
     pairs = read_labelled([path])
     assert [pair.match for pair in pairs] == [True, False]
@@ -75,7 +91,11 @@ def test_rows_of_mmeb_with_their_negatives(tmp_path):
 def test_places_tell_files_of_one_name_apart(tmp_path):
     for subset in ("a", "b"):
         (tmp_path / subset).mkdir()
-        lines(tmp_path / subset / "val.jsonl", {**MATCH, "query_text": subset}, {**OTHER, "query_text": subset})
+        lines(
+            tmp_path / subset / "val.jsonl",
+            {**MATCH, "query_text": subset},
+            {**OTHER, "query_text": subset},
+        )
     places = [pair.place for pair in read_labelled([tmp_path])]
     assert places == ["a/val.jsonl:1", "a/val.jsonl:2", "b/val.jsonl:1", "b/val.jsonl:2"]
 
@@ -156,7 +176,12 @@ def test_a_layout_that_is_given_is_not_guessed(tmp_path):
 
 def test_queries_are_drawn_from_each_subset_with_all_of_their_pairs(tmp_path):
     rows = [
-        {"query_text": f"{query}", "candidate_text": f"{candidate}", "label": int(not candidate), "subset": subset}
+        {
+            "query_text": f"{query}",
+            "candidate_text": f"{candidate}",
+            "label": int(not candidate),
+            "subset": subset,
+        }
         for subset, count in (("x", 20), ("y", 2))
         for query in range(count)
         for candidate in range(3)

@@ -27,9 +27,12 @@ def test_a_machine_that_has_all(tiny_model):
     state, text = found["a pair"]
     assert "by tiny (transformers" in text
     assert "scores 0." in text
-    untrained = state == "LACKS"  # random weights may well prefer the mismatch, and the doctor says so
+    # Random weights may well prefer the mismatch, and the doctor says so.
+    untrained = state == "LACKS"
     assert status == int(untrained)
-    assert {thing for thing, (state, _) in found.items() if state == "LACKS"} == ({"a pair"} if untrained else set())
+    assert {thing for thing, (state, _) in found.items() if state == "LACKS"} == (
+        {"a pair"} if untrained else set()
+    )
     assert found["torch"][0] == found["transformers"][0] == found["ray"][0] == "ok"
     assert "llava_onevision" in found["families"][1]
 
@@ -49,7 +52,9 @@ def test_a_machine_that_has_all(tiny_model):
     ],
 )
 def test_what_is_lacking_has_a_cure(tiny_model, settings, thing, cure):
-    status, found = run("model.backend=transformers", "port=0", *settings.replace("TINY", str(tiny_model)).split())
+    status, found = run(
+        "model.backend=transformers", "port=0", *settings.replace("TINY", str(tiny_model)).split()
+    )
     assert status == 1
     assert found[thing][0] == "LACKS"
     assert cure in found[thing][1]
@@ -68,14 +73,18 @@ class Judge:
 
     def _answer(self, query, candidate):
         if candidate.image and not self._pictures:
-            return PairError(code="token_count", message="the engine made 9 tokens of a prompt of 7")
+            return PairError(
+                code="token_count", message="the engine made 9 tokens of a prompt of 7"
+            )
         seen = KNOWN_BLUE if query != ASKED_RED else KNOWN_RED
         if self._pictures == "unseen":
             seen = KNOWN_RED
         yes = 0.9 if candidate in (KNOWN_YES, seen) else 0.1
         if self._pictures == "inverted":
             yes = 1 - yes
-        return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
+        return Verdict(
+            yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -93,11 +102,21 @@ class Judge:
             "LACKS",
             "a known mismatch 0.900 (4.39 log-odds behind): this judge cannot tell a match from a mismatch; a picture",
         ),
-        ({"pictures": False}, "LACKS", "a picture gets no verdict (token_count: the engine made 9 tokens of a prompt"),
-        ({"error": RuntimeError("CUDA\nerror")}, "LACKS", "known pairs cannot be judged|RuntimeError: CUDA error"),
+        (
+            {"pictures": False},
+            "LACKS",
+            "a picture gets no verdict (token_count: the engine made 9 tokens of a prompt",
+        ),
+        (
+            {"error": RuntimeError("CUDA\nerror")},
+            "LACKS",
+            "known pairs cannot be judged|RuntimeError: CUDA error",
+        ),
     ],
 )
-def test_kind_b4_a_judge_that_serve_refuses_is_refused_here_too(identity, monkeypatch, changes, state, text):
+def test_kind_b4_a_judge_that_serve_refuses_is_refused_here_too(
+    identity, monkeypatch, changes, state, text
+):
     """And whatever an engine raises, the other findings are shown."""
     monkeypatch.setattr(doctor, "open_judge", lambda settings: Judge(identity, **changes))
     status, found = run("model.backend=transformers", "model.name=some/model", "port=0")
@@ -115,7 +134,10 @@ def test_a_look_that_fails_hides_no_other(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", fails)
     status, found = run("model.backend=scripted", "port=0")
     assert status == 1
-    assert found["disk"] == ("LACKS", "not checked: PermissionError: [Errno 13] Permission denied: 'shared memory'")
+    assert found["disk"] == (
+        "LACKS",
+        "not checked: PermissionError: [Errno 13] Permission denied: 'shared memory'",
+    )
     assert found["port"][0] == "ok"
 
 
@@ -128,7 +150,9 @@ def test_a_port_that_is_taken():
     assert status == 1
     assert run("model.backend=scripted", "port=0")[0] == 0
     assert found["port"][0] == "LACKS"
-    assert found["port"][1].startswith(f"cannot listen on 127.0.0.1:{port} (Address already in use)")
+    assert found["port"][1].startswith(
+        f"cannot listen on 127.0.0.1:{port} (Address already in use)"
+    )
 
 
 def test_packages_that_are_missing_or_of_another_version(monkeypatch):
@@ -140,7 +164,10 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     monkeypatch.setattr(doctor, "version", version)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     _, found = run("model.backend=scripted", "port=0")
-    assert found["fastapi"] == ("LACKS", "not installed: pip install 'unijudge[judge]', or [judge-cpu]")
+    assert found["fastapi"] == (
+        "LACKS",
+        "not installed: pip install 'unijudge[judge]', or [judge-cpu]",
+    )
     cure = "but unijudge is tested with torch==2.13.0: reinstall unijudge with its extra"
     assert found["torch"] == ("LACKS", f"2.12.1+cpu, {cure}")
     assert found["vllm"][0] == "note"

@@ -51,7 +51,11 @@ def test_the_models_own_scores_pass(tiny_model):
     ("prompt", "changes", "cause"),
     [
         (Prompt(instruction="Do they match?"), {}, "the prompts differ: wording, labels or order"),
-        (None, {"max_pixels": 3136}, "the pixel budgets differ: 3136–3136 in the service, 3136–12544 in the reference"),
+        (
+            None,
+            {"max_pixels": 3136},
+            "the pixel budgets differ: 3136–3136 in the service, 3136–12544 in the reference",
+        ),
         (None, {"dtype": "bfloat16"}, "the service computes in bfloat16, the reference in float32"),
     ],
 )
@@ -66,7 +70,9 @@ def test_other_scores_fail_with_their_cause(tiny_model, prompt, changes, cause):
 def test_a_reference_that_does_not_fit_the_memory(tiny_model, monkeypatch):
     monkeypatch.setattr("judge_service.checks.verify.available_bytes", lambda: 2**20)
     model = ModelSettings(name=str(tiny_model), device="cpu", **MODEL)
-    with pytest.raises(SettingsError, match=r"weights take 0\.0 GiB in float32, and 0\.0 GiB of memory"):
+    with pytest.raises(
+        SettingsError, match=r"weights take 0\.0 GiB in float32, and 0\.0 GiB of memory"
+    ):
         check_memory(ServiceSettings(model=model))
     monkeypatch.setattr("judge_service.checks.verify.available_bytes", lambda: 2**30)
     check_memory(ServiceSettings(model=model))
@@ -82,7 +88,9 @@ class Known:
 
     def __init__(self, identity, error=None, yes=0.5):
         self.identity, self.error = identity, error
-        self.verdict = Verdict(yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True)
+        self.verdict = Verdict(
+            yes_logprob=math.log(yes), no_logprob=math.log(1 - yes), argmax_is_label=True
+        )
 
     async def judge(self, query, candidates):
         return [self.error if self.error and one.image else self.verdict for one in candidates]
@@ -91,14 +99,26 @@ class Known:
 def test_pairs_without_a_verdict_give_their_own_reason(identity):
     error = PairError(code="token_count", message="the engine made 261 tokens of a prompt of 257")
     found = asyncio.run(verify(Known(identity, error), Known(identity), queries=3, tolerance=None))
-    lost = sum(candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates)
+    lost = sum(
+        candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates
+    )
     assert found.errors == lost
     assert not found.passed
-    assert found.lines()[-1] == f"{lost} pairs without a verdict from the service: token_count: {error.message}"
+    assert (
+        found.lines()[-1]
+        == f"{lost} pairs without a verdict from the service: token_count: {error.message}"
+    )
     found = asyncio.run(verify(Known(identity), Known(identity, error), queries=3, tolerance=None))
-    assert found.lines()[-1] == f"{lost} pairs without a verdict from the reference: token_count: {error.message}"
-    found = asyncio.run(verify(Known(identity, error, yes=0.9), Known(identity), queries=3, tolerance=None))
-    assert found.lines()[-1].startswith("likely cause: the identities agree, so the engine's kernels")
+    assert (
+        found.lines()[-1]
+        == f"{lost} pairs without a verdict from the reference: token_count: {error.message}"
+    )
+    found = asyncio.run(
+        verify(Known(identity, error, yes=0.9), Known(identity), queries=3, tolerance=None)
+    )
+    assert found.lines()[-1].startswith(
+        "likely cause: the identities agree, so the engine's kernels"
+    )
 
 
 def test_pairs_that_neither_side_answers_are_not_compared(identity):
@@ -106,7 +126,9 @@ def test_pairs_that_neither_side_answers_are_not_compared(identity):
     error = PairError(code="bad_image", message="no decoder")
     broken = Known(identity, error)
     found = asyncio.run(verify(broken, broken, queries=3, tolerance=None))
-    lost = sum(candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates)
+    lost = sum(
+        candidate.image is not None for _, candidates in golden_set(3) for candidate in candidates
+    )
     assert (found.errors, found.unanswered, found.passed) == (0, lost, False)
     assert len(found.differences) == 42 - lost
     lines = found.lines()
@@ -121,7 +143,9 @@ def test_pairs_that_neither_side_answers_are_not_compared(identity):
 def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
     scripted = Known(identity.model_copy(update={"dtype": "none"}))
     scripted.judge = None
-    with pytest.raises(SettingsError, match="the service runs no model, so there is nothing to compare"):
+    with pytest.raises(
+        SettingsError, match="the service runs no model, so there is nothing to compare"
+    ):
         asyncio.run(verify(scripted, Known(identity), queries=1, tolerance=None))
 
 
@@ -147,7 +171,13 @@ def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypa
 
 
 def test_nobody_there_is_one_line(tiny_model):
-    command = [sys.executable, "-m", "unijudge", "judge", *words("http://127.0.0.1:nonsense", tiny_model)]
+    command = [
+        sys.executable,
+        "-m",
+        "unijudge",
+        "judge",
+        *words("http://127.0.0.1:nonsense", tiny_model),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not a URL" in done.stderr

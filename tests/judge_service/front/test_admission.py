@@ -69,12 +69,16 @@ def test_a_wait_is_estimated_from_the_work_that_stands_before(clock):
     async def story():
         admission = queue(slots=2, max_wait_s=7)
         await measured(admission, clock, work=4, seconds=2)
-        requests = [Held(admission, name, [], work=work) for name, work in (("a", 10), ("b", 10), ("c", 8))]
+        requests = [
+            Held(admission, name, [], work=work) for name, work in (("a", 10), ("b", 10), ("c", 8))
+        ]
         await settled()
         clock.now += 1
         admission.check(1000)
         admission.check(6.0)
-        with pytest.raises(Overloaded, match="1 requests wait, and a new request would wait about 6 s") as refusal:
+        with pytest.raises(
+            Overloaded, match="1 requests wait, and a new request would wait about 6 s"
+        ) as refusal:
             admission.check(5.9)
         assert refusal.value.retry_after_s == 1
         assert not refusal.value.is_full, "who waits longer is taken"
@@ -211,7 +215,16 @@ def test_who_works_alone_waits_for_who_works_and_holds_up_who_comes_later():
         return ["".join(names) for names in begun]
 
     # Two, one of the two, c alone, d alone, then two at once again.
-    assert asyncio.run(story()) == ["ab", "ab", "abc", "abcd", "abcdef", "abcdefg", "abcdefg", "abcdefg"]
+    assert asyncio.run(story()) == [
+        "ab",
+        "ab",
+        "abc",
+        "abcd",
+        "abcdef",
+        "abcdefg",
+        "abcdefg",
+        "abcdefg",
+    ]
 
 
 def test_who_works_alone_is_a_wait_of_all_slots(clock):

@@ -30,7 +30,9 @@ def app():
 
 def ask(app, method, path, headers=(), body=None):
     async def call():
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://judge"
+        ) as http:
             return await http.request(method, path, headers=dict(headers), content=body)
 
     return asyncio.run(call())
@@ -45,7 +47,9 @@ def ask(app, method, path, headers=(), body=None):
     ids=range(13),  # keys are new each time, and no names
 )  # fmt: skip
 def test_no_key_no_answer(app, header):
-    answer = ask(app, "POST", "/v1/score", {"Authorization": header} if header is not None else {}, BODY)
+    answer = ask(
+        app, "POST", "/v1/score", {"Authorization": header} if header is not None else {}, BODY
+    )
     assert answer.status_code == 401
     assert answer.json()["code"] == "no_key"
     assert KEY not in answer.text
@@ -53,7 +57,10 @@ def test_no_key_no_answer(app, header):
 
 def test_either_key_opens(app):
     for key, scheme in [(KEY, "Bearer"), (OTHER, "bearer")]:
-        assert ask(app, "POST", "/v1/score", {"Authorization": f"{scheme} {key}"}, BODY).status_code == 200
+        assert (
+            ask(app, "POST", "/v1/score", {"Authorization": f"{scheme} {key}"}, BODY).status_code
+            == 200
+        )
 
 
 def test_every_route_is_closed_but_the_probes(app):
@@ -72,16 +79,25 @@ def test_every_route_is_closed_but_the_probes(app):
 
 def test_the_client_brings_its_key(app):
     async def judge(key):
-        async with JudgeClient("http://judge", key=key, transport=httpx2.ASGITransport(app)) as client:
+        async with JudgeClient(
+            "http://judge", key=key, transport=httpx2.ASGITransport(app)
+        ) as client:
             return await client.judge(Content(text="a"), [Content(text="b")])
 
     assert len(asyncio.run(judge(KEY))) == 1
-    with pytest.raises(JudgeError, match=r"401: this service requires a key.*check the URL and the key"):
+    with pytest.raises(
+        JudgeError, match=r"401: this service requires a key.*check the URL and the key"
+    ):
         asyncio.run(judge(None))
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [("uj-ключ", "has characters that no key has"), (" \n", "is blank"), ("a\nb", "has characters")]
+    ("text", "fault"),
+    [
+        ("uj-ключ", "has characters that no key has"),
+        (" \n", "is blank"),
+        ("a\nb", "has characters"),
+    ],
 )
 def test_what_can_be_no_key_is_refused_before_anything_is_sent(tmp_path, text, fault):
     (tmp_path / "key").write_text(text, encoding="utf-8")

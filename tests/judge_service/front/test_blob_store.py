@@ -39,7 +39,9 @@ def test_what_was_used_longest_ago_goes_first_and_nothing_young(tmp_path):
         os.utime(tmp_path / name)
     fresh = BlobStore(tmp_path, max_bytes=room, young_s=60)
     new = noise(99, (100, 100))
-    with pytest.raises(DataError, match=r"used in the last blobs\.min_age_s\. Raise blobs\.max_bytes"):
+    with pytest.raises(
+        DataError, match=r"used in the last blobs\.min_age_s\. Raise blobs\.max_bytes"
+    ):
         fresh.put(sha(new), new)
 
 

@@ -21,7 +21,10 @@ from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError, Verdict
 
 QUERY = Content(text="a", image=IMAGES[0])
-CANDIDATES = [Content(image=image) for image in IMAGES[1:]] + [Content(text="b"), Content(text="c", image=IMAGES[1])]
+CANDIDATES = [Content(image=image) for image in IMAGES[1:]] + [
+    Content(text="b"),
+    Content(text="c", image=IMAGES[1]),
+]
 LIMITS = LimitSettings(max_body_bytes=200_000)
 
 
@@ -53,14 +56,18 @@ class Replicas(httpx2.AsyncBaseTransport):
 def judge_all(transport, questions):
     async def ask():
         async with JudgeClient("http://judge", transport=transport, retry_for_s=5) as judge:
-            return await asyncio.gather(*(judge.judge(query, candidates) for query, candidates in questions))
+            return await asyncio.gather(
+                *(judge.judge(query, candidates) for query, candidates in questions)
+            )
 
     return asyncio.run(ask())
 
 
 def raw(app, method, path, **options):
     async def call():
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://judge"
+        ) as http:
             return await http.request(method, path, **options)
 
     return asyncio.run(call())
@@ -92,7 +99,8 @@ def test_a_service_that_loses_images_still_answers(tmp_path):
     """Two replicas that do not see each other's folder: after some rounds the images are sent inside."""
     transport = Replicas(*(app_of(BlobStore(tmp_path / name, max_bytes=10**6)) for name in "ab"))
     assert (
-        judge_all(transport, [(QUERY, CANDIDATES)] * 3) == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
+        judge_all(transport, [(QUERY, CANDIDATES)] * 3)
+        == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
     )
 
 
@@ -153,14 +161,23 @@ def test_requests_that_name_images(store):
     names = [sha(image) for image in IMAGES]
 
     def score(*contents, app=app):
-        return raw(app, "POST", "/v1/score", json={"query": {"text": "a"}, "candidates": list(contents)})
+        return raw(
+            app, "POST", "/v1/score", json={"query": {"text": "a"}, "candidates": list(contents)}
+        )
 
-    unknown = score({"image_sha256": names[0]}, {"text": "b", "image_sha256": names[1]}, {"image_sha256": names[0]})
+    unknown = score(
+        {"image_sha256": names[0]},
+        {"text": "b", "image_sha256": names[1]},
+        {"image_sha256": names[0]},
+    )
     assert unknown.status_code == 409
     assert unknown.json()["missing"] == sorted(names[:2])
     for image, name in zip(IMAGES, names, strict=True):
         store.put(name, image)
-    assert score({"image_sha256": names[0]}, {"text": "b", "image_sha256": names[1]}).status_code == 200
+    assert (
+        score({"image_sha256": names[0]}, {"text": "b", "image_sha256": names[1]}).status_code
+        == 200
+    )
     large = score(*({"image_sha256": name} for name in names))
     assert (large.status_code, large.json()["code"]) == (413, "too_large")
     assert score({"image_sha256": "../../etc/passwd"}).status_code == 400
@@ -211,7 +228,9 @@ class Broken(Replicas):
         self._only = only
 
     async def handle_async_request(self, request):
-        if request.method == self._only and (request.method == "PUT" or b"image_sha256" in await request.aread()):
+        if request.method == self._only and (
+            request.method == "PUT" or b"image_sha256" in await request.aread()
+        ):
             self.seen.append(request)
             return httpx2.Response(self._answer[0], json=self._answer[1])
         return await super().handle_async_request(request)
@@ -239,8 +258,13 @@ def test_one_failure_ends_all_that_wait_to_be_sent(store, monkeypatch):
     monkeypatch.setattr("unijudge.client.uploads.RETRY_FOR_S", 1)
     candidates = [Content(image=noise(seed)) for seed in range(4 * UPLOADS_AT_ONCE)]
     transport = Broken(app_of(store), 503, "busy")
-    assert judge_all(transport, [(QUERY, candidates)]) == judge_all(Replicas(app_of(None)), [(QUERY, candidates)])
-    assert len({request.url.path for request in transport.seen if request.method == "PUT"}) == UPLOADS_AT_ONCE
+    assert judge_all(transport, [(QUERY, candidates)]) == judge_all(
+        Replicas(app_of(None)), [(QUERY, candidates)]
+    )
+    assert (
+        len({request.url.path for request in transport.seen if request.method == "PUT"})
+        == UPLOADS_AT_ONCE
+    )
 
 
 def test_a_folder_that_went_away_loses_no_pair(tmp_path):
@@ -248,4 +272,6 @@ def test_a_folder_that_went_away_loses_no_pair(tmp_path):
     app = app_of(BlobStore(folder, max_bytes=10**6))
     folder.rmdir()
     folder.write_text("a file")
-    assert judge_all(Replicas(app), [(QUERY, CANDIDATES)]) == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)])
+    assert judge_all(Replicas(app), [(QUERY, CANDIDATES)]) == judge_all(
+        Replicas(app_of(None)), [(QUERY, CANDIDATES)]
+    )

@@ -39,7 +39,9 @@ class App:
             self.left += 1
             return
         length = str(len(self.answer)).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
+        )
         await send({"type": "http.response.body", "body": self.answer})
 
 
@@ -47,7 +49,9 @@ class App:
 async def serving():
     """(app, port)."""
     app = App()
-    config = uvicorn.Config(app, port=0, http=BoundedConnection, lifespan="off", log_level="critical")
+    config = uvicorn.Config(
+        app, port=0, http=BoundedConnection, lifespan="off", log_level="critical"
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None
     running = asyncio.create_task(server._serve())

@@ -18,7 +18,13 @@ class Inner:
     """An application that keeps what reached it, and answers as it is told."""
 
     def __init__(self, status=200, headers=JSON, body=b"{}", error=None, silent=False):
-        self.status, self.headers, self.body, self.error, self.silent = status, headers, body, error, silent
+        self.status, self.headers, self.body, self.error, self.silent = (
+            status,
+            headers,
+            body,
+            error,
+            silent,
+        )
         self.scopes, self.bodies = [], []
         self.hold = None
 
@@ -41,11 +47,20 @@ class Caller:
 
     def __init__(self, *pieces, path="/v1/score", headers=(), stall=False):
         self.pieces, self.stall, self.read = list(pieces), stall, 0
-        length = [] if any(name == b"transfer-encoding" for name, _ in headers) else sum(map(len, pieces))
+        length = (
+            []
+            if any(name == b"transfer-encoding" for name, _ in headers)
+            else sum(map(len, pieces))
+        )
         given = dict(headers)
         if length and b"content-length" not in given:
             given[b"content-length"] = str(length).encode()
-        self.scope = {"type": "http", "method": "POST", "path": path, "headers": list(given.items())}
+        self.scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": list(given.items()),
+        }
         self.sent = []
 
     async def receive(self):
@@ -122,12 +137,16 @@ def test_a_caller_who_is_lost_while_sending_is_no_error(caplog):
 def test_without_the_key_nothing_is_read():
     inner = Inner()
     gate = Gate(inner, RULES.model_copy(update={"key_sha256": (digest_of("k"),)}))
-    caller = Caller(b"x", headers=[(b"expect", b"100-continue"), (b"content-length", b"9")], stall=True)
+    caller = Caller(
+        b"x", headers=[(b"expect", b"100-continue"), (b"content-length", b"9")], stall=True
+    )
     asyncio.run(caller.ask(gate))
     assert (caller.status, caller.read, inner.scopes) == (401, 0, [])
     assert caller.headers[b"WWW-Authenticate"] == b"Bearer"
     assert caller.headers[b"connection"] == b"close"
-    assert asyncio.run(Caller(b"x", headers=[(b"authorization", b"Bearer k")]).ask(gate)).status == 200
+    assert (
+        asyncio.run(Caller(b"x", headers=[(b"authorization", b"Bearer k")]).ask(gate)).status == 200
+    )
 
 
 def test_a_refused_body_is_thrown_away_so_that_the_caller_hears_why():
@@ -160,8 +179,16 @@ def test_all_bodies_together_and_all_requests_together_are_bounded():
 
 def test_headers_that_steer_ray_are_taken_away():
     inner = Inner()
-    given = [(b"X-Request-Timeout-Seconds", b"0"), (b"x-request-disconnect-disabled", b"?1"), (b"if-match", b'"a"')]
-    given += [(b"serve_multiplexed_model_id", b"x"), (b"Serve-Multiplexed-Model-Id", b"x"), (b"x-session-id", b"x")]
+    given = [
+        (b"X-Request-Timeout-Seconds", b"0"),
+        (b"x-request-disconnect-disabled", b"?1"),
+        (b"if-match", b'"a"'),
+    ]
+    given += [
+        (b"serve_multiplexed_model_id", b"x"),
+        (b"Serve-Multiplexed-Model-Id", b"x"),
+        (b"x-session-id", b"x"),
+    ]
     given += [(b"x-serve-router-key", b"x"), (b"x-request-id", b"\xff")]
     asyncio.run(Caller(b"x", headers=given).ask(Gate(inner, RULES)))
     names = {name for name, _ in inner.scopes[0]["headers"]}
@@ -178,7 +205,11 @@ def test_a_sound_name_of_a_request_reaches_rays_log():
     ("inner", "status", "code"),
     [
         (Inner(500, [(b"content-type", b"text/plain")], b"The replica died"), 503, "not_ready"),
-        (Inner(404, [(b"content-type", b"text/plain; charset=utf-8")], b"Path not found"), 503, "not_ready"),
+        (
+            Inner(404, [(b"content-type", b"text/plain; charset=utf-8")], b"Path not found"),
+            503,
+            "not_ready",
+        ),
         (Inner(silent=True), 503, "not_ready"),
         (Inner(error=RuntimeError("secret")), 500, "internal"),
         (Inner(error=asyncio.CancelledError("secret")), 503, "not_ready"),
@@ -192,8 +223,14 @@ def test_what_others_say_in_our_place_is_said_in_our_words(inner, status, code):
 
 def test_our_own_refusals_pass_as_they_are():
     body = b'{"code":"busy","message":"m","missing":[]}'
-    caller = asyncio.run(Caller(b"x").ask(Gate(Inner(429, [*JSON, (b"Retry-After", b"7")], body), RULES)))
-    assert (caller.status, caller.sent[1]["body"], caller.headers[b"Retry-After"]) == (429, body, b"7")
+    caller = asyncio.run(
+        Caller(b"x").ask(Gate(Inner(429, [*JSON, (b"Retry-After", b"7")], body), RULES))
+    )
+    assert (caller.status, caller.sent[1]["body"], caller.headers[b"Retry-After"]) == (
+        429,
+        body,
+        b"7",
+    )
 
 
 def test_a_caller_that_leaves_while_it_sends_leaves_nothing(tmp_path):
@@ -230,7 +267,9 @@ def test_probes_are_answered_without_a_replica(tmp_path, state, healthz, readyz,
         state.write(file)
     inner = Inner()
     gate = Gate(inner, RULES, StateFile(file))
-    asked = [asyncio.run(Caller(path=path).ask(gate)) for path in ("/healthz", "/readyz", "/v1/score")]
+    asked = [
+        asyncio.run(Caller(path=path).ask(gate)) for path in ("/healthz", "/readyz", "/v1/score")
+    ]
     assert [caller.status for caller in asked] == [healthz, readyz, score]
     assert len(inner.scopes) == (score == 200)
     if state is not None and state.reason:
@@ -245,7 +284,9 @@ def test_a_check_is_asked_before_the_body_is_read():
         asked.append((path, judge_timeout))
 
     inner = Inner()
-    asyncio.run(Caller(b"x", headers=[(b"judge-timeout", b"12.5")]).ask(Gate(inner, RULES, check=check)))
+    asyncio.run(
+        Caller(b"x", headers=[(b"judge-timeout", b"12.5")]).ask(Gate(inner, RULES, check=check))
+    )
     assert asked == [("/v1/score", "12.5")]
 
 
@@ -295,7 +336,9 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
         return crowd, reached, len(inner.scopes)
 
     crowd, reached, later = asyncio.run(story())
-    assert [(caller.status, caller.headers[b"Retry-After"]) for caller in crowd] == [(429, b"7")] * 20
+    assert [(caller.status, caller.headers[b"Retry-After"]) for caller in crowd] == [
+        (429, b"7")
+    ] * 20
     assert reached < 20
     assert later >= reached + 2
 
@@ -340,7 +383,13 @@ def test_a_request_in_work_at_a_death_is_told_from_one_that_waited(tmp_path, in_
         names.extend(value.decode() for name, value in scope["headers"] if name == HEADER.encode())
         if in_work:
             (folder / names[-1]).touch()  # as a replica leaves it that is killed
-        await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", b"text/plain")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 500,
+                "headers": [(b"content-type", b"text/plain")],
+            }
+        )
         await send({"type": "http.response.body", "body": b"Internal Server Error"})
 
     caller = Caller(b"x", headers=[(HEADER.encode(), b"0" * 32)])

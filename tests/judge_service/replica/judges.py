@@ -34,7 +34,9 @@ def run(coroutine):
 
 def raw(app, body, headers=(), path="/v1/score"):
     async def call():
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://judge"
+        ) as http:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             return await http.post(path, content=content, headers=dict(headers))
 
@@ -51,6 +53,8 @@ class Answering:
         def verdict(candidate):
             right = KNOWN_RED if query is ASKED_RED else KNOWN_BLUE
             yes, no = self.match if candidate in (KNOWN_YES, right) else self.other
-            return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(no), argmax_is_label=yes + no > 0.5)
+            return Verdict(
+                yes_logprob=math.log(yes), no_logprob=math.log(no), argmax_is_label=yes + no > 0.5
+            )
 
         return [verdict(candidate) for candidate in candidates]

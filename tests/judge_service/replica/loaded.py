@@ -6,6 +6,11 @@ from unijudge.judging.prompt import Prompt
 
 
 def load(folder, *, prompt=None, **settings):
-    model = {"name": str(folder), "backend": "transformers", "min_pixels": 3136, "max_pixels": 12544}
+    model = {
+        "name": str(folder),
+        "backend": "transformers",
+        "min_pixels": 3136,
+        "max_pixels": 12544,
+    }
     chosen = ModelSettings(**model | {"max_tokens": 512} | settings)
     return open_judge(ServiceSettings(model=chosen, prompt=prompt or Prompt()))

@@ -28,7 +28,8 @@ CAT = Content(text="a cat")
 @pytest.fixture
 def judge():
     return WatchedJudge(
-        ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0, liveness_window_s=0.01, timeout_s=0.2)
+        ScriptedJudge(Prompt()),
+        HealthSettings(canary_every_s=0, liveness_window_s=0.01, timeout_s=0.2),
     )
 
 
@@ -89,9 +90,13 @@ def test_a_bad_query_refuses_the_request(app):
 
 
 def test_another_judge_scores_nothing(app, identity):
-    with pytest.raises(JudgeChanged, match=r"expected test.*but scripted.*model is 'scripted', not 'test'"):
+    with pytest.raises(
+        JudgeChanged, match=r"expected test.*but scripted.*model is 'scripted', not 'test'"
+    ):
         run(ask(app, CAT, [CAT], expect=identity))
-    answer = raw(app, {"query": {"text": "a"}, "candidates": [{"text": "b"}]}, {"If-Match": '"0123"'})
+    answer = raw(
+        app, {"query": {"text": "a"}, "candidates": [{"text": "b"}]}, {"If-Match": '"0123"'}
+    )
     assert answer.status_code == 412
     assert answer.json()["code"] == "other_judge"
     assert "results" not in answer.json()
@@ -105,12 +110,36 @@ def test_another_judge_scores_nothing(app, identity):
         (b"\xff\xfe", 400, "body"),
         ({}, 400, "query: Field required"),
         ({"query": {}, "candidates": [{"text": "b"}]}, 422, "query: neither text nor image"),
-        ({"query": {"text": "a"}, "candidates": []}, 400, "candidates: List should have at least 1"),
-        ({"query": {"text": "a"}, "candidates": [{"text": "b"}], "typo": 1}, 400, "typo: Extra inputs"),
-        ({"query": {"text": "a"}, "candidates": [{"image": "http://x/y.png"}]}, 400, "URLs and paths are never opened"),
-        ({"query": {"text": "a"}, "candidates": [{"image": "/etc/passwd.png"}]}, 400, "never opened"),
-        ({"query": {"text": "a"}, "candidates": [{"text": "b"}] * 4}, 413, "4 candidates: a request may have 3"),
-        ({"query": {"text": "a" * 30_000}, "candidates": [{"text": "b"}]}, 413, "exceeds 20000 bytes"),
+        (
+            {"query": {"text": "a"}, "candidates": []},
+            400,
+            "candidates: List should have at least 1",
+        ),
+        (
+            {"query": {"text": "a"}, "candidates": [{"text": "b"}], "typo": 1},
+            400,
+            "typo: Extra inputs",
+        ),
+        (
+            {"query": {"text": "a"}, "candidates": [{"image": "http://x/y.png"}]},
+            400,
+            "URLs and paths are never opened",
+        ),
+        (
+            {"query": {"text": "a"}, "candidates": [{"image": "/etc/passwd.png"}]},
+            400,
+            "never opened",
+        ),
+        (
+            {"query": {"text": "a"}, "candidates": [{"text": "b"}] * 4},
+            413,
+            "4 candidates: a request may have 3",
+        ),
+        (
+            {"query": {"text": "a" * 30_000}, "candidates": [{"text": "b"}]},
+            413,
+            "exceeds 20000 bytes",
+        ),
         (b"[" * 19_000, 413, "more fields than a request of 3 candidates"),
     ],
 )
@@ -135,7 +164,13 @@ def test_no_client_can_make_it_open_a_file_or_a_url(app):
 
     sys.addaudithook(watch)
     secret = base64.b64encode(b"file:///secret").decode()
-    for image in ("secret.png", "file:///secret", "http://127.0.0.1:1/secret", secret, "\\\\host\\secret"):
+    for image in (
+        "secret.png",
+        "file:///secret",
+        "http://127.0.0.1:1/secret",
+        secret,
+        "\\\\host\\secret",
+    ):
         raw(app, {"query": {"text": image}, "candidates": [{"text": image}, {"image": secret}]})
         raw(app, {"query": {"image": image}, "candidates": [{"text": "b"}]})
     watching = False
@@ -144,7 +179,9 @@ def test_no_client_can_make_it_open_a_file_or_a_url(app):
 
 def test_what_can_be_retried_is(app):
     busy = httpx2.Response(503, headers={"Retry-After": "0"})
-    answers = run(ask(app, CAT, [CAT], spoil=[busy, httpx2.ReadError("reset"), httpx2.Response(429)]))
+    answers = run(
+        ask(app, CAT, [CAT], spoil=[busy, httpx2.ReadError("reset"), httpx2.Response(429)])
+    )
     assert isinstance(answers[0], Verdict)
 
 
@@ -174,7 +211,9 @@ def test_nobody_there_is_said_so():
         async with JudgeClient("http://127.0.0.1:9", retry_for_s=0):
             pass
 
-    with pytest.raises(JudgeUnavailable, match=r"127\.0\.0\.1:9: no judge answers there.*unijudge judge serve"):
+    with pytest.raises(
+        JudgeUnavailable, match=r"127\.0\.0\.1:9: no judge answers there.*unijudge judge serve"
+    ):
         run(nobody())
     for url in ("nonsense", "http://host:80a", "ftp://host"):
         with pytest.raises(JudgeRefused, match="not a URL"):
@@ -195,7 +234,9 @@ def test_ready_means_that_a_pair_was_scored_lately(app, judge):
         found = []
         async with (
             app.router.lifespan_context(None),
-            httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http,
+            httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(app), base_url="http://judge"
+            ) as http,
         ):
             for engine, status in ((inner, 200), (Hung(), 503), (inner, 200)):
                 judge._judge = engine
@@ -227,7 +268,9 @@ class Slow:
 
 
 def test_a_judge_that_works_on_other_requests_is_not_dead(identity):
-    watched = WatchedJudge(Slow(identity), HealthSettings(liveness_window_s=1e-9, timeout_s=0.01, canary_every_s=0.01))
+    watched = WatchedJudge(
+        Slow(identity), HealthSettings(liveness_window_s=1e-9, timeout_s=0.01, canary_every_s=0.01)
+    )
     run(watched.check_ready())
     watched.check_well()
 
@@ -237,7 +280,11 @@ def test_a_judge_that_works_on_other_requests_is_not_dead(identity):
     [
         ((0.9, 0.05), (0.05, 0.9), None),
         ((0.2, 0.7), (0.3, 0.6), "cannot tell a match from a mismatch"),
-        ((0.02, 0.01), (0.01, 0.02), "Yes and No together have a mean probability of 0.03 on known pairs"),
+        (
+            (0.02, 0.01),
+            (0.01, 0.02),
+            "Yes and No together have a mean probability of 0.03 on known pairs",
+        ),
     ],
 )
 def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason):
@@ -265,12 +312,23 @@ def test_kind_d2_a_refusal_is_no_traceback_in_the_log(app, caplog):
         {"query": {"image": "no base64"}, "candidates": [text]}, {"query": text, "candidates": [{"image": "0" * 64}]},
         {"query": {}, "candidates": [text]}, {"query": {"text": 7}, "candidates": "b"},
     ]  # fmt: skip
-    answers = [raw(app, body, headers) for body in bodies for headers in ((), [("If-Match", '"0"')])]
-    answers += [raw(app, b"x", path=path) for path in ("/", "/v1/choose", "/v1/count", "/v1/nothing", "/v1/blobs/0")]
-    whole = [raw(app, {"query": text, "candidates": [one]}) for one in (picture, large)]  # an error of its pair
-    assert Counter(answer.status_code // 100 for answer in answers) == {4: len(answers) - 1, 2: 1}  # an empty pair
+    answers = [
+        raw(app, body, headers) for body in bodies for headers in ((), [("If-Match", '"0"')])
+    ]
+    answers += [
+        raw(app, b"x", path=path)
+        for path in ("/", "/v1/choose", "/v1/count", "/v1/nothing", "/v1/blobs/0")
+    ]
+    # An error of its pair.
+    whole = [raw(app, {"query": text, "candidates": [one]}) for one in (picture, large)]
+    # An empty pair.
+    assert Counter(answer.status_code // 100 for answer in answers) == {4: len(answers) - 1, 2: 1}
     assert [answer.status_code for answer in whole] == [200, 200]
-    assert [record for record in caplog.records if record.exc_info or record.levelname in ("ERROR", "CRITICAL")] == []
+    assert [
+        record
+        for record in caplog.records
+        if record.exc_info or record.levelname in ("ERROR", "CRITICAL")
+    ] == []
 
 
 def test_a_fault_of_ours_is_an_error_body(app, judge, monkeypatch):

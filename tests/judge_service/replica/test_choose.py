@@ -42,7 +42,9 @@ def serve(judge, blobs=None, **limits):
 
 def choose(app, query, candidates, transport=None):
     async def ask():
-        async with JudgeClient("http://judge", transport=transport or Counting(app), retry_for_s=5) as client:
+        async with JudgeClient(
+            "http://judge", transport=transport or Counting(app), retry_for_s=5
+        ) as client:
             return await client.choose(query, candidates)
 
     return asyncio.run(ask())
@@ -57,7 +59,10 @@ def test_the_numbers_are_the_models_own(judge, tiny_model):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     text = "".join(list_parts(TEXTS[0], TEXTS[1:6]))
     message = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-    prompt = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) + "Ans: ("
+    prompt = (
+        tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        + "Ans: ("
+    )
     with torch.inference_mode():
         logits = judge._model(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
     digits = [tokenizer(str(number))["input_ids"][0] for number in range(1, 6)]
@@ -65,7 +70,9 @@ def test_the_numbers_are_the_models_own(judge, tiny_model):
     found = choose(serve(judge), TEXTS[0], TEXTS[1:6])
     assert found.logprobs == pytest.approx(expected, abs=1e-4)
     assert found.mass == pytest.approx(sum(map(math.exp, expected)), abs=1e-5)
-    assert found.place == (expected.index(max(expected)) if int(logits.argmax()) in digits else None)
+    assert found.place == (
+        expected.index(max(expected)) if int(logits.argmax()) in digits else None
+    )
 
 
 def test_a_choice_only_where_the_likeliest_answer_is_a_number_of_the_list(judge, monkeypatch):
@@ -109,7 +116,9 @@ def test_the_scripted_judge_prefers_the_pair_that_it_scores_highest():
 
 @pytest.mark.parametrize("backend", ["scripted", "transformers"])
 def test_a_list_that_cannot_be_asked_is_an_error_in_a_200(judge, backend):
-    app = serve(judge if backend == "transformers" else ScriptedJudge(Prompt()), max_body_bytes=20_000)
+    app = serve(
+        judge if backend == "transformers" else ScriptedJudge(Prompt()), max_body_bytes=20_000
+    )
     broken = choose(app, QUERY, [TEXTS[0], Content(image=b"junk"), TEXTS[1]])
     assert broken.code == "bad_image"
     assert broken.message.startswith("candidate 2: not a JPEG")
@@ -171,11 +180,15 @@ def test_images_travel_once_whether_listed_or_scored(tmp_path):
 def test_a_judge_that_cannot_choose_says_so(identity, judge, monkeypatch):
     with pytest.raises(JudgeRefused, match="answers only pair by pair"):
         choose(serve(Answering(identity, (0.9, 0.1), (0.1, 0.9))), QUERY, TEXTS[:2])
-    monkeypatch.setattr("unijudge.modeling.listwise.list_answer", lambda number: "Ans: " + "x" * number)
+    monkeypatch.setattr(
+        "unijudge.modeling.listwise.list_answer", lambda number: "Ans: " + "x" * number
+    )
     with pytest.raises(ModelError, match="the numbers 1 to 9 are not one token each"):
         ListQuestion(judge._inputs.model.encoder)
     judge._inputs.__dict__.pop("lists", None)
-    with pytest.raises(JudgeRefused, match="not one token each in 'Ans: x', so this model cannot answer listwise"):
+    with pytest.raises(
+        JudgeRefused, match="not one token each in 'Ans: x', so this model cannot answer listwise"
+    ):
         choose(serve(judge), QUERY, TEXTS[:2])
 
 

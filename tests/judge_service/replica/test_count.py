@@ -41,7 +41,9 @@ def app(judge):
 
 def serve(judge, blobs=None, **limits):
     watched = WatchedJudge(judge, HEALTH)
-    return create_app(watched, LimitSettings(**limits), blobs=blobs, counter=counter_of(judge), replicas=3)
+    return create_app(
+        watched, LimitSettings(**limits), blobs=blobs, counter=counter_of(judge), replicas=3
+    )
 
 
 async def count(transport, query, candidates):
@@ -56,8 +58,12 @@ def asked(app, query, candidates):
 
 def raw(app, body, headers=()):
     async def call():
-        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http:
-            return await http.post("/v1/count", content=json.dumps(body).encode(), headers=dict(headers))
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://judge"
+        ) as http:
+            return await http.post(
+                "/v1/count", content=json.dumps(body).encode(), headers=dict(headers)
+            )
 
     return asyncio.run(call())
 
@@ -78,7 +84,9 @@ def watch(judge, monkeypatch):
 
 
 @pytest.mark.parametrize("order", ["query_first", "candidate_first"])
-@pytest.mark.parametrize("query", [CONTENTS[0], CONTENTS[6], CONTENTS[-1]], ids=["text", "picture", "both"])
+@pytest.mark.parametrize(
+    "query", [CONTENTS[0], CONTENTS[6], CONTENTS[-1]], ids=["text", "picture", "both"]
+)
 def test_the_tokens_are_those_that_the_judge_runs(tiny_model, monkeypatch, order, query):
     """Whole prompts and the shared beginning, of 16 mixed candidates, as the forward passes see them."""
     judge = load(tiny_model, prompt=Prompt(order=order))
@@ -194,7 +202,8 @@ def test_a_judge_without_tokens_says_so(identity):
     assert (answer.status_code, answer.json()["code"]) == (404, "no_tokens")
     transport = Counting(app)
     with pytest.raises(
-        JudgeUncounted, match=r"404: scripted .* the judge has no tokens to count. Use a service that runs"
+        JudgeUncounted,
+        match=r"404: scripted .* the judge has no tokens to count. Use a service that runs",
     ):
         asyncio.run(count(transport, TEXTS[0], TEXTS))
     assert len(transport.seen) == 2  # not asked again

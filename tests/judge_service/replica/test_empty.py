@@ -36,14 +36,18 @@ def real(tiny_model):
 
 @pytest.fixture(params=["scripted", "real"])
 def judge(request):
-    return ScriptedJudge(Prompt()) if request.param == "scripted" else request.getfixturevalue("real")
+    return (
+        ScriptedJudge(Prompt()) if request.param == "scripted" else request.getfixturevalue("real")
+    )
 
 
 def served(judge, query, candidates, method="judge"):
     app = create_app(WatchedJudge(judge, HealthSettings(canary_every_s=0)), LimitSettings())
 
     async def ask():
-        async with JudgeClient("http://judge", transport=httpx2.ASGITransport(app), retry_for_s=1) as client:
+        async with JudgeClient(
+            "http://judge", transport=httpx2.ASGITransport(app), retry_for_s=1
+        ) as client:
             return await getattr(client, method)(query, candidates)
 
     return asyncio.run(ask())
@@ -71,7 +75,9 @@ def test_an_image_without_bytes_is_no_picture(judge):
 
 @pytest.mark.parametrize("query", [Content(), Content(" \u200b\n")])
 def test_an_empty_query_is_refused(judge, query):
-    with pytest.raises(JudgeRefused, match="query: neither text nor image, so there is nothing to judge"):
+    with pytest.raises(
+        JudgeRefused, match="query: neither text nor image, so there is nothing to judge"
+    ):
         served(judge, query, [Content("a")])
 
 
@@ -84,9 +90,13 @@ def test_an_empty_entry_of_a_list_is_named(judge):
 
 def test_a_blank_text_beside_a_picture_says_nothing(real):
     shown = png("red")
-    (with_blank, alone) = asyncio.run(real.judge(QUERY, [Content(" \n", shown), Content(None, shown)]))
+    (with_blank, alone) = asyncio.run(
+        real.judge(QUERY, [Content(" \n", shown), Content(None, shown)])
+    )
     assert with_blank == alone
-    counts = PairCounter(real.inputs).count(QUERY, [Content(" \n", shown), Content(None, shown), Content("\u200b")])
+    counts = PairCounter(real.inputs).count(
+        QUERY, [Content(" \n", shown), Content(None, shown), Content("\u200b")]
+    )
     assert counts[0] == counts[1]
     assert counts[2] == EMPTY
 
@@ -94,7 +104,10 @@ def test_a_blank_text_beside_a_picture_says_nothing(real):
 def test_on_the_wire(judge):
     """As a stranger's client sends it."""
     app = create_app(WatchedJudge(judge, HealthSettings(canary_every_s=0)), LimitSettings())
-    body = {"query": {"text": "a"}, "candidates": [{"text": ""}, {}, {"text": "b", "image": ""}, {"text": "b"}]}
+    body = {
+        "query": {"text": "a"},
+        "candidates": [{"text": ""}, {}, {"text": "b", "image": ""}, {"text": "b"}],
+    }
     results = ScoreResponse.model_validate_json(raw(app, body).content).results
     assert [getattr(one, "code", None) for one in results] == ["empty", "empty", "bad_image", None]
     large = noise(1)
@@ -105,7 +118,9 @@ def test_on_the_wire(judge):
 
 def test_the_wording_of_both_questions_is_the_judges_identity(monkeypatch):
     known = Prompt().fingerprint
-    assert len({known, Prompt(order="candidate_first").fingerprint, Prompt(yes="Y").fingerprint}) == 3
+    assert (
+        len({known, Prompt(order="candidate_first").fingerprint, Prompt(yes="Y").fingerprint}) == 3
+    )
     for name in ("LIST_INSTRUCTION", "QUERY", "CANDIDATE"):
         with monkeypatch.context() as changed:
             changed.setattr(unijudge.judging.prompt, name, "Other words:")

@@ -33,7 +33,9 @@ class Moody:
                 return self.on_pictures
             right = KNOWN_RED if query is ASKED_RED else KNOWN_BLUE
             yes = 0.9 if (candidate in (KNOWN_YES, right)) != self.inverted else 0.05
-            return Verdict(yes_logprob=math.log(yes), no_logprob=math.log(0.95 - yes), argmax_is_label=True)
+            return Verdict(
+                yes_logprob=math.log(yes), no_logprob=math.log(0.95 - yes), argmax_is_label=True
+            )
 
         return [answer(candidate) for candidate in candidates]
 
@@ -50,7 +52,9 @@ def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
     async def story():
         async with (
             app.router.lifespan_context(None),
-            httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://judge") as http,
+            httpx2.AsyncClient(
+                transport=httpx2.ASGITransport(app), base_url="http://judge"
+            ) as http,
         ):
 
             async def first_with(status):
@@ -71,9 +75,16 @@ def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
             return fit, unfit, listed, ready, await first_with(200)
 
     fit, unfit, listed, ready, again = asyncio.run(story())
-    assert [fit.status_code, unfit.status_code, listed.status_code, again.status_code] == [200, 503, 503, 200]
+    assert [fit.status_code, unfit.status_code, listed.status_code, again.status_code] == [
+        200,
+        503,
+        503,
+        200,
+    ]
     assert ready.status_code == 503
-    assert "this judge is unfit, and scores no pairs: a known match scores" in unfit.json()["message"]
+    assert (
+        "this judge is unfit, and scores no pairs: a known match scores" in unfit.json()["message"]
+    )
     assert again.json()["results"] == fit.json()["results"]
 
 
@@ -100,7 +111,9 @@ def test_a_judge_that_says_it_is_dead_is_looked_at_at_once(identity):
         watching.cancel()
 
     asyncio.run(story())
-    assert len(looks) == 2, "the question, and one known pair: what fails is not tried again and again"
+    assert len(looks) == 2, (
+        "the question, and one known pair: what fails is not tried again and again"
+    )
 
 
 def test_it_stops_looking_when_the_application_stops(identity):
@@ -120,7 +133,9 @@ def test_it_stops_looking_when_the_application_stops(identity):
 def test_a_judge_that_fails_on_pictures_does_not_start(identity, fault):
     inner = Moody(identity)
     inner.on_pictures = fault
-    with pytest.raises(JudgeBroken, match=r"a picture gets no verdict \(empty|ZeroDivisionError: in its processor"):
+    with pytest.raises(
+        JudgeBroken, match=r"a picture gets no verdict \(empty|ZeroDivisionError: in its processor"
+    ):
         asyncio.run(WatchedJudge(inner, HealthSettings()).check_ready())
 
 
@@ -128,7 +143,9 @@ def test_a_judge_that_fails_on_pictures_does_not_start(identity, fault):
 def test_kind_b4_a_judge_that_answers_the_same_to_every_picture_is_unfit(identity, always):
     """As one does whose vision tower is missing; its texts are told apart."""
     inner = Moody(identity)
-    inner.on_pictures = Verdict(yes_logprob=math.log(always), no_logprob=math.log(0.95 - always), argmax_is_label=True)
+    inner.on_pictures = Verdict(
+        yes_logprob=math.log(always), no_logprob=math.log(0.95 - always), argmax_is_label=True
+    )
     with pytest.raises(
         JudgeBroken,
         match=r"another colour 0\.\d+ \(equal scores\): .* the check with texts passes\. The judge understands texts",
@@ -163,5 +180,7 @@ def test_a_template_for_text_alone_is_refused_at_the_start(tiny_model, tmp_path)
     assert picture in path.read_text()
     path.write_text(path.read_text().replace(picture, ""))
     for backend in ("transformers", "vllm"):
-        with pytest.raises(ModelError, match=r"does not write '<\|image_pad\|>' once for each picture"):
+        with pytest.raises(
+            ModelError, match=r"does not write '<\|image_pad\|>' once for each picture"
+        ):
             open_judge(ServiceSettings(model=ModelSettings(name=str(folder), backend=backend)))

@@ -55,8 +55,12 @@ def test_labels_that_can_be_separated_do_not_diverge(kind):
     """Ten at each side: Platt's targets are 11/12 and 1/12, so the best chances are just these."""
     log_odds = np.array([-5.0] * 10 + [5.0] * 10)
     slope, intercept = fit_calibration(log_odds, log_odds > 0, kind)
-    assert chances(slope * log_odds + intercept) == pytest.approx([1 / 12] * 10 + [11 / 12] * 10, abs=1e-4)
-    wide, _ = fit_calibration(np.array([-500.0, -400, 400, 500]), np.array([False, False, True, True]), kind)
+    assert chances(slope * log_odds + intercept) == pytest.approx(
+        [1 / 12] * 10 + [11 / 12] * 10, abs=1e-4
+    )
+    wide, _ = fit_calibration(
+        np.array([-500.0, -400, 400, 500]), np.array([False, False, True, True]), kind
+    )
     assert 0 < wide < 0.1
 
 
@@ -86,12 +90,18 @@ def world(tmp_path_factory):
     score_folder(folder / "scores", corpus, rows)
     dice = np.random.default_rng(0)
     labels = [
-        (row.query_id, one.item_id, bool(dice.random() < chances(np.float64(0.5 * one.log_odds - 1))))
+        (
+            row.query_id,
+            one.item_id,
+            bool(dice.random() < chances(np.float64(0.5 * one.log_odds - 1))),
+        )
         for row in rows
         for one in (*row.positives, *row.candidates)
         if one.log_odds is not None
     ]
-    failed = next((r.query_id, one.item_id) for r in rows for one in r.candidates if one.log_odds is None)
+    failed = next(
+        (r.query_id, one.item_id) for r in rows for one in r.candidates if one.log_odds is None
+    )
     return folder, corpus, labels, failed
 
 
@@ -122,13 +132,20 @@ def test_overrides_are_no_sample_and_a_sample_should_be_labelled_whole(world, tm
         return calibrate(CalibrateSettings(**common, labels=file))
 
     overrides = override_file(tmp_path / "overrides.json", corpus, *verdicts)
-    with pytest.raises(DataError, match=r"overrides\.json: holds overrides .* biased\. Label the random sample"):
+    with pytest.raises(
+        DataError, match=r"overrides\.json: holds overrides .* biased\. Label the random sample"
+    ):
         fitted(overrides)
-    with pytest.raises(DataError, match=r"its sample was drawn evenly over the scores of judge .*, but these"):
+    with pytest.raises(
+        DataError, match=r"its sample was drawn evenly over the scores of judge .*, but these"
+    ):
         fitted(sampled(tmp_path / "other.json", corpus, labels, judge="large"))
     assert not (tmp_path / "c.json").exists()
     fitted(sampled(tmp_path / "half.json", corpus, labels, more=30))
-    assert any(f"{len(labels)} of the {len(labels) + 30} sampled pairs have a label" in one for one in caplog.messages)
+    assert any(
+        f"{len(labels)} of the {len(labels) + 30} sampled pairs have a label" in one
+        for one in caplog.messages
+    )
 
 
 def test_a_fit_to_overrides_would_be_wrong_and_one_to_the_sample_is_not():
@@ -146,7 +163,9 @@ def test_a_fit_to_overrides_would_be_wrong_and_one_to_the_sample_is_not():
         sample.add(row)
     places = np.array([int(query_id[1:]) for query_id, _, _ in sample.pairs()])
     assert len(places) == 4000
-    assert fit_calibration(log_odds[places], matches[places], "platt")[0] == pytest.approx(1, abs=0.1)
+    assert fit_calibration(log_odds[places], matches[places], "platt")[0] == pytest.approx(
+        1, abs=0.1
+    )
     tenths = np.histogram(chances(log_odds[places]), bins=10, range=(0, 1))[0]
     assert tenths.max() - tenths.min() <= 1, "evenly over the scores"
     assert sample.pairs() != sorted(sample.pairs(), key=lambda pair: int(pair[0][1:]))
@@ -160,12 +179,19 @@ def test_a_folder_is_calibrated_from_any_kind_of_labels(world, tmp_path):
         sampled(tmp_path / "labels.json", corpus, [*labels, (*failed, True)]),
     ]
     made = [
-        calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / f"{file.suffix}.json"))
+        calibrate(
+            CalibrateSettings(
+                scores=folder / "scores", labels=file, out=tmp_path / f"{file.suffix}.json"
+            )
+        )
         for file in files
     ]
     assert made[0] == made[1] == made[2] == read_json(tmp_path / ".jsonl.json", Calibration)
     done = made[0]
-    assert (done.slope, done.intercept) == (pytest.approx(0.5, abs=0.25), pytest.approx(-1, abs=0.4))
+    assert (done.slope, done.intercept) == (
+        pytest.approx(0.5, abs=0.25),
+        pytest.approx(-1, abs=0.4),
+    )
     assert done.judge == identity("small").digest
     assert done.matches + done.negatives == len(labels)
     assert done.without_verdict == 1
@@ -178,22 +204,33 @@ def test_labels_that_cannot_be_fitted_are_refused(world, tmp_path):
 
     def run(labels, **changes):
         file = write(tmp_path / "l.jsonl", labels)
-        return calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / "c.json", **changes))
+        return calibrate(
+            CalibrateSettings(
+                scores=folder / "scores", labels=file, out=tmp_path / "c.json", **changes
+            )
+        )
 
-    with pytest.raises(DataError, match=r"19 labelled pairs with a verdict, fewer than min_labels = 20"):
+    with pytest.raises(
+        DataError, match=r"19 labelled pairs with a verdict, fewer than min_labels = 20"
+    ):
         run(labels[:19])
-    with pytest.raises(DataError, match=r"30 pairs match and 0 do not, but a fit needs at least two of each"):
+    with pytest.raises(
+        DataError, match=r"30 pairs match and 0 do not, but a fit needs at least two of each"
+    ):
         run([(q, i, True) for q, i, _ in labels[:30]])
     with pytest.raises(DataError, match=r"pairs that match have lower scores"):
         run([(q, i, not match) for q, i, match in labels])
-    with pytest.raises(DataError, match=r"1 labelled pairs are not among the scores .*query 'q0', item 'x'"):
+    with pytest.raises(
+        DataError, match=r"1 labelled pairs are not among the scores .*query 'q0', item 'x'"
+    ):
         run([*labels, ("q0", "x", True)])
     with pytest.raises(DataError, match=r"is labelled both as a match and as a negative"):
         run([*labels, (*labels[0][:2], not labels[0][2])])
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"query_id": "q0", "item_id": "i0", "match": [1]}\n')
     with pytest.raises(
-        DataError, match=r"bad\.jsonl:1: expected the strings query_id and item_id, and match as 0 or 1"
+        DataError,
+        match=r"bad\.jsonl:1: expected the strings query_id and item_id, and match as 0 or 1",
     ):
         calibrate(CalibrateSettings(scores=folder / "scores", labels=bad, out=tmp_path / "c.json"))
     assert not (tmp_path / "c.json").exists()
@@ -208,16 +245,24 @@ def test_a_calibration_that_makes_things_worse_is_said(world, tmp_path, caplog):
         for one in (*row.positives, *row.candidates)
     }
     dice = np.random.default_rng(1)
-    drawn = [(q, i, bool(dice.random() < chances(np.float64(odds[q, i])))) for q, i, _ in labels[:20]]
+    drawn = [
+        (q, i, bool(dice.random() < chances(np.float64(odds[q, i])))) for q, i, _ in labels[:20]
+    ]
     files = write(tmp_path / "few.jsonl", drawn), write(tmp_path / "all.jsonl", labels)
     few, many = (
-        calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / f"{file.stem}.json"))
+        calibrate(
+            CalibrateSettings(
+                scores=folder / "scores", labels=file, out=tmp_path / f"{file.stem}.json"
+            )
+        )
         for file in files
     )
     assert few.after.log_loss > few.before.log_loss, "the example says something"
     assert many.gain("log_loss") > 0 < many.gain("calibration_error")
     (said,) = caplog.messages
-    assert said.startswith(f"{tmp_path / 'few.json'}: the calibration makes the scores of held-out pairs worse")
+    assert said.startswith(
+        f"{tmp_path / 'few.json'}: the calibration makes the scores of held-out pairs worse"
+    )
     assert "log loss" in said
 
 
@@ -225,7 +270,9 @@ def test_only_an_older_calibration_is_replaced(world, tmp_path):
     folder, _, labels, _ = world
     file = write(tmp_path / "labels.jsonl", labels)
     before = file.read_text()
-    with pytest.raises(DataError, match=r"labels\.jsonl: exists already, and is no calibration; give another file"):
+    with pytest.raises(
+        DataError, match=r"labels\.jsonl: exists already, and is no calibration; give another file"
+    ):
         calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=file))
     assert file.read_text() == before
     settings = CalibrateSettings(scores=folder / "scores", labels=file, out=tmp_path / "c.json")

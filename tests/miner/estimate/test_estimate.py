@@ -32,7 +32,9 @@ def test_the_bill_is_what_the_job_takes(job):
     assert made.tally.pairs(12) == done.counts.pairs
     rows = list(read_scores(job(url).out))
     assert made.tally.underfilled(12) == sum(len(row.candidates) < 12 for row in rows)
-    assert made.tally.pairs(3) == sum(len(row.positives) + min(3, len(row.candidates)) for row in rows)
+    assert made.tally.pairs(3) == sum(
+        len(row.positives) + min(3, len(row.candidates)) for row in rows
+    )
 
 
 def test_pictures_are_counted_once(job, corpus):
@@ -41,7 +43,9 @@ def test_pictures_are_counted_once(job, corpus):
         score(job(url, k=12), quiet)
     pictures = {query.image_sha256 for query in corpus.queries if query.image}
     for row in read_scores(job(url).out):
-        items = [corpus.items[corpus.row_of[one.item_id]] for one in [*row.positives, *row.candidates]]
+        items = [
+            corpus.items[corpus.row_of[one.item_id]] for one in [*row.positives, *row.candidates]
+        ]
         pictures |= {item.image_sha256 for item in items if item.image}
     assert made.tally.pictures(12) == len(pictures)
 
@@ -51,7 +55,8 @@ def test_what_is_known_costs_nothing(job, tmp_path):
         score(job(url, k=5), quiet)
         larger = job(url, k=12, out=tmp_path / "larger", reuse=(job(url).out,))
         made = estimate_cost(larger, 50)
-        assert made.tally.to_ask(5) < made.tally.pairs(5) / 20  # another search may find others of equal similarity
+        # Another search may find others of equal similarity.
+        assert made.tally.to_ask(5) < made.tally.pairs(5) / 20
         assert score(larger, quiet).counts.asked == made.tally.to_ask(12)
         assert estimate_cost(larger, 50).tally.to_ask(12) == 0
 
@@ -61,7 +66,13 @@ def test_pictures_are_sent_before_the_clock_runs(job):
     with serving(judge) as url:
         made = estimate_cost(job(url, k=12), 50)
     assert made.probe.pictures > 0
-    costs = {"query_seconds": 0.5, "pair_seconds": 0.05, "pictures": 4, "picture_seconds": 2.0, "replicas": 1}
+    costs = {
+        "query_seconds": 0.5,
+        "pair_seconds": 0.05,
+        "pictures": 4,
+        "picture_seconds": 2.0,
+        "replicas": 1,
+    }
     probed = replace(made.probe, **costs)
     assert probed.seconds_for(100, 1000, 8, replicas=1) == pytest.approx(50 + 50 + 4)
     assert probed.seconds_for(100, 1000, 8, replicas=4) == pytest.approx(25 + 4)
@@ -90,16 +101,27 @@ def test_the_largest_k_within_a_budget(job):
 def test_the_candidates_of_the_bill_serve_a_smaller_k(job):
     with serving(Counting()) as url:
         made = estimate_cost(job(url, k=12), 50)
-        found = {path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()}
+        found = {
+            path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()
+        }
         done = score(job(url, k=7), quiet)
     assert done.counts.asked == made.tally.to_ask(7)
-    assert {path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()} == found
+    assert {
+        path.name: path.stat().st_mtime_ns for path in (job(url).out / "candidates").iterdir()
+    } == found
     assert max(len(row.candidates) for row in read_scores(job(url).out)) == 7
 
 
 def test_tokens_and_operations_of_a_real_model(job, tiny_model):
     settings = ServiceSettings.model_validate(
-        {"model": {"name": str(tiny_model), "backend": "transformers", "max_pixels": 3136, "min_pixels": 784}}
+        {
+            "model": {
+                "name": str(tiny_model),
+                "backend": "transformers",
+                "max_pixels": 3136,
+                "min_pixels": 784,
+            }
+        }
     )
     with serving(open_judge(settings)) as url:
         made = estimate_cost(job(url, k=4, min_label_mass=0), 20)
@@ -113,7 +135,10 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
 
 
 def test_nothing_to_probe(job):
-    with serving(Counting()) as url, pytest.raises(SettingsError, match="no query of this job has pairs to ask"):
+    with (
+        serving(Counting()) as url,
+        pytest.raises(SettingsError, match="no query of this job has pairs to ask"),
+    ):
         estimate_cost(job(url, margin=2), 50)
 
 
@@ -136,18 +161,24 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
         score(job(url), quiet)
     with serving(Counting()) as url:
         band = CascadeSettings(scores=job(url).out, width=0.04)
-        made = estimate_cost(job(url, out=tmp_path / "large", vectors=None, cascade=band, max_in_flight=1), 25)
+        made = estimate_cost(
+            job(url, out=tmp_path / "large", vectors=None, cascade=band, max_in_flight=1), 25
+        )
     asking = np.count_nonzero(made.tally.candidates_Q)
     assert 15 < asking < 0.7 * made.tally.queries, "the example says something"
     whole = made.tally.pairs(made.tally.k) / asking
-    assert made.probe.pairs <= 25 + whole * 3 + 2 * 25 / whole, "whole queries, and as many short ones"
+    assert made.probe.pairs <= 25 + whole * 3 + 2 * 25 / whole, (
+        "whole queries, and as many short ones"
+    )
     text = "\n".join(made.lines(budget_hours=1e9))
     assert f"{made.tally.queries - asking} have no candidate in the band" in text
     assert "k = " not in text, "the band decides, no k"
     assert text.endswith("within 1e+09 replica-hours: the whole job")
     takes = made.hours(made.tally.k)
     (*_, last) = made.lines(budget_hours=takes / 2)
-    assert last.endswith(f"not this band, which takes {takes:.2g}. A smaller cascade.width scores fewer pairs")
+    assert last.endswith(
+        f"not this band, which takes {takes:.2g}. A smaller cascade.width scores fewer pairs"
+    )
 
 
 def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypatch):
@@ -172,17 +203,23 @@ def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypa
     _, *measured = timed
     asked = [question for some in measured for question in some]
     assert sorted(len(some) for some in timed) == [1, 30, 30], "one query warms up"
-    assert made.probe.failed == sum(sum(lost[question.row][: len(question.asked)]) for question in asked)
+    assert made.probe.failed == sum(
+        sum(lost[question.row][: len(question.asked)]) for question in asked
+    )
     assert sum(map(sum, lost)) == done.counts.errors
 
 
 def test_a_sample_that_lacks_too_many_verdicts_has_no_price(job):
     """Its seconds are those of errors; the job itself would stop as well."""
     with serving(LosesPictures()) as url:
-        with pytest.raises(DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than") as stopped:
+        with pytest.raises(
+            DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than"
+        ) as stopped:
             estimate_cost(job(url, k=12), 200)
         made = estimate_cost(job(url, k=12, max_error_share=1), 200)
-    assert "The first reason is token_count: the engine made 261 tokens of a prompt of 257" in str(stopped.value)
+    assert "The first reason is token_count: the engine made 261 tokens of a prompt of 257" in str(
+        stopped.value
+    )
     assert made.probe.failed > 0
     assert made.probe.reason == "token_count: the engine made 261 tokens of a prompt of 257"
 
@@ -191,9 +228,14 @@ class LosesPictures(Counting):
     """Has no verdict for a pair with a picture."""
 
     async def judge(self, query, candidates):
-        lost = PairError(code="token_count", message="the engine made 261 tokens of a prompt of 257")
+        lost = PairError(
+            code="token_count", message="the engine made 261 tokens of a prompt of 257"
+        )
         found = await super().judge(query, candidates)
-        return [lost if query.image or one.image else answer for one, answer in zip(candidates, found, strict=True)]
+        return [
+            lost if query.image or one.image else answer
+            for one, answer in zip(candidates, found, strict=True)
+        ]
 
 
 class Refusing(Counting):
@@ -207,7 +249,14 @@ class Refusing(Counting):
 
 def test_tokens_are_counted_of_the_pairs_that_can_be_read(job, corpus, tiny_model):
     settings = ServiceSettings.model_validate(
-        {"model": {"name": str(tiny_model), "backend": "transformers", "max_pixels": 3136, "min_pixels": 784}}
+        {
+            "model": {
+                "name": str(tiny_model),
+                "backend": "transformers",
+                "max_pixels": 3136,
+                "min_pixels": 784,
+            }
+        }
     )
     (corpus.images / "10.png").unlink()
     (corpus.images / "1.png").write_bytes(b"changed")
@@ -219,10 +268,17 @@ def test_tokens_are_counted_of_the_pairs_that_can_be_read(job, corpus, tiny_mode
 def test_one_query_alone_is_timed_itself(job, tmp_path):
     items = [Item(f"i{number}", ("s",), f"item {number}") for number in range(4)]
     write_corpus(
-        tmp_path / "alone", items, [Query("q", "s", ("i0",), "a")], images=tmp_path, rejects=0, source="by hand"
+        tmp_path / "alone",
+        items,
+        [Query("q", "s", ("i0",), "a")],
+        images=tmp_path,
+        rejects=0,
+        source="by hand",
     )
     embed(Corpus(tmp_path / "alone"), tmp_path / "alone-vectors")
     with serving(Counting()) as url:
-        made = estimate_cost(job(url, corpus=tmp_path / "alone", vectors=tmp_path / "alone-vectors", margin=-2), 50)
+        made = estimate_cost(
+            job(url, corpus=tmp_path / "alone", vectors=tmp_path / "alone-vectors", margin=-2), 50
+        )
     assert made.probe.pairs == 4
     assert made.hours(1) > 0

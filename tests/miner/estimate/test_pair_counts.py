@@ -37,7 +37,9 @@ def world(tmp_path):
 
 def settings_of(corpus, out, **changes):
     vectors = corpus.folder.parent / "vectors"
-    return ScoreSettings(corpus=corpus.folder, vectors=vectors, out=out, k=K, shard_size=7, **changes)
+    return ScoreSettings(
+        corpus=corpus.folder, vectors=vectors, out=out, k=K, shard_size=7, **changes
+    )
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -46,7 +48,9 @@ def test_the_count_is_what_each_engine_asks(world, tmp_path, apart):
     judge, nothing = Counting(), ScoreCache([], None)
     settings = settings_of(world, tmp_path / "scores")
     asked = scored(settings, world, judge, nothing, apart=apart)
-    tally = count_pairs(world, pair_source_of(settings, world), nothing, K, division=Division(7, apart=apart))
+    tally = count_pairs(
+        world, pair_source_of(settings, world), nothing, K, division=Division(7, apart=apart)
+    )
     assert tally.to_ask(K) == asked == judge.pairs.total()
     assert (max(judge.pairs.values()) > 1) == apart, "the example says something"
 
@@ -58,8 +62,13 @@ def test_a_job_that_goes_on_asks_nothing_about_the_shards_that_are_there(world, 
     scored(settings, world, judge, ScoreCache([], None), apart=False)
     plan = read_json(settings.out / "manifest.json", ScoreManifest)
     first, *rows = read_scores(settings.out)
-    failed = [Judged(one.item_id, one.item_key, one.rank, one.similarity, error="x: y") for one in first.candidates]
-    write_shard(settings.out, plan, 0, [JudgedQuery(**vars(first) | {"candidates": failed}), *rows[:6]])
+    failed = [
+        Judged(one.item_id, one.item_key, one.rank, one.similarity, error="x: y")
+        for one in first.candidates
+    ]
+    write_shard(
+        settings.out, plan, 0, [JudgedQuery(**vars(first) | {"candidates": failed}), *rows[:6]]
+    )
     for shard in (3, 8):
         part_path(settings.out, shard).unlink()
     known = ScoreCache([settings.out], judge.identity)
@@ -80,10 +89,16 @@ def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
     plan = read_json(settings.out / "manifest.json", ScoreManifest)
     rows[place] = JudgedQuery(**vars(rows[place]) | {"candidates": rows[place].candidates[:2]})
     write_shard(settings.out, plan, 0, rows)
-    tally = count_pairs(corpus, pair_source_of(settings, corpus), ScoreCache([settings.out], judge.identity), 10)
+    tally = count_pairs(
+        corpus, pair_source_of(settings, corpus), ScoreCache([settings.out], judge.identity), 10
+    )
     (question,) = pair_source_of(settings, corpus).of(range(place, place + 1))
     shown = {corpus.queries[place].image_sha256}
-    shown |= {corpus.items[one.row].image_sha256 for one in question.asked if one.rank is not None and one.rank >= 2}
+    shown |= {
+        corpus.items[one.row].image_sha256
+        for one in question.asked
+        if one.rank is not None and one.rank >= 2
+    }
     assert tally.to_ask(10) == 8
     assert (tally.pictures(2), tally.pictures(10)) == (0, len(shown - {None}))
 
@@ -92,17 +107,23 @@ def test_what_is_known_is_every_verdict_to_the_last_byte(world, tmp_path, identi
     """Keys may end in zeros, which numpy's bytes lose; an error and a missing number are no verdict."""
     keys = [bytes([number]) * 15 + b"\0" for number in range(1, 6)]
     verdicts = [(-0.5, -1.0, True), (-0.25, -3.0, False), (-0.125, -2.0, None)]
-    judged = [Judged(f"i{n}", key, n, 0.5, *one) for n, (key, one) in enumerate(zip(keys, verdicts, strict=False))]
+    judged = [
+        Judged(f"i{n}", key, n, 0.5, *one)
+        for n, (key, one) in enumerate(zip(keys, verdicts, strict=False))
+    ]
     judged += [Judged("e", keys[3], 3, 0.5, error="x: y"), Judged("n", keys[4], 4, 0.5, -0.5)]
     rows = [
         JudgedQuery("a", "s", b"a" * 15 + b"\0", judged[:1], judged[1:]),
         JudgedQuery("b", "s", b"b" * 16, [], []),
-        JudgedQuery("c", "s", b"a" * 15 + b"\0", [], [Judged("new", keys[3], 0, 0.5, -1.5, -2.5, True)]),
+        JudgedQuery(
+            "c", "s", b"a" * 15 + b"\0", [], [Judged("new", keys[3], 0, 0.5, -1.5, -2.5, True)]
+        ),
     ]
     folder = score_folder(tmp_path / "s", world, rows, in_shard=2)
     known = ScoreCache([folder], read_json(folder / "manifest.json", ScoreManifest).judge)
     found = {
-        key: (one.yes_logprob, one.no_logprob, one.argmax_is_label) for key, one in known.of(b"a" * 15 + b"\0").items()
+        key: (one.yes_logprob, one.no_logprob, one.argmax_is_label)
+        for key, one in known.of(b"a" * 15 + b"\0").items()
     }
     assert found == dict(zip(keys, [*verdicts, (-1.5, -2.5, True)], strict=False))
     assert known.of(b"b" * 16) == known.of(b"c" * 16) == {}
@@ -115,7 +136,9 @@ def test_a_question_is_looked_up_once_however_many_rows_ask_it(world, tmp_path, 
     scored(settings, world, judge, ScoreCache([], None), apart=False)
     known = ScoreCache([settings.out], judge.identity)
     looked = Counter()
-    monkeypatch.setattr(known, "_of", lambda key, read=known._read: looked.update([key]) or read(key))
+    monkeypatch.setattr(
+        known, "_of", lambda key, read=known._read: looked.update([key]) or read(key)
+    )
     tally = count_pairs(world, pair_source_of(settings, world), known, K)
     assert tally.to_ask(K) == 0
     assert set(looked.values()) == {1}

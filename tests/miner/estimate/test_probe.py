@@ -17,7 +17,9 @@ from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 
 
 @pytest.mark.parametrize(("query", "pair"), [(0.05, 0.0), (0.0, 0.01), (0.05, 0.01)])
-def test_a_smaller_k_and_a_rest_are_billed_by_queries_and_pairs(job, tmp_path, monkeypatch, query, pair):
+def test_a_smaller_k_and_a_rest_are_billed_by_queries_and_pairs(
+    job, tmp_path, monkeypatch, query, pair
+):
     """A judge whose cost lies in the query, in the pair, or in both: what the job would take at k, and after reuse."""
 
     async def timed(judge, corpus, some, in_flight, *_):
@@ -44,8 +46,12 @@ def test_a_smaller_k_and_a_rest_are_billed_by_queries_and_pairs(job, tmp_path, m
 
 
 def test_costs_are_never_negative_and_add_up():
-    assert costs(Timed(10, 100, 0, 1.0), Timed(10, 20, 0, 2.0)) == (3.0 / 20, 0.0), "more pairs took less"
-    assert costs(Timed(10, 100, 0, 9.0), Timed(10, 20, 0, 0.1)) == (0.0, 9.1 / 120), "all in the pairs, and more"
+    assert costs(Timed(10, 100, 0, 1.0), Timed(10, 20, 0, 2.0)) == (3.0 / 20, 0.0), (
+        "more pairs took less"
+    )
+    assert costs(Timed(10, 100, 0, 9.0), Timed(10, 20, 0, 0.1)) == (0.0, 9.1 / 120), (
+        "all in the pairs, and more"
+    )
     assert costs(Timed(3, 6, 0, 1.2), Timed(0, 0, 0, 0.0)) == (0.0, pytest.approx(0.2))
     assert costs(Timed(3, 3, 0, 1.2), Timed(3, 3, 0, 1.8)) == (0.0, pytest.approx(0.5))
 
@@ -54,13 +60,18 @@ def test_a_sample_has_its_share_of_each_subset(tmp_path):
     """Captioned images alternate by direction: of evenly spaced rows nearly all went one way."""
     items = [Item(f"i{number}", ("s",), f"item {number}") for number in range(3)]
     names = ["i2t", "t2i"] * 400 + ["rare"] * 40
-    queries = [Query(f"q{number}", name, ("i0",), f"query {number}") for number, name in enumerate(names)]
+    queries = [
+        Query(f"q{number}", name, ("i0",), f"query {number}") for number, name in enumerate(names)
+    ]
     write_corpus(tmp_path / "c", items, queries, images=tmp_path, rejects=0, source="by hand")
     corpus = Corpus(tmp_path / "c")
 
     class All:
         def of(self, rows):
-            return [QueryPairs(row, [CandidatePair(0, 0.5, None), CandidatePair(1, 0.4, 0)]) for row in rows]
+            return [
+                QueryPairs(row, [CandidatePair(0, 0.5, None), CandidatePair(1, 0.4, 0)])
+                for row in rows
+            ]
 
     tally = SimpleNamespace(candidates_Q=np.ones(840, np.int64))
     for number in (42, 41, 21):
@@ -69,6 +80,8 @@ def test_a_sample_has_its_share_of_each_subset(tmp_path):
         assert len(set(rows)) == number
         for name, size in Counter(names).items():
             assert abs(counts[name] - number * size / 840) < 1
-        assert [question.row for question in _sample(corpus, All(), tally, number)] == rows, "the same on every run"
+        assert [question.row for question in _sample(corpus, All(), tally, number)] == rows, (
+            "the same on every run"
+        )
     halves = Counter(names[question.row] for question in _sample(corpus, All(), tally, 84)[:42])
     assert min(halves["i2t"], halves["t2i"]) > 10, "in random order"

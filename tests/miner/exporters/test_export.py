@@ -68,7 +68,9 @@ def test_sentence_transformers_pictures(make, tmp_path):
     assert left_out(rows) == {"fewer than 3 distinct negatives": (1, "q0")}
 
 
-@pytest.mark.parametrize(("root", "path"), [("/data/mmeb/", "/data/mmeb/a.png"), ("", "a.png"), ("/", "/a.png")])
+@pytest.mark.parametrize(
+    ("root", "path"), [("/data/mmeb/", "/data/mmeb/a.png"), ("", "a.png"), ("/", "/a.png")]
+)
 def test_another_root_of_the_images(make, tmp_path, root, path):
     export_swift(make(image_root=root), tmp_path / "swift.jsonl")
     assert lines(tmp_path / "swift.jsonl")[1]["images"] == [path]
@@ -109,11 +111,15 @@ def test_flagembedding_bears_a_temperature_or_no_scores(make, tmp_path):
 
 def test_flagembedding_leaves_rows_with_images_out(make, tmp_path):
     """Also where the image is of a further positive, if these are asked for."""
-    text = Triple("q0", "find", judged("i0", 3), [negative("i3", 1)], extra_positives=[judged("i2", 3, Extra)])
+    text = Triple(
+        "q0", "find", judged("i0", 3), [negative("i3", 1)], extra_positives=[judged("i2", 3, Extra)]
+    )
     rows = make(triples=[*TRIPLES, text])
     export_flagembedding(rows, tmp_path / "f.jsonl")
     assert [line["pos"] for line in lines(tmp_path / "f.jsonl")] == [["a cat"]]
-    assert left_out(rows) == {"the row has an image, but FlagEmbedding trains on texts only": (2, "q0")}
+    assert left_out(rows) == {
+        "the row has an image, but FlagEmbedding trains on texts only": (2, "q0")
+    }
     with pytest.raises(DataError, match=r"no row can be exported \(the row has an image, .*: 3\)"):
         export_flagembedding(rows, tmp_path / "none.jsonl", extra_positives=True)
     assert not list(tmp_path.glob("none.jsonl*"))
@@ -128,7 +134,10 @@ def test_swift(make, tmp_path):
     assert first == {
         "messages": [{"role": "user", "content": "find a cat"}],
         "positive_messages": [[{"role": "user", "content": "<image>"}]],
-        "negative_messages": [[{"role": "user", "content": "a dog"}], [{"role": "user", "content": "a cat"}]],
+        "negative_messages": [
+            [{"role": "user", "content": "a dog"}],
+            [{"role": "user", "content": "a cat"}],
+        ],
         "images": [],
         "positive_images": [[a]],
         "negative_images": [[], []],
@@ -146,13 +155,21 @@ def test_swift_begins_with_rows_that_have_images(make, tmp_path):
     text = Triple("q0", "find", judged("i0", 3), [negative("i3", 1)])
     rows = make(triples=[text, text, TRIPLES[1]])
     export_swift(rows, tmp_path / "swift.jsonl")
-    assert [bool(line["images"]) for line in lines(tmp_path / "swift.jsonl")] == [True, False, False]
+    assert [bool(line["images"]) for line in lines(tmp_path / "swift.jsonl")] == [
+        True,
+        False,
+        False,
+    ]
     assert rows.written == 3
 
 
 def test_swift_texts_have_no_keys_for_images(make, tmp_path):
     export_swift(make(TEXT_ITEMS, TEXT_QUERIES), tmp_path / "swift.jsonl")
-    assert set(lines(tmp_path / "swift.jsonl")[0]) == {"messages", "positive_messages", "negative_messages"}
+    assert set(lines(tmp_path / "swift.jsonl")[0]) == {
+        "messages",
+        "positive_messages",
+        "negative_messages",
+    }
 
 
 def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
@@ -177,7 +194,9 @@ def test_a_text_that_a_library_would_fetch_is_left_out_and_named(make, tmp_path,
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
 
 
-@pytest.mark.parametrize("text", ["https://host/page", "see https://host/a.jpg", "https://host/a.jpg shows it"])
+@pytest.mark.parametrize(
+    "text", ["https://host/page", "see https://host/a.jpg", "https://host/a.jpg shows it"]
+)
 def test_a_text_with_an_address_in_it_stays(make, tmp_path, text):
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
     export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
@@ -194,17 +213,26 @@ def test_a_text_that_a_reader_takes_for_a_time_is_left_out_and_named(make, tmp_p
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
     with pytest.raises(DataError, match=r"no row can be exported .*a text is only a date"):
         export(rows, tmp_path / "rows.jsonl")
-    assert [time for time in ("2024", "2024/01/31", "on 2024-01-31", "2024-01-31 at") if TIME.fullmatch(time)] == []
+    assert [
+        time
+        for time in ("2024", "2024/01/31", "on 2024-01-31", "2024-01-31 at")
+        if TIME.fullmatch(time)
+    ] == []
 
 
 def test_datasets_reads_what_was_exported(make, tmp_path):
     """Its reader of JSON takes each text as it is."""
     datasets = pytest.importorskip("datasets")
     texts = ["12:30", "2024", " 2024-01-31", "a\u2028b"]
-    rows = make([replace(item, text=text) for item, text in zip(TEXT_ITEMS, texts, strict=True)], TEXT_QUERIES)
+    rows = make(
+        [replace(item, text=text) for item, text in zip(TEXT_ITEMS, texts, strict=True)],
+        TEXT_QUERIES,
+    )
     export_flagembedding(rows, tmp_path / "rows.jsonl")
     file = str(tmp_path / "rows.jsonl")
-    read = datasets.load_dataset("json", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    read = datasets.load_dataset(
+        "json", data_files=file, split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert {text for row in read for text in (*row["pos"], *row["neg"])} <= set(texts)
     assert read.to_list() == [{**line} for line in lines(tmp_path / "rows.jsonl")]
 
@@ -212,7 +240,9 @@ def test_datasets_reads_what_was_exported(make, tmp_path):
 def test_tevatron(make, tmp_path):
     rows = make()
     export_tevatron(rows, tmp_path / "tevatron", extra_positives=True)
-    a, b = ({"bytes": None, "path": str(tmp_path / "images" / name)} for name in ("a.png", "sub/b.png"))
+    a, b = (
+        {"bytes": None, "path": str(tmp_path / "images" / name)} for name in ("a.png", "sub/b.png")
+    )
     queries = pq.read_table(tmp_path / "tevatron/queries/train.parquet")
     documents = pq.read_table(tmp_path / "tevatron/corpus/train.parquet")
     assert queries.to_pylist() == [
@@ -251,10 +281,14 @@ def test_unime_holds_the_seven_keys_and_every_value(make, tmp_path):
         ]  # fmt: skip
         assert read_side(made["query_text"], made["query_image"]) == (query.text, query.image)
         assert read_side(made["pos_text"], made["pos_image"]) == contents[triple.positive.item_id]
-        assert [read_side(*side) for side in made["hard_negatives"]] == [contents[n.item_id] for n in triple.negatives]
+        assert [read_side(*side) for side in made["hard_negatives"]] == [
+            contents[n.item_id] for n in triple.negatives
+        ]
         scores = [made["query_pos_scores"], *made["hard_negatives_scores"]]
         odds = [score / (1 - score) for score in scores]
-        assert odds == pytest.approx([math.exp(one.log_odds) for one in (triple.positive, *triple.negatives)], rel=1e-5)
+        assert odds == pytest.approx(
+            [math.exp(one.log_odds) for one in (triple.positive, *triple.negatives)], rel=1e-5
+        )
 
 
 def read_side(text, image):
@@ -267,4 +301,8 @@ def read_side(text, image):
 def test_a_random_fallback_has_the_papers_score(make, tmp_path):
     row = Triple("q0", "find", judged("i1", 3), [negative("i0", 1, fallback=True)] * 3)
     export_unime(make(triples=[row]), tmp_path / "unime.json", negatives=3)
-    assert json.loads((tmp_path / "unime.json").read_text())[0]["hard_negatives_scores"] == [1.0, 1.0, 1.0]
+    assert json.loads((tmp_path / "unime.json").read_text())[0]["hard_negatives_scores"] == [
+        1.0,
+        1.0,
+        1.0,
+    ]

@@ -18,7 +18,15 @@ from miner.exporters.swift import export_swift
 from miner.exporters.tevatron import export_tevatron
 from miner.exporters.training_rows import TrainingRows
 from miner.exporters.unime import export_unime
-from tests.miner.selections import TEXT_ITEMS, TEXT_QUERIES, TRIPLES, left_out, lines, manifest, opened
+from tests.miner.selections import (
+    TEXT_ITEMS,
+    TEXT_QUERIES,
+    TRIPLES,
+    left_out,
+    lines,
+    manifest,
+    opened,
+)
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.triples import TRIPLES as TABLE
 from unijudge.formats.triples import Negative, finish_triples, write_triples
@@ -33,7 +41,10 @@ def test_suspects_and_rows_without_weight_are_counted(make, tmp_path):
     dead = replace(TRIPLES[0], weight=0.0)
     rows = make(triples=[*TRIPLES, dead], skip_suspects=True)
     export_swift(rows, tmp_path / "swift.jsonl")
-    assert (rows.written, left_out(rows)) == (1, {"suspect positive": (1, "q1"), "weight 0": (1, "q0")})
+    assert (rows.written, left_out(rows)) == (
+        1,
+        {"suspect positive": (1, "q1"), "weight 0": (1, "q0")},
+    )
 
 
 EXPORTS = {
@@ -51,7 +62,8 @@ def test_failures_leave_nothing(make, tmp_path, layout):
     out = tmp_path / name
     rows = make(TEXT_ITEMS, TEXT_QUERIES, [TRIPLES[1], replace(TRIPLES[0], query_id="q9")])
     with pytest.raises(
-        DataError, match=r"query 'q9': the query is not in .*corpus, so one of these folders is damaged"
+        DataError,
+        match=r"query 'q9': the query is not in .*corpus, so one of these folders is damaged",
     ):
         export(rows, out)
     write_triples(tmp_path / "triples", [TRIPLES[1]])
@@ -70,7 +82,9 @@ def test_a_pair_without_verdict_has_no_score(make, tmp_path, layout):
     export, name = EXPORTS[layout]
     lost = Negative("i3", bytes(16), None, 0.5, error="bad_image: torn")
     row = replace(TRIPLES[1], negatives=[*TRIPLES[1].negatives[:2], lost])
-    with pytest.raises(DataError, match=r"query 'q1': item 'i3' has no verdict .bad_image: torn.*--no-scores"):
+    with pytest.raises(
+        DataError, match=r"query 'q1': item 'i3' has no verdict .bad_image: torn.*--no-scores"
+    ):
         export(make(TEXT_ITEMS, TEXT_QUERIES, [TRIPLES[1], row]), tmp_path / name)
     assert not list(tmp_path.glob("out*"))
 
@@ -79,15 +93,22 @@ def test_what_does_not_fit_is_refused(make, tmp_path):
     rows = make()
     with pytest.raises(SettingsError, match=r"--negatives 4: the rows of .* have only 3"):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=4)
-    with pytest.raises(SettingsError, match=r"out\.json: the receiving library reads only \.jsonl files"):
-        export_swift(rows, tmp_path / "out.json")
-    finish_triples(tmp_path / "triples", manifest("another", 2, selection={"corpus": "/data/corpus"}))
     with pytest.raises(
-        DataError, match=r"another corpus: from /data/corpus with the fingerprint another, but the given"
+        SettingsError, match=r"out\.json: the receiving library reads only \.jsonl files"
+    ):
+        export_swift(rows, tmp_path / "out.json")
+    finish_triples(
+        tmp_path / "triples", manifest("another", 2, selection={"corpus": "/data/corpus"})
+    )
+    with pytest.raises(
+        DataError,
+        match=r"another corpus: from /data/corpus with the fingerprint another, but the given",
     ):
         TrainingRows(tmp_path / "triples", tmp_path / "corpus")
     (tmp_path / "corpus" / "items.parquet").write_bytes(b"torn")
-    with pytest.raises(DataError, match=r"items\.parquet: changed since it was written; import again"):
+    with pytest.raises(
+        DataError, match=r"items\.parquet: changed since it was written; import again"
+    ):
         TrainingRows(tmp_path / "triples", tmp_path / "corpus")
 
 
@@ -108,7 +129,10 @@ def test_the_commands_say_what_they_wrote(make, tmp_path):
         assert (tmp_path / name).exists()
         told = done.output.replace("\n", " ")
         if layout == "sentence-transformers":
-            assert "1 rows written left out, fewer than 3 distinct negatives: 1, the first is query 'q0'" in told
+            assert (
+                "1 rows written left out, fewer than 3 distinct negatives: 1, the first is query 'q0'"
+                in told
+            )
         else:
             assert "2 rows written weight below 1: 1 rows, written without their weight" in told
     assert lines(tmp_path / "f.jsonl")[0]["type"] == "normal"
@@ -131,7 +155,14 @@ def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tm
     out = tmp_path / name
 
     def export(place, *more):
-        words = ["export", layout, str(tmp_path / "triples"), str(place), "--corpus", str(tmp_path / "corpus")]
+        words = [
+            "export",
+            layout,
+            str(tmp_path / "triples"),
+            str(place),
+            "--corpus",
+            str(tmp_path / "corpus"),
+        ]
         return CliRunner().invoke(app, [*words, *options, *more])
 
     assert export(out).exit_code == 0
@@ -139,15 +170,23 @@ def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tm
     assert export(out, "--overwrite").exit_code == 0
     if layout == "tevatron":
         (out / "queries" / "mine.txt").write_text("mine")
-        assert "holds queries/mine.txt, which --overwrite would delete" in str(export(out, "--overwrite").exception)
+        assert "holds queries/mine.txt, which --overwrite would delete" in str(
+            export(out, "--overwrite").exception
+        )
         foreign = tmp_path / "other"
         (foreign / "queries").mkdir(parents=True)
     else:
         foreign = tmp_path / f"other{out.suffix}"
         foreign.write_text('{"name": "a stranger"}\n')
-    assert f"{foreign.name}: exists already, and is no" in str(export(foreign, "--overwrite").exception)
+    assert f"{foreign.name}: exists already, and is no" in str(
+        export(foreign, "--overwrite").exception
+    )
     assert foreign.exists()
-    ours = tmp_path / "corpus" / {".parquet": "items.parquet", ".json": "corpus.json"}.get(out.suffix, "rejects.jsonl")
+    ours = (
+        tmp_path
+        / "corpus"
+        / {".parquet": "items.parquet", ".json": "corpus.json"}.get(out.suffix, "rejects.jsonl")
+    )
     ours.touch()
     before = ours.read_bytes()
     assert ours.name + ": exists already" in str(export(ours, "--overwrite").exception)
@@ -165,17 +204,30 @@ def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(mak
         ("flagembedding", "f.jsonl"), ("tevatron", "tevatron"),
     ]:  # fmt: skip
         corpus = ["--corpus", str(tmp_path / "corpus")]
-        command = ["export", layout, str(tmp_path / "triples"), str(tmp_path / name), *corpus, *options]
+        command = [
+            "export",
+            layout,
+            str(tmp_path / "triples"),
+            str(tmp_path / name),
+            *corpus,
+            *options,
+        ]
         done = CliRunner().invoke(app, command, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         told[name] = done.output
     advice = "--negatives 2 would export 10 of 10 rows without duplicates"
     few = "fewer than 3 distinct negatives: 9 of 10 rows, "
-    assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["st.parquet"]
+    assert (
+        "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'"
+        in told["st.parquet"]
+    )
     assert few + "filled up with duplicates, as in the released file" in told["unime.json"]
     for name in ("swift.jsonl", "f.jsonl", "tevatron"):
         assert few + "written with fewer negatives" in told[name]
-    assert "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'" in told["three.jsonl"]
+    assert (
+        "left out, fewer than 3 distinct negatives: 9, the first is query 'q0'"
+        in told["three.jsonl"]
+    )
     assert "written with fewer" not in told["three.jsonl"]
     assert "distinct" not in told["two.jsonl"]
     assert {len(line["negative_messages"]) for line in lines(tmp_path / "two.jsonl")} == {2}
@@ -222,7 +274,10 @@ def many(tmp_path_factory):
 def test_memory_does_not_grow_with_the_rows(many, tmp_path, layout):
     """From 8,192 rows to 40,960. The rows, kept, would add 25 MB or more; it is 5 at most."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, layout, *many, tmp_path], capture_output=True, text=True, check=False
+        [sys.executable, "-c", MEASURE, layout, *many, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     written, grown = map(int, done.stdout.split())
@@ -234,4 +289,7 @@ def test_parquet_goes_out_in_groups(many, tmp_path):
     small, _, corpus = many
     export_sentence_transformers(TrainingRows(small, corpus), tmp_path / "st.parquet")
     groups = pq.ParquetFile(tmp_path / "st.parquet").metadata
-    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [4096, 4096]
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [
+        4096,
+        4096,
+    ]

@@ -9,9 +9,27 @@ from miner.importers.building.build import build
 from unijudge.formats.corpus import Corpus
 
 ROWS = [
-    {"query_text": "a", "query_image": None, "positive_text": None, "positive_image": "x.png", "query_id": "1"},
-    {"query_text": "a", "query_image": None, "positive_text": "x", "positive_image": None, "query_id": "1"},
-    {"query_text": None, "query_image": "x.png", "positive_text": "x", "positive_image": None, "query_id": "2"},
+    {
+        "query_text": "a",
+        "query_image": None,
+        "positive_text": None,
+        "positive_image": "x.png",
+        "query_id": "1",
+    },
+    {
+        "query_text": "a",
+        "query_image": None,
+        "positive_text": "x",
+        "positive_image": None,
+        "query_id": "1",
+    },
+    {
+        "query_text": None,
+        "query_image": "x.png",
+        "positive_text": "x",
+        "positive_image": None,
+        "query_id": "2",
+    },
 ]
 
 
@@ -28,7 +46,12 @@ def write(path, rows):
 
 
 def take(rows, tmp_path, images, max_rejects=0.0):
-    made = build(rows, images=images, out=tmp_path / "corpus", source="test", max_rejects=max_rejects)
-    rejects = [json.loads(line) for line in (tmp_path / "corpus" / "rejects.jsonl").read_text().splitlines()]
+    made = build(
+        rows, images=images, out=tmp_path / "corpus", source="test", max_rejects=max_rejects
+    )
+    rejects = [
+        json.loads(line)
+        for line in (tmp_path / "corpus" / "rejects.jsonl").read_text().splitlines()
+    ]
     assert made.rejects == len(rejects)
     return Corpus(tmp_path / "corpus"), rejects

@@ -51,7 +51,9 @@ def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
     path = write(tmp_path / "pairs.jsonl", ROWS + bad)
     corpus, rejects = take(read_pairs(path), tmp_path, images, max_rejects=0.8)
     assert len(corpus.queries) == 2
-    assert [reject["row"] for reject in rejects] == [f"pairs.jsonl:{number}" for number in range(4, 12)]
+    assert [reject["row"] for reject in rejects] == [
+        f"pairs.jsonl:{number}" for number in range(4, 12)
+    ]
     reasons = [
         "no such file", "not a whole", "not a path inside the folder", "positive: has neither a text nor an image",
         "query: has neither a text nor an image", "is already the id of a different query", "query: a lone surrogate",
@@ -62,8 +64,13 @@ def test_bad_rows_are_rejected_with_their_reason(tmp_path, images):
 
 
 def test_too_many_rejects_leave_no_corpus(tmp_path, images):
-    path = write(tmp_path / "pairs.jsonl", [*ROWS, {"query_text": "q", "positive_image": "nowhere.png"}])
-    with pytest.raises(DataError, match=r"1 of 4 rows rejected, more than --max-rejects 0.*nowhere\.png: no such file"):
+    path = write(
+        tmp_path / "pairs.jsonl", [*ROWS, {"query_text": "q", "positive_image": "nowhere.png"}]
+    )
+    with pytest.raises(
+        DataError,
+        match=r"1 of 4 rows rejected, more than --max-rejects 0.*nowhere\.png: no such file",
+    ):
         take(read_pairs(path), tmp_path, images)
     assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
 
@@ -78,7 +85,11 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
             r"a\.jsonl:2: not JSON \(expecting .* at column 2\); fix",
         ),
         ("a.jsonl", "[5]", "expected an object, found int"),
-        ("a.jsonl", '{"query": "x"}', "none of its columns is known: query; known columns: query_text"),
+        (
+            "a.jsonl",
+            '{"query": "x"}',
+            "none of its columns is known: query; known columns: query_text",
+        ),
         ("a.jsonl", '{"query_text": 5.5}', r"a\.jsonl:1: 5\.5 is no text"),
         ("a.parquet", "hello", r"a\.parquet: cannot be read as parquet"),
         ("a.jsonl", b"\xff\xfe", r"a\.jsonl: is UTF-16, the encoding of PowerShell"),
@@ -86,8 +97,16 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         ("a.csv", "query_text,positive_text\na\n", "1 fields, but the first line has 2"),
         ("a.jsonl", "", "no rows"),
         ("a.jsonl", "\n \n", "no rows"),
-        ("a.csv", "query_text,positive_text,positive_text\nq,right,wrong\n", "duplicate column 'positive_text'"),
-        ("a.jsonl", '{"query_text": "q", "query_text": "r"}', r"a\.jsonl:1: not JSON \(duplicate key 'query_text'"),
+        (
+            "a.csv",
+            "query_text,positive_text,positive_text\nq,right,wrong\n",
+            "duplicate column 'positive_text'",
+        ),
+        (
+            "a.jsonl",
+            '{"query_text": "q", "query_text": "r"}',
+            r"a\.jsonl:1: not JSON \(duplicate key 'query_text'",
+        ),
         ("missing.csv", None, "no such file"),
     ],
 )
@@ -102,7 +121,9 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path, images):
     columns = [pa.array(["q"]), pa.array(["right"]), pa.array(["wrong"])]
     names = ["query_text", "positive_text", "positive_text"]
     pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: duplicate column 'positive_text'; rename or remove one"):
+    with pytest.raises(
+        DataError, match=r"a\.parquet: duplicate column 'positive_text'; rename or remove one"
+    ):
         take(read_pairs(tmp_path / "a.parquet"), tmp_path, images)
 
 
@@ -111,7 +132,9 @@ def test_a_byte_order_mark_and_blank_lines_are_no_content(tmp_path, images):
     (tmp_path / "a.jsonl").write_text(f"\ufeff{row}\n{row}\n\n", encoding="utf-8")
     corpus, rejects = take(read_pairs(tmp_path / "a.jsonl"), tmp_path, images)
     assert not rejects
-    assert [(query.text, corpus.items[corpus.positives(0)[0]].text) for query in corpus.queries] == [("q", "p")] * 2
+    assert [
+        (query.text, corpus.items[corpus.positives(0)[0]].text) for query in corpus.queries
+    ] == [("q", "p")] * 2
 
 
 def test_a_missing_image_root_is_named(tmp_path):
@@ -131,7 +154,11 @@ def mmeb(tmp_path, images):
             "pos_text": "<|image_1|>\nRepresent the given image.\n", "pos_image_path": "x.png", "neg_text": "",
         },
     ]  # fmt: skip
-    for subset, split in [("Digits", "original"), ("WebQA", "original"), ("WebQA", "diverse_instruction")]:
+    for subset, split in [
+        ("Digits", "original"),
+        ("WebQA", "original"),
+        ("WebQA", "diverse_instruction"),
+    ]:
         folder = tmp_path / "mmeb" / subset
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / f"{split}-00000-of-00001.parquet", rows)
@@ -154,7 +181,10 @@ def test_mmeb_train_is_imported_without_markers(tmp_path, images, mmeb):
 
 def test_mmeb_caps_splits_and_subsets(mmeb):
     assert len(list(read_mmeb(mmeb, cap_per_subset=1))) == 2
-    assert len([row for row in read_mmeb(mmeb, split="diverse_instruction") if isinstance(row, Pair)]) == 2
+    assert (
+        len([row for row in read_mmeb(mmeb, split="diverse_instruction") if isinstance(row, Pair)])
+        == 2
+    )
     rows = [row for row in read_mmeb(mmeb, subsets=["WebQA"]) if isinstance(row, Pair)]
     assert {row.subset for row in rows} == {"WebQA"}
     with pytest.raises(DataError, match="no subset 'Nope'"):
@@ -172,25 +202,38 @@ def test_mmeb_text_that_is_not_utf8_is_rejected(tmp_path):
     columns |= {name: pa.array(["x"]) for name in ("qry_image_path", "pos_text", "pos_image_path")}
     (tmp_path / "CIRR").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "CIRR" / "original-00000.parquet")
-    assert list(read_mmeb(tmp_path)) == [Unread("CIRR/original-00000:1", "CIRR", "column 'qry': not UTF-8")]
+    assert list(read_mmeb(tmp_path)) == [
+        Unread("CIRR/original-00000:1", "CIRR", "column 'qry': not UTF-8")
+    ]
 
 
 def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):
-    path = write(tmp_path / "pairs.jsonl", [{"query_text": "q", "positive_image": "nowhere.png"}] * 2)
-    with pytest.raises(DataError, match=r"2 of 2 rows rejected, so no row is left\. No corpus was written"):
+    path = write(
+        tmp_path / "pairs.jsonl", [{"query_text": "q", "positive_image": "nowhere.png"}] * 2
+    )
+    with pytest.raises(
+        DataError, match=r"2 of 2 rows rejected, so no row is left\. No corpus was written"
+    ):
         take(read_pairs(path), tmp_path, images, max_rejects=1)
     assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
 
 
-def test_an_older_corpus_is_replaced_by_its_own_source_alone_and_with_a_word(tmp_path, images, caplog):
+def test_an_older_corpus_is_replaced_by_its_own_source_alone_and_with_a_word(
+    tmp_path, images, caplog
+):
     path = write(tmp_path / "pairs.jsonl", ROWS)
     caplog.set_level("INFO")
     before, _ = take(read_pairs(path), tmp_path, images)
     assert not caplog.messages
     take(read_pairs(path), tmp_path, images)
     assert caplog.messages == [f"{tmp_path / 'corpus'}: the corpus is the same as before"]
-    with pytest.raises(DataError, match=r"corpus: holds a corpus of test, but this import is of other\. Give another"):
-        build(read_pairs(path), images=images, out=tmp_path / "corpus", source="other", max_rejects=0)
+    with pytest.raises(
+        DataError,
+        match=r"corpus: holds a corpus of test, but this import is of other\. Give another",
+    ):
+        build(
+            read_pairs(path), images=images, out=tmp_path / "corpus", source="other", max_rejects=0
+        )
     assert Corpus(tmp_path / "corpus").fingerprint == before.fingerprint
     write(path, ROWS[:2])
     take(read_pairs(path), tmp_path, images)
@@ -202,7 +245,9 @@ def test_a_folder_of_other_things_is_no_place_for_a_corpus(tmp_path, images, str
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / strange).mkdir()
     path = write(tmp_path / "pairs.jsonl", ROWS)
-    with pytest.raises(DataError, match=rf"corpus: holds {strange} already, .*; give another folder"):
+    with pytest.raises(
+        DataError, match=rf"corpus: holds {strange} already, .*; give another folder"
+    ):
         take(read_pairs(path), tmp_path, images)
     assert [p.name for p in (tmp_path / "corpus").iterdir()] == [strange]
     with pytest.raises(DataError, match=r"pairs\.jsonl: is a file; give a folder"):
@@ -222,7 +267,12 @@ def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):
 
 def test_files_of_several_splits_are_named(tmp_path, images, caplog):
     """They are read, as asked; but a training on rows of a test would tell nobody."""
-    for place in ("data/train-0.jsonl", "data/test-0.jsonl", "other/contest.jsonl", "other/trainer.jsonl"):
+    for place in (
+        "data/train-0.jsonl",
+        "data/test-0.jsonl",
+        "other/contest.jsonl",
+        "other/trainer.jsonl",
+    ):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         write(tmp_path / place, ROWS[:1])
     take(read_pairs(tmp_path / "other"), tmp_path / "a", images)

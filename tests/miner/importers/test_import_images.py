@@ -35,7 +35,11 @@ def bomb():
 
 
 def stored(corpus):
-    return {path.relative_to(corpus.images).as_posix() for path in corpus.images.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(corpus.images).as_posix()
+        for path in corpus.images.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_plain_files_stay_where_they_are(tmp_path):
@@ -55,11 +59,27 @@ def test_pictures_inside_the_rows_are_stored_by_content(tmp_path):
     text = {"qry": "<|image_1|>\nWhich?", "pos_text": "x"}
     rows = [
         {**text, "qry_image_path": {"bytes": None, "path": "plain.png"}, "pos_image_path": None},
-        {**text, "qry_image_path": {"bytes": encoded("JPEG"), "path": "a.jpg"}, "pos_image_path": None},
-        {**text, "qry_image_path": None, "pos_image_path": {"bytes": encoded("WEBP"), "path": None}},
-        {**text, "qry_image_path": {"bytes": encoded("JPEG"), "path": "again.jpg"}, "pos_image_path": None},
+        {
+            **text,
+            "qry_image_path": {"bytes": encoded("JPEG"), "path": "a.jpg"},
+            "pos_image_path": None,
+        },
+        {
+            **text,
+            "qry_image_path": None,
+            "pos_image_path": {"bytes": encoded("WEBP"), "path": None},
+        },
+        {
+            **text,
+            "qry_image_path": {"bytes": encoded("JPEG"), "path": "again.jpg"},
+            "pos_image_path": None,
+        },
         {**text, "qry_image_path": {"bytes": None, "path": None}, "pos_image_path": None},
-        {**text, "qry_image_path": {"bytes": png()[:60], "path": "torn.png"}, "pos_image_path": None},
+        {
+            **text,
+            "qry_image_path": {"bytes": png()[:60], "path": "torn.png"},
+            "pos_image_path": None,
+        },
         {**text, "qry_image_path": {"bytes": bomb(), "path": "bomb.png"}, "pos_image_path": None},
     ]
     pq.write_table(pa.Table.from_pylist(rows), root / "Digits" / "original-0.parquet")
@@ -92,14 +112,28 @@ def test_a_corpus_that_holds_its_images_can_be_moved(tmp_path):
 def test_members_of_zip_files(tmp_path):
     """As MMEB ships them: the rows say images/SUBSET/…, the zip of a subset begins with SUBSET. Files come first."""
     root = tmp_path / "MMEB-train"
-    archive(root / "images_zip" / "CIRR.zip", {"CIRR/Train/a.png": png("red"), "CIRR/Train/b.png": png("green")})
+    archive(
+        root / "images_zip" / "CIRR.zip",
+        {"CIRR/Train/a.png": png("red"), "CIRR/Train/b.png": png("green")},
+    )
     archive(root / "val2017.zip", {"val2017/c.png": png("blue")})
     (root / "images/CIRR/Train").mkdir(parents=True)
     (root / "images/CIRR/Train/b.png").write_bytes(png("white"))
-    names = ["images/CIRR/Train/a.png", "images/CIRR/Train/b.png", "c.png", "images/CIRR/Train/none.png"]
+    names = [
+        "images/CIRR/Train/a.png",
+        "images/CIRR/Train/b.png",
+        "c.png",
+        "images/CIRR/Train/none.png",
+    ]
     corpus, rejects = take(pairs(tmp_path, *names), tmp_path / "corpus", root, max_rejects=0.3)
-    assert [corpus.content(item).image for item in corpus.items] == [png("red"), png("white"), png("blue")]
-    assert rejects == ["positive: image images/CIRR/Train/none.png: no such file, nor in 2 zip files"]
+    assert [corpus.content(item).image for item in corpus.items] == [
+        png("red"),
+        png("white"),
+        png("blue"),
+    ]
+    assert rejects == [
+        "positive: image images/CIRR/Train/none.png: no such file, nor in 2 zip files"
+    ]
     assert len(stored(corpus)) == 3
 
 
@@ -120,9 +154,20 @@ def test_hostile_members_harm_nobody(tmp_path, monkeypatch):
     place = data.rindex(b"liar.png") - 22  # the size that the table of contents declares
     assert struct.unpack("<I", data[place : place + 4]) == (5000,)
     zipped.write_bytes(data[:place] + struct.pack("<I", 10) + data[place + 4 :])
-    names = ["../../escaped.png", "large.png", "torn.png", "bomb.png", "liar.png", "crc.png", "folder", "../x/folder/"]
+    names = [
+        "../../escaped.png",
+        "large.png",
+        "torn.png",
+        "bomb.png",
+        "liar.png",
+        "crc.png",
+        "folder",
+        "../x/folder/",
+    ]
     (tmp_path / "in").mkdir()
-    corpus, rejects = take(pairs(tmp_path, *names), tmp_path / "in" / "corpus", zipped, max_rejects=1)
+    corpus, rejects = take(
+        pairs(tmp_path, *names), tmp_path / "in" / "corpus", zipped, max_rejects=1
+    )
     reasons = [
         "larger than 4,096 bytes", "not a whole", "20000×20000", "cannot be read from its zip file",
         "cannot be read from its zip file", "no such file, nor in 1 zip files", "no such file, nor in 1 zip files",
@@ -137,20 +182,27 @@ def test_hostile_members_harm_nobody(tmp_path, monkeypatch):
 def test_a_name_in_two_archives_is_not_guessed(tmp_path):
     archive(tmp_path / "images" / "a.zip", {"x.png": png("red")})
     archive(tmp_path / "images" / "b.zip", {"x.png": png("blue")})
-    with pytest.raises(DataError, match=r"image x\.png: x\.png is in 2 zip files; set --images to the right zip file"):
+    with pytest.raises(
+        DataError,
+        match=r"image x\.png: x\.png is in 2 zip files; set --images to the right zip file",
+    ):
         take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path / "images", max_rejects=1)
 
 
 def test_a_large_plain_file_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_BYTES", 100)
     (tmp_path / "x.png").write_bytes(png())
-    with pytest.raises(DataError, match=r"positive: image x\.png: larger than 100 bytes; scale it down"):
+    with pytest.raises(
+        DataError, match=r"positive: image x\.png: larger than 100 bytes; scale it down"
+    ):
         take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path, max_rejects=1)
 
 
 def test_a_loop_of_links_is_rejected(tmp_path):
     (tmp_path / "x.png").symlink_to(tmp_path / "x.png")
-    with pytest.raises(DataError, match=r"positive: image x\.png: cannot be read \(a loop of symbolic links\)"):
+    with pytest.raises(
+        DataError, match=r"positive: image x\.png: cannot be read \(a loop of symbolic links\)"
+    ):
         take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path, max_rejects=1)
 
 
@@ -171,7 +223,10 @@ def test_a_file_that_changes_during_the_import_is_named(tmp_path):
         yield from pairs(tmp_path, "a.png")
         spoil(tmp_path / "a.png")
         path = tmp_path / "inline.parquet"
-        pq.write_table(pa.Table.from_pylist([{"anchor": {"bytes": png(), "path": None}, "positive": "x"}]), path)
+        pq.write_table(
+            pa.Table.from_pylist([{"anchor": {"bytes": png(), "path": None}, "positive": "x"}]),
+            path,
+        )
         yield from read_tuples(path)
 
     with pytest.raises(DataError, match=r"a\.png: changed during the import"):

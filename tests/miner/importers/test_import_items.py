@@ -31,7 +31,16 @@ def lines(path, rows):
 
 def run_import(tmp_path, images, items, *more):
     pairs, extra = lines(tmp_path / "pairs.jsonl", PAIRS), lines(tmp_path / "items.jsonl", items)
-    words = ["pairs", str(pairs), str(tmp_path / "corpus"), "--images", str(images), "--items", str(extra), *more]
+    words = [
+        "pairs",
+        str(pairs),
+        str(tmp_path / "corpus"),
+        "--images",
+        str(images),
+        "--items",
+        str(extra),
+        *more,
+    ]
     result = CliRunner().invoke(imports, words)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -51,8 +60,12 @@ def test_items_join_the_pool_and_bring_no_query(tmp_path, images):
 
 
 def test_an_item_without_content_or_picture_is_rejected_with_its_place(tmp_path, images):
-    run_import(tmp_path, images, [*ITEMS, {"subset": "s"}, {"image": "gone.png"}], "--max-rejects", "0.5")
-    rejects = [json.loads(line) for line in (tmp_path / "corpus/rejects.jsonl").read_text().splitlines()]
+    run_import(
+        tmp_path, images, [*ITEMS, {"subset": "s"}, {"image": "gone.png"}], "--max-rejects", "0.5"
+    )
+    rejects = [
+        json.loads(line) for line in (tmp_path / "corpus/rejects.jsonl").read_text().splitlines()
+    ]
     assert [(reject["row"], reject["reason"]) for reject in rejects] == [
         ("items.jsonl:5", "item: has neither a text nor an image"),
         ("items.jsonl:6", "item: image gone.png: no such file"),
@@ -60,7 +73,9 @@ def test_an_item_without_content_or_picture_is_rejected_with_its_place(tmp_path,
 
 
 def test_a_file_of_items_without_a_known_column_is_refused(tmp_path, images):
-    with pytest.raises(DataError, match="none of its columns is known: caption; known columns: text, image, subset"):
+    with pytest.raises(
+        DataError, match="none of its columns is known: caption; known columns: text, image, subset"
+    ):
         run_import(tmp_path, images, [{"caption": "a"}])
 
 

@@ -45,8 +45,17 @@ def test_mmeb_eval_has_closed_lists(tmp_path, images):
     evaluation(
         images,
         [
-            {**ask, "tgt_text": ["seven", "six", "seven ", "one"], "tgt_img_path": ["", "", "", ""]},
-            {"qry_text": "find", "qry_img_path": "", "tgt_text": ["", ""], "tgt_img_path": ["b.png", "a.png"]},
+            {
+                **ask,
+                "tgt_text": ["seven", "six", "seven ", "one"],
+                "tgt_img_path": ["", "", "", ""],
+            },
+            {
+                "qry_text": "find",
+                "qry_img_path": "",
+                "tgt_text": ["", ""],
+                "tgt_img_path": ["b.png", "a.png"],
+            },
             {**ask, "tgt_text": ["one", "six"], "tgt_img_path": [""]},
             {**ask, "tgt_text": [], "tgt_img_path": []},
             {**ask, "tgt_text": ["one", " "], "tgt_img_path": ["", ""]},
@@ -61,8 +70,14 @@ def test_mmeb_eval_has_closed_lists(tmp_path, images):
     for query in corpus.queries:
         assert query.positive_ids == (corpus.items[query.candidates[0]].item_id,)
     assert rejects == [
-        ("VisDial/test-00000-of-00001:3", "has 2 target texts and 1 target images, but needs an image for each text"),
-        ("VisDial/test-00000-of-00001:4", "has 0 target texts and 0 target images, but needs an image for each text"),
+        (
+            "VisDial/test-00000-of-00001:3",
+            "has 2 target texts and 1 target images, but needs an image for each text",
+        ),
+        (
+            "VisDial/test-00000-of-00001:4",
+            "has 0 target texts and 0 target images, but needs an image for each text",
+        ),
         ("VisDial/test-00000-of-00001:5", "candidate 2: has neither a text nor an image"),
         ("VisDial/test-00000-of-00001:6", "candidate 2: image gone.png: no such file"),
     ]
@@ -82,7 +97,11 @@ def karpathy(tmp_path, images):
 
 def test_karpathy_in_both_directions(tmp_path, images):
     def image(name, split, *captions, **more):
-        return {"filename": name, "split": split, "sentences": [{"raw": raw} for raw in captions]} | more
+        return {
+            "filename": name,
+            "split": split,
+            "sentences": [{"raw": raw} for raw in captions],
+        } | more
 
     path = karpathy(
         tmp_path,
@@ -97,7 +116,9 @@ def test_karpathy_in_both_directions(tmp_path, images):
     )
     corpus, rejects = take(read_karpathy(path, captions=2), tmp_path, images, max_rejects=0.5)
     item = {item.text or item.image: item.item_id for item in corpus.items}
-    assert [(query.subset, query.text or query.image, query.positive_ids) for query in corpus.queries] == [
+    assert [
+        (query.subset, query.text or query.image, query.positive_ids) for query in corpus.queries
+    ] == [
         ("tiny_i2t", "images/CIRR/a.png", (item["red"], item["a square"])),
         ("tiny_t2i", "red", (item["images/CIRR/a.png"],)),
         ("tiny_t2i", "a square", (item["images/CIRR/a.png"],)),
@@ -110,10 +131,18 @@ def test_karpathy_in_both_directions(tmp_path, images):
     assert rejects == [
         ("dataset_tiny.json:4/image", "query: image gone.png: no such file"),
         ("dataset_tiny.json:4/caption-1", "positive: image gone.png: no such file"),
-        ("dataset_tiny.json:5/image", "has no filename or no sentences, which Karpathy's layout requires"),
-        ("dataset_tiny.json:6/image", "has a sentence without raw text, which Karpathy's layout requires"),
+        (
+            "dataset_tiny.json:5/image",
+            "has no filename or no sentences, which Karpathy's layout requires",
+        ),
+        (
+            "dataset_tiny.json:6/image",
+            "has a sentence without raw text, which Karpathy's layout requires",
+        ),
     ]
-    with pytest.raises(DataError, match=r"no image has the split 'val'\. Give one of the splits test, train"):
+    with pytest.raises(
+        DataError, match=r"no image has the split 'val'\. Give one of the splits test, train"
+    ):
         list(read_karpathy(path, split="val"))
 
 
@@ -137,7 +166,9 @@ def test_sugarcrepe_has_two_candidates_a_query(tmp_path, images):
     folder = tmp_path / "data"
     folder.mkdir()
     good = {"filename": "a.png", "caption": "a red square", "negative_caption": "a blue square"}
-    (folder / "replace_att.json").write_text(json.dumps({"0": good, "1": {"filename": "a.png", "caption": "x"}}))
+    (folder / "replace_att.json").write_text(
+        json.dumps({"0": good, "1": {"filename": "a.png", "caption": "x"}})
+    )
     (folder / "swap_obj.json").write_text(json.dumps({"0": good | {"filename": "b.png"}}))
     corpus, rejects = take(read_sugarcrepe(folder), tmp_path, images, max_rejects=0.5)
     assert [(query.subset, query.image, texts(corpus, query)) for query in corpus.queries] == [
@@ -159,19 +190,37 @@ def test_sharegpt4v_takes_the_first_images_with_their_captions(tmp_path, images)
     """As Long-CLIP reads it: the second turn, line breaks as blanks. What comes after is not even parsed."""
 
     def row(image, *values):
-        return json.dumps({"id": "x", "image": image, "conversations": [{"from": "?", "value": one} for one in values]})
+        return json.dumps(
+            {
+                "id": "x",
+                "image": image,
+                "conversations": [{"from": "?", "value": one} for one in values],
+            }
+        )
 
-    rows = [row("a.png", "Describe.", "A red\nsquare."), row("b.png", "Describe."), row("gone.png", "?", "x")]
+    rows = [
+        row("a.png", "Describe.", "A red\nsquare."),
+        row("b.png", "Describe."),
+        row("gone.png", "?", "x"),
+    ]
     path = tmp_path / "share.json"
     path.write_text(f"[{', '.join(rows)}, broken")
-    corpus, rejects = take(read_sharegpt4v(path, first=3, instruction="Find."), tmp_path, images, max_rejects=0.8)
+    corpus, rejects = take(
+        read_sharegpt4v(path, first=3, instruction="Find."), tmp_path, images, max_rejects=0.8
+    )
     assert [(query.subset, query.text, query.image) for query in corpus.queries] == [
         ("sharegpt4v_i2t", "Find.", "a.png"),
         ("sharegpt4v_t2i", "A red square.", None),
     ]
-    assert [(item.text, item.image) for item in corpus.items] == [("A red square.", None), ("Find.", "a.png")]
+    assert [(item.text, item.image) for item in corpus.items] == [
+        ("A red square.", None),
+        ("Find.", "a.png"),
+    ]
     assert rejects == [
-        ("share.json:2/image", "has no image or no caption in its second turn, which ShareGPT4V's layout requires"),
+        (
+            "share.json:2/image",
+            "has no image or no caption in its second turn, which ShareGPT4V's layout requires",
+        ),
         ("share.json:3/image", "query: image gone.png: no such file"),
         ("share.json:3/caption-1", "positive: image gone.png: no such file"),
     ]
@@ -183,7 +232,11 @@ def test_urban1k_pairs_image_and_caption_by_name(tmp_path):
     """As Long-CLIP reads it: the first line of each caption file, and the image of the same name."""
     for folder in ("image", "caption"):
         (tmp_path / folder).mkdir()
-    for name, caption in [("1", "\ufeffA red\u2028street.\nMore.\n"), ("2", "\n"), ("3", "No image.")]:
+    for name, caption in [
+        ("1", "\ufeffA red\u2028street.\nMore.\n"),
+        ("2", "\n"),
+        ("3", "No image."),
+    ]:
         (tmp_path / "caption" / f"{name}.txt").write_text(caption, encoding="utf-8")
     for name in ("1", "2", "4"):
         (tmp_path / "image" / f"{name}.jpg").write_bytes(png())
@@ -203,7 +256,10 @@ def test_urban1k_pairs_image_and_caption_by_name(tmp_path):
 
 def test_an_import_has_one_writer_and_leaves_no_scratch(tmp_path, images):
     (tmp_path / "p.jsonl").write_text(json.dumps({"query_text": "q", "positive_text": "p"}) + "\n")
-    with lease(tmp_path / "corpus"), pytest.raises(FolderBusy, match=r"corpus: process [0-9]+ is writing"):
+    with (
+        lease(tmp_path / "corpus"),
+        pytest.raises(FolderBusy, match=r"corpus: process [0-9]+ is writing"),
+    ):
         take(read_pairs(tmp_path / "p.jsonl"), tmp_path, images)
     (tmp_path / ".corpus.import.unijudge-draft").write_text("what a killed import left")
     corpus, _ = take(read_pairs(tmp_path / "p.jsonl"), tmp_path, images)
@@ -211,7 +267,13 @@ def test_an_import_has_one_writer_and_leaves_no_scratch(tmp_path, images):
     assert not list(tmp_path.glob("*.unijudge-draft"))
     (tmp_path / ".other.import.unijudge-draft").mkdir()
     with pytest.raises(DataError, match=r"other\.import: cannot be written"):
-        build(read_pairs(tmp_path / "p.jsonl"), images=images, out=tmp_path / "other", source="t", max_rejects=0)
+        build(
+            read_pairs(tmp_path / "p.jsonl"),
+            images=images,
+            out=tmp_path / "other",
+            source="t",
+            max_rejects=0,
+        )
 
 
 def test_rows_of_one_query_are_joined(tmp_path, images):
@@ -219,21 +281,44 @@ def test_rows_of_one_query_are_joined(tmp_path, images):
     one, two, three = (Side(text, None) for text in ("one", "two", "three"))
     low = (0.25, 0.25, 0.25)
     rows = [
-        Pair("a:1", "s", Side("q", None), one, "q", negatives=(two,), candidates=(one, two), scores=(0.75, 0.5)),
         Pair(
-            "a:2", "s", Side("q ", None), two, "q", negatives=(one, three), candidates=(two, three), scores=(0.25,) * 3
+            "a:1",
+            "s",
+            Side("q", None),
+            one,
+            "q",
+            negatives=(two,),
+            candidates=(one, two),
+            scores=(0.75, 0.5),
+        ),
+        Pair(
+            "a:2",
+            "s",
+            Side("q ", None),
+            two,
+            "q",
+            negatives=(one, three),
+            candidates=(two, three),
+            scores=(0.25,) * 3,
         ),
         Pair("a:3", "s", Side("another", None), two, "q", scores=low[:1]),
     ]
-    corpus, rejects = take(iter(rows), tmp_path, images, 0.4, PublishedScores(tmp_path / "scores", images / "a.png"))
-    assert rejects == [("a:3", "query_id 'q' is already the id of a different query. Ids must be unique")]
+    corpus, rejects = take(
+        iter(rows), tmp_path, images, 0.4, PublishedScores(tmp_path / "scores", images / "a.png")
+    )
+    assert rejects == [
+        ("a:3", "query_id 'q' is already the id of a different query. Ids must be unique")
+    ]
     (query,) = corpus.queries
     ids = [item.item_id for item in corpus.items]
     assert [item.text for item in corpus.items] == ["one", "two", "three"]
     assert query.positive_ids == (ids[0], ids[1])
     assert query.candidates == (0, 1, 2)
     (row,) = read_scores(tmp_path / "scores")
-    assert [(one.item_id, round(score_of(one), 6)) for one in row.positives] == [(ids[0], 0.75), (ids[1], 0.5)]
+    assert [(one.item_id, round(score_of(one), 6)) for one in row.positives] == [
+        (ids[0], 0.75),
+        (ids[1], 0.5),
+    ]
     assert [(one.item_id, round(score_of(one), 6)) for one in row.candidates] == [(ids[2], 0.25)]
 
 

@@ -18,8 +18,12 @@ def test_a_picture_of_another_data_set_is_not_taken(tmp_path):
     root = tmp_path / "MMEB"
     archive(root / "SUN397.zip", {"SUN397/Train/1.png": png("red"), "Train/2.png": png("green")})
     names = ["images/VOC2007/Train/1.png", "VOC2007/Train/1.png", "images/Train/2.png"]
-    _, rejects = take(pairs(tmp_path, *names, "images/SUN397/Train/1.png"), tmp_path / "c", root, max_rejects=0.8)
-    assert rejects == [f"positive: image {name}: no such file, nor in 1 zip files" for name in names]
+    _, rejects = take(
+        pairs(tmp_path, *names, "images/SUN397/Train/1.png"), tmp_path / "c", root, max_rejects=0.8
+    )
+    assert rejects == [
+        f"positive: image {name}: no such file, nor in 1 zip files" for name in names
+    ]
     archive(root / "VOC2007.zip", {"Train/1.png": png("blue")})
     corpus, rejects = take(pairs(tmp_path, *names), tmp_path / "c2", root, max_rejects=0.5)
     assert [corpus.content(item).image for item in corpus.items] == [png("blue")]
@@ -31,8 +35,17 @@ def test_names_are_written_as_they_are_published(tmp_path):
     (tmp_path / "images" / "sub").mkdir(parents=True)
     for name, color in (("a.png", "red"), ("sub/b.png", "blue")):
         (tmp_path / "images" / name).write_bytes(png(color))
-    names = ["./a.png", "sub//b.png", "sub\\b.png", f"{tmp_path}/images/sub/b.png", "sub/../a.png", "../images/a.png"]
-    corpus, rejects = take(pairs(tmp_path, *names), tmp_path / "c", tmp_path / "images", max_rejects=0.5)
+    names = [
+        "./a.png",
+        "sub//b.png",
+        "sub\\b.png",
+        f"{tmp_path}/images/sub/b.png",
+        "sub/../a.png",
+        "../images/a.png",
+    ]
+    corpus, rejects = take(
+        pairs(tmp_path, *names), tmp_path / "c", tmp_path / "images", max_rejects=0.5
+    )
     assert {item.image for item in corpus.items} == {"a.png", "sub/b.png"}
     assert len(rejects) == 2
     for name, reject in zip(names[-2:], rejects, strict=True):
@@ -47,7 +60,9 @@ def test_a_damaged_copy_is_mended_by_importing_again(tmp_path, caplog):
     corpus, _ = take(pairs(tmp_path, "a.png", "b.png"), tmp_path / "corpus", zipped)
     spoiled = corpus.images / corpus.items[0].image
     spoiled.write_bytes(png("white"))
-    with pytest.raises(DataError, match="changed since it was imported; restore it or import again"):
+    with pytest.raises(
+        DataError, match="changed since it was imported; restore it or import again"
+    ):
         check(corpus.folder)
     take(pairs(tmp_path, "a.png", "b.png"), tmp_path / "corpus", zipped)
     assert "1 copied images were damaged and were copied again" in caplog.text

@@ -55,7 +55,9 @@ def unime(tmp_path, rows):
 def test_released_scores_are_selected_at_once(tmp_path, images):
     """The whole way by hand: of 0.9 with β = 0.1, 0.85 is dropped, and 0.5 and 0.125 survive."""
     fallback = unime_row(pos_text="nobody knows", hard_negatives_scores=[1.0, 1.0, 1.0, 1.0])
-    path, published = unime(tmp_path, [unime_row(), unime_row(hard_negatives_scores=[0.5]), fallback])
+    path, published = unime(
+        tmp_path, [unime_row(), unime_row(hard_negatives_scores=[0.5]), fallback]
+    )
     corpus, rejects = take(read_unime(path), tmp_path, images, 0.4, published)
     assert rejects == [(f"{path.name}:2", "has 2 scores, but a positive and 4 negatives need 5")]
     assert [(item.text, item.pools) for item in corpus.items] == [
@@ -73,7 +75,12 @@ def test_released_scores_are_selected_at_once(tmp_path, images):
     assert positive.no_logprob == pytest.approx(math.log(0.1))
     assert [score_of(judged) for judged in row.candidates] == pytest.approx([0.85, 0.5, 0.125])
     for judged in [positive, *row.candidates]:
-        assert (judged.rank, judged.similarity, judged.argmax_is_label, judged.error) == (None, None, None, None)
+        assert (judged.rank, judged.similarity, judged.argmax_is_label, judged.error) == (
+            None,
+            None,
+            None,
+            None,
+        )
         assert judged.item_key == corpus.items[corpus.row_of[judged.item_id]].key
     assert {(judged.log_odds, judged.error) for judged in drawn.candidates} == {
         (None, "saturated: published as exactly 1, which has no log-odds")
@@ -85,7 +92,10 @@ def test_released_scores_are_selected_at_once(tmp_path, images):
     )  # fmt: skip
     assert select(settings)["left out, no candidate"] == 1
     (triple,) = read_triples(tmp_path / "triples", corpus.fingerprint)
-    assert [corpus.items[corpus.row_of[n.item_id]].text for n in triple.negatives] == ["sitting", "shown"]
+    assert [corpus.items[corpus.row_of[n.item_id]].text for n in triple.negatives] == [
+        "sitting",
+        "shown",
+    ]
     assert [negative.similarity for negative in triple.negatives] == [None, None]
 
 
@@ -95,10 +105,14 @@ def test_a_second_judge_is_asked_about_released_scores_near_the_cut(tmp_path, im
     corpus, _ = take(read_unime(path), tmp_path, images, published=published)
     with serving(ScriptedJudge(Prompt())) as url:
         band = CascadeSettings(scores=tmp_path / "scores", width=0.35)
-        score(ScoreSettings(corpus=corpus.folder, out=tmp_path / "second", service=url, cascade=band), print)
+        score(
+            ScoreSettings(corpus=corpus.folder, out=tmp_path / "second", service=url, cascade=band),
+            print,
+        )
     (row,) = read_scores(tmp_path / "second")
     texts = [
-        [corpus.items[corpus.row_of[one.item_id]].text for one in part] for part in (row.positives, row.candidates)
+        [corpus.items[corpus.row_of[one.item_id]].text for one in part]
+        for part in (row.positives, row.candidates)
     ]
     assert texts == [["parking"], ["too good", "sitting"]]
     assert [one.rank for one in row.candidates] == [0, 1]
@@ -116,7 +130,10 @@ def test_a_score_folder_is_not_overwritten(tmp_path, images):
     [
         ({"pos_text": ""}, "positive: has neither a text nor an image"),
         ({"pos_text": 5.5}, "5.5 is no text"),
-        ({"query_image": "images/CIRR/gone.png"}, "query: image images/CIRR/gone.png: no such file"),
+        (
+            {"query_image": "images/CIRR/gone.png"},
+            "query: image images/CIRR/gone.png: no such file",
+        ),
         (
             {"hard_negatives": [["x", ""], ["", ""], ["y", ""], ["z", ""]]},
             "negative 2: has neither a text nor an image",
@@ -124,9 +141,15 @@ def test_a_score_folder_is_not_overwritten(tmp_path, images):
         ({"hard_negatives": [["x"]]}, "hard_negatives is not a list of [text, image path]"),
         ({"query_pos_scores": 1.5}, "score 1.5 is not a probability, 0 … 1"),
         ({"query_pos_scores": math.nan}, "score nan is not a finite number"),
-        ({"query_pos_scores": None}, "scores [None, 0.85, 0.5, 0.5, 0.125] are not a list of numbers"),
+        (
+            {"query_pos_scores": None},
+            "scores [None, 0.85, 0.5, 0.5, 0.125] are not a list of numbers",
+        ),
         ({"query_pos_scores": 10**400}, "has a score that is too large for a float"),
-        ({"query_pos_scores": True}, "scores [True, 0.85, 0.5, 0.5, 0.125] are not a list of numbers"),
+        (
+            {"query_pos_scores": True},
+            "scores [True, 0.85, 0.5, 0.5, 0.125] are not a list of numbers",
+        ),
         ({"hard_negatives_scores": 0.5}, "scores 0.5 are not a list of numbers"),
     ],
 )
@@ -145,7 +168,10 @@ def test_our_own_export_is_imported_again(tmp_path):
     (tmp_path / "again").mkdir()
     published = PublishedScores(tmp_path / "scores", tmp_path / "st.parquet")
     corpus, rejects = take(
-        read_tuples(tmp_path / "st.parquet"), tmp_path / "again", tmp_path / "images", published=published
+        read_tuples(tmp_path / "st.parquet"),
+        tmp_path / "again",
+        tmp_path / "images",
+        published=published,
     )
     assert not rejects
     (query,) = corpus.queries
@@ -155,7 +181,9 @@ def test_our_own_export_is_imported_again(tmp_path):
     ]  # fmt: skip
     assert corpus.content(corpus.items[2]).image == png("blue")
     (judged,) = read_scores(tmp_path / "scores")
-    assert [score_of(one) for one in judged.positives + judged.candidates] == pytest.approx([0.5, 0.25, 0.5, 0.25])
+    assert [score_of(one) for one in judged.positives + judged.candidates] == pytest.approx(
+        [0.5, 0.25, 0.5, 0.25]
+    )
     made = publish(tmp_path / "dataset", corpus.folder, tmp_path / "scores")
     assert {"images/a.png", "images/sub/b.png"} <= set(made.files)
 
@@ -165,12 +193,29 @@ def test_a_cell_of_several_texts_is_rejected(tmp_path, images):
     rows = [{"query": "q", "positive": "p"}, {"query": {"text": ["a", "b"]}, "positive": "p"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, rejects = take(read_tuples(path), tmp_path, images, 0.5)
-    assert rejects == [("tuples.jsonl:2", "has 2 texts or images in one cell, but a cell may hold only one of each")]
+    assert rejects == [
+        (
+            "tuples.jsonl:2",
+            "has 2 texts or images in one cell, but a cell may hold only one of each",
+        )
+    ]
 
 
 TUPLES = [
-    {"anchor": "q1", "positive": "p1", "negative_1": "n1", "negative_2": "n2", "scores": [0.9, 0.5, 0.25]},
-    {"anchor": "q2", "positive": "p2", "negative_1": "n2", "negative_2": None, "scores": [0.8, 0.4, None]},
+    {
+        "anchor": "q1",
+        "positive": "p1",
+        "negative_1": "n1",
+        "negative_2": "n2",
+        "scores": [0.9, 0.5, 0.25],
+    },
+    {
+        "anchor": "q2",
+        "positive": "p2",
+        "negative_1": "n2",
+        "negative_2": None,
+        "scores": [0.8, 0.4, None],
+    },
 ]
 
 
@@ -183,16 +228,25 @@ def test_n_tuples_and_their_scores(tmp_path, images, ending):
         path.write_text("".join(json.dumps(row) + "\n" for row in TUPLES))
     else:
         lines = [
-            ",".join(f'"{json.dumps(cell)}"' if isinstance(cell, list) else cell or "" for cell in row.values())
+            ",".join(
+                f'"{json.dumps(cell)}"' if isinstance(cell, list) else cell or ""
+                for cell in row.values()
+            )
             for row in TUPLES
         ]
         path.write_text("\n".join([",".join(TUPLES[0]), *lines]))
-    corpus, _ = take(read_tuples(path), tmp_path, images, published=PublishedScores(tmp_path / "scores", path))
+    corpus, _ = take(
+        read_tuples(path), tmp_path, images, published=PublishedScores(tmp_path / "scores", path)
+    )
     assert [item.text for item in corpus.items] == ["p1", "n1", "n2", "p2"]
     assert {item.pools for item in corpus.items} == {("tuples",)}
     first, second = read_scores(tmp_path / "scores")
-    assert [score_of(one) for one in first.positives + first.candidates] == pytest.approx([0.9, 0.5, 0.25])
-    assert [score_of(one) for one in second.positives + second.candidates] == pytest.approx([0.8, 0.4])
+    assert [score_of(one) for one in first.positives + first.candidates] == pytest.approx(
+        [0.9, 0.5, 0.25]
+    )
+    assert [score_of(one) for one in second.positives + second.candidates] == pytest.approx(
+        [0.8, 0.4]
+    )
 
 
 def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
@@ -202,14 +256,21 @@ def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
         {"query": both, "positive": {"bytes": png(), "path": None}, "negative": "no"},
         {"query": both, "positive": None, "negative": "no"},
         {"query": None, "positive": {"bytes": png(), "path": None}, "negative": "no"},
-        {"query": {"text": None, "image": None}, "positive": {"bytes": png(), "path": None}, "negative": "no"},
+        {
+            "query": {"text": None, "image": None},
+            "positive": {"bytes": png(), "path": None},
+            "negative": "no",
+        },
     ]
     pq.write_table(pa.Table.from_pylist(rows), path)
     corpus, rejects = take(read_tuples(path, "pictures"), tmp_path, images, max_rejects=0.8)
     (query,) = corpus.queries
     assert (query.text, query.subset) == ("left", "pictures")
     assert corpus.content(query).image == png("red")
-    assert [(item.text, corpus.content(item).image) for item in corpus.items] == [(None, png()), ("no", None)]
+    assert [(item.text, corpus.content(item).image) for item in corpus.items] == [
+        (None, png()),
+        ("no", None),
+    ]
     known = "The expected columns are anchor or query, positive, negative or negative_1 …, scores or label"
     assert rejects == [
         ("triplets.parquet:2", f"has no positive. {known}"),
@@ -221,7 +282,10 @@ def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"label": 0.5}, "score 0.5 does not decide whether the pair matches. Expected 0, 1 or a list"),
+        (
+            {"label": 0.5},
+            "score 0.5 does not decide whether the pair matches. Expected 0, 1 or a list",
+        ),
         ({"scores": 0}, "label 0: a labelled mismatch is not a pair"),
         ({"label": 0}, "label 0: a labelled mismatch is not a pair"),
         ({"label": 0.0}, "label 0.0: a labelled mismatch is not a pair"),
@@ -232,7 +296,10 @@ def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
         ({"label": [7.25, math.nan]}, "score nan is not a finite number"),
         ({"label": "0.5, 0.5"}, "scores '0.5, 0.5' are not a JSON list"),
         ({"positive": 5.5}, "5.5 is no image; expected a path, or a struct of bytes and path"),
-        ({"positive": {"words": "x"}}, "{'words': 'x'} is no image; expected a path, or a struct of bytes and path"),
+        (
+            {"positive": {"words": "x"}},
+            "{'words': 'x'} is no image; expected a path, or a struct of bytes and path",
+        ),
         ({"positive": {"image": "gone.png"}}, "positive: image gone.png: no such file"),
     ],
 )
@@ -256,9 +323,15 @@ def test_a_labelled_match_is_a_pair(tmp_path, images, label):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "q", "text": "p"}, "none of its columns is known: prompt, text; known columns: anchor or query"),
+        (
+            {"prompt": "q", "text": "p"},
+            "none of its columns is known: prompt, text; known columns: anchor or query",
+        ),
         ({"anchor": "q", "query": "q", "positive": "p"}, "has both columns 'anchor' and 'query'"),
-        ({"anchor": "q", "positive": "p", "scores": [1], "label": [1]}, "has both columns 'scores' and 'label'"),
+        (
+            {"anchor": "q", "positive": "p", "scores": [1], "label": [1]},
+            "has both columns 'scores' and 'label'",
+        ),
     ],
 )
 def test_columns_that_are_no_tuples_are_refused(tmp_path, images, row, reason):
@@ -267,9 +340,14 @@ def test_columns_that_are_no_tuples_are_refused(tmp_path, images, row, reason):
         take(read_tuples(tmp_path / "t.jsonl"), tmp_path, images)
 
 
-def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(tmp_path, images, caplog):
+def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(
+    tmp_path, images, caplog
+):
     path = tmp_path / "t.jsonl"
-    rows = [{"query": "q", "answer": "p", "negative_1": "n", "scores": [0.5, -0.25]}, {"query": "r", "answer": "p"}]
+    rows = [
+        {"query": "q", "answer": "p", "negative_1": "n", "scores": [0.5, -0.25]},
+        {"query": "r", "answer": "p"},
+    ]
     path.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1]) + "\n")
     loose = PublishedScores(tmp_path / "loose", path, only_probabilities=False)
     take(read_tuples(path), tmp_path / "a", images, max_rejects=0.5, published=loose)
@@ -307,14 +385,18 @@ def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, i
     """Half of a file of labelled pairs is no fault of the file; one row that cannot be read still is."""
     caplog.set_level("INFO")
     path = tmp_path / "t.jsonl"
-    rows = [{"sentence1": f"q{number}", "sentence2": f"p{number}", "label": number % 2} for number in range(200)]
+    rows = [
+        {"sentence1": f"q{number}", "sentence2": f"p{number}", "label": number % 2}
+        for number in range(200)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus, rejects = take(read_tuples(path), tmp_path / "a", images, max_rejects=0.01)
     assert (len(corpus.queries), corpus.manifest.rejects, len(rejects)) == (100, 0, 100)
     assert "100 of 200 rows are labelled mismatches, which are not pairs" in caplog.text
     path.write_text(path.read_text() + '{"sentence1": "q"}\n' * 3)
     with pytest.raises(
-        DataError, match=r"3 of 203 rows rejected and 100 labelled mismatches left out, more than --max-rejects 0\.01"
+        DataError,
+        match=r"3 of 203 rows rejected and 100 labelled mismatches left out, more than --max-rejects 0\.01",
     ):
         take(read_tuples(path), tmp_path / "b", images, max_rejects=0.01)
 
@@ -323,7 +405,12 @@ def test_scores_that_are_asked_for_must_be_there(tmp_path, images):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"anchor": "q", "positive": "p"}) + "\n")
     with pytest.raises(DataError, match=r"1 of 1 rows rejected.*no scores"):
-        take(read_tuples(path), tmp_path, images, published=PublishedScores(tmp_path / "scores", path))
+        take(
+            read_tuples(path),
+            tmp_path,
+            images,
+            published=PublishedScores(tmp_path / "scores", path),
+        )
     assert not (tmp_path / "scores").exists()
 
 

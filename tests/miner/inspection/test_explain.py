@@ -51,12 +51,19 @@ def told(query, chosen_by):
     choice = select_negatives(Case(query), chosen_by)
     positives, candidates = explain(choice, chosen_by)
     alphas = [rounded(e.alpha) for e in candidates]
-    return choice, [(e.fate, e.reason) for e in positives], [(e.fate, e.reason) for e in candidates], alphas
+    return (
+        choice,
+        [(e.fate, e.reason) for e in positives],
+        [(e.fate, e.reason) for e in candidates],
+        alphas,
+    )
 
 
 def test_every_fate_has_its_reason_in_words():
     made = settings(num_negatives=2, stride=2)
-    choice, positives, candidates, alphas = told(row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made)
+    choice, positives, candidates, alphas = told(
+        row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made
+    )
     assert positives == [
         ("positive", "as labelled"),
         ("positive", "not the best of the row's positives; suspect: score 0.200 < 0.5"),
@@ -80,7 +87,9 @@ def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
     ]
     assert outcome(choice, 10) == "1 negative of 10, repeated to fill the row, β = 0.01"
     choice, _, candidates, _ = told(row([0.3], [0.6]), settings("paper"))
-    assert candidates == [("chosen", "score 0.600 > 0.300 − 0.01; but drawn at random as negative 1")]
+    assert candidates == [
+        ("chosen", "score 0.600 > 0.300 − 0.01; but drawn at random as negative 1")
+    ]
     assert outcome(choice, 10) == "1 negative, drawn at random: no candidate survived"
     choice, _, _, _ = told(row([0.3], [0.6]), settings())
     assert outcome(choice, 10) == "left out: every candidate is dropped as a false negative"
@@ -97,7 +106,10 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     assert positives == [("error", "no verdict: bad_image: x")]
     assert candidates == [("kept", "not compared: no positive has a verdict")]
     assert outcome(choice, 10) == "left out: no positive has a verdict"
-    assert outcome(select_negatives(Case(row([0.5], [None])), settings()), 10) == "left out: no candidate may be chosen"
+    assert (
+        outcome(select_negatives(Case(row([0.5], [None])), settings()), 10)
+        == "left out: no candidate may be chosen"
+    )
 
 
 @given(
@@ -113,7 +125,9 @@ def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
     _, candidates = explain(choice, made)
     fates = [explained.fate for explained in candidates]
     chosen = {explained.judged.item_id for explained in candidates if explained.fate == "chosen"}
-    assert chosen == ({negative.item_id for negative in choice.triple.negatives} if choice.triple else set())
+    assert chosen == (
+        {negative.item_id for negative in choice.triple.negatives} if choice.triple else set()
+    )
     fallback = sum("drawn at random" in explained.reason for explained in candidates)
     assert fates.count("dropped") + fallback == choice.dropped
     assert fates.count("error") == scores.count(None)
@@ -134,9 +148,16 @@ def test_views_name_what_is_odd():
         return views_of(select_negatives(Case(query), made), made.num_negatives)
 
     assert views(row([0.9], [0.1, 0.2]), num_negatives=2) == []
-    assert views(row([0.9], [0.85, 0.2]), num_negatives=2) == ["suspected false negatives", "under-filled"]
+    assert views(row([0.9], [0.85, 0.2]), num_negatives=2) == [
+        "suspected false negatives",
+        "under-filled",
+    ]
     assert views(row([0.4], [0.2, 0.2]), num_negatives=2) == ["suspect positives", "ties"]
-    assert views(row([0.4], [0.6])) == ["suspected false negatives", "suspect positives", "left out"]
+    assert views(row([0.4], [0.6])) == [
+        "suspected false negatives",
+        "suspect positives",
+        "left out",
+    ]
     assert views(row([None], [0.6])) == ["left out", "errors"]
 
 
@@ -164,12 +185,15 @@ def test_a_sample_never_holds_more_and_shares_fairly(files, size):
         sample.add(str(number), [] if file == UNREMARKABLE else [file], number)
         assert sample.shown.total() == min(size, number + 1)
     for file in set(files):
-        if sample.shown[file] < sample.read[file]:  # it gave places up: no other has more than one above it
+        # It gave places up: no other has more than one above it.
+        if sample.shown[file] < sample.read[file]:
             assert max(sample.shown.values()) <= sample.shown[file] + 1
 
 
 def test_random_negatives_are_no_candidates():
-    with pytest.raises(SettingsError, match="preset: value error, random draws from the whole pool"):
+    with pytest.raises(
+        SettingsError, match="preset: value error, random draws from the whole pool"
+    ):
         load_settings(InspectSettings, None, ["scores=a", "corpus=b", "out=c", "preset=random"])
 
 
@@ -206,21 +230,27 @@ def test_overrides_are_read(tmp_path):
 )
 def test_overrides_that_cannot_be_meant_are_refused(tmp_path, overrides, reason):
     path = write(
-        tmp_path / "o.json", [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in overrides]
+        tmp_path / "o.json",
+        [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in overrides],
     )
     with pytest.raises(DataError, match=reason):
         read_overrides(path, "c" * 64)
 
 
 def test_overrides_of_another_corpus_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"was made for corpus dddddddddddd, not for cccccccccccc\. Give the file that"):
+    with pytest.raises(
+        DataError,
+        match=r"was made for corpus dddddddddddd, not for cccccccccccc\. Give the file that",
+    ):
         read_overrides(write(tmp_path / "o.json", [], "d" * 64), "c" * 64)
 
 
 def seen(query, chosen_by, **overrides):
     choice = select_negatives(Case(query, **overrides), chosen_by)
     _, candidates = explain(choice, chosen_by)
-    return [(e.fate, rounded(e.score), e.reason) for e in candidates], [rounded(e.alpha) for e in candidates]
+    return [(e.fate, rounded(e.score), e.reason) for e in candidates], [
+        rounded(e.alpha) for e in candidates
+    ]
 
 
 def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
@@ -236,10 +266,14 @@ def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
         ("dropped", 0.55, "score 0.550 > 0.600 − 0.1, by the second judge"),
         ("chosen", 0.1, "score 0.100 ≤ 0.600 − 0.1, by the second judge; negative 3"),
     ]
-    assert alphas == [0.5, 0.8, 0.5, 0.5], "c1 is held against the first judge's positive, as nobody else saw it"
+    assert alphas == [0.5, 0.8, 0.5, 0.5], (
+        "c1 is held against the first judge's positive, as nobody else saw it"
+    )
     lost = replace(small, positives=[Judged("p0.9", bytes(16), None, 0.5, error="bad_image: x")])
     told, _ = seen(lost, settings(num_negatives=9, stride=1), large=large)
-    assert told[1] == ("kept", 0.7, "not compared: no positive has a verdict"), "by the judge that saw it"
+    assert told[1] == ("kept", 0.7, "not compared: no positive has a verdict"), (
+        "by the judge that saw it"
+    )
 
 
 def test_a_persons_word_is_told():
@@ -261,12 +295,20 @@ def test_a_persons_word_is_told():
     assert told[2] == ("kept", 0.2, "score 0.200 ≤ 0.900 − 0.1")
     assert alphas == [0.8, 0.8, 0.8]
     told, alphas = seen(query, settings(num_negatives=1, k=2), overrides={"p0.9": "negative"})
-    without = "not compared: a person marked positives as negatives, and no other positive has a verdict"
-    assert told == [("kept", 0.85, without), ("kept", 0.95, without), ("kept", 0.2, "beyond the first k")]
+    without = (
+        "not compared: a person marked positives as negatives, and no other positive has a verdict"
+    )
+    assert told == [
+        ("kept", 0.85, without),
+        ("kept", 0.95, without),
+        ("kept", 0.2, "beyond the first k"),
+    ]
     assert alphas == [None, None, None]
     choice = select_negatives(Case(query, overrides={"p0.9": "negative"}), settings())
     positives, _ = explain(choice, settings())
-    assert [one.reason for one in positives] == ["marked as a negative by a person, so not a positive of this row"]
+    assert [one.reason for one in positives] == [
+        "marked as a negative by a person, so not a positive of this row"
+    ]
 
 
 def test_beyond_the_first_k_nothing_is_compared():

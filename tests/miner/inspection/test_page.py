@@ -21,7 +21,9 @@ def folder(tmp_path, identity):
 def test_the_page_fetches_nothing_and_escapes_everything(folder):
     said = inspect(settings(folder))
     html = (folder / "page.html").read_text()
-    assert re.fullmatch(r".*page\.html: 35 of 35 rows, 8 images \(0 left out, 0 unreadable\), \d\.\d MB", said)
+    assert re.fullmatch(
+        r".*page\.html: 35 of 35 rows, 8 images \(0 left out, 0 unreadable\), \d\.\d MB", said
+    )
     assert html.count("</script>") == html.count("<script") == 2
     assert "<img" not in html.replace("\\u003cimg", "")
     assert not re.search(r'(?:src|href)="(?!data:)', html)
@@ -37,14 +39,18 @@ def test_what_a_browser_keeps_is_of_one_sample_of_pairs(folder, identity):
 
     def sampled():
         inspect(settings(folder, label=3))
-        return json.loads(re.search(r'id="rows">(.+?)</script>', (folder / "page.html").read_text()).group(1))["sample"]
+        return json.loads(
+            re.search(r'id="rows">(.+?)</script>', (folder / "page.html").read_text()).group(1)
+        )["sample"]
 
     first, again = sampled(), sampled()
     assert first == again
     rows = list(read_scores(folder / "scores"))
     write_scores(folder / "scores", Corpus(folder / "corpus").fingerprint, identity, rows[:20])
     other = sampled()
-    assert [other[name] for name in ("judge", "seed")] == [first[name] for name in ("judge", "seed")]
+    assert [other[name] for name in ("judge", "seed")] == [
+        first[name] for name in ("judge", "seed")
+    ]
     assert len(other["pairs"]) == len(first["pairs"]) == 3
     assert other["digest"] != first["digest"]
     assert "${sample.digest}" in (folder / "page.html").read_text()
@@ -57,7 +63,9 @@ def test_a_similarity_that_is_not_known_is_a_dash(folder, identity):
     ]
     write_scores(folder / "scores", Corpus(folder / "corpus").fingerprint, identity, rows)
     inspect(settings(folder))
-    shown = json.loads(re.search(r'id="rows">(.+?)</script>', (folder / "page.html").read_text()).group(1))
+    shown = json.loads(
+        re.search(r'id="rows">(.+?)</script>', (folder / "page.html").read_text()).group(1)
+    )
     assert {cell[2] for row in shown["rows"] for cell in row["candidates"]} == {None}
     assert {cell[2] for row in shown["rows"] for cell in row["positives"]} == {0.5}
 
@@ -66,7 +74,13 @@ def test_a_sample_says_so_and_counts_everything(folder):
     assert ": 12 of 35 rows" in inspect(settings(folder, rows=12))
     html = (folder / "page.html").read_text()
     assert "35 rows were read" in html
-    for file in ("errors", "left out", "suspect positives", "under-filled", "suspected false negatives"):
+    for file in (
+        "errors",
+        "left out",
+        "suspect positives",
+        "under-filled",
+        "suspected false negatives",
+    ):
         assert f"{file} 1 of 1; " in html
     assert "nothing to remark 7 of 30." in html
     assert html == (inspect(settings(folder, rows=12)), (folder / "page.html").read_text())[1]
@@ -74,7 +88,9 @@ def test_a_sample_says_so_and_counts_everything(folder):
 
 def test_margins_are_of_the_candidates_that_selection_saw(folder, monkeypatch):
     drawn = []
-    monkeypatch.setattr("miner.inspection.page.bars", lambda series, **_: drawn.append(series["candidates"]))
+    monkeypatch.setattr(
+        "miner.inspection.page.bars", lambda series, **_: drawn.append(series["candidates"])
+    )
     inspect(settings(folder))
     inspect(settings(folder, k=2))
     _, every, _, near = map(sum, drawn)  # on a page scores come first, then margins
@@ -87,7 +103,9 @@ def test_only_an_older_page_is_replaced(folder):
     inspect(settings(folder, num_negatives=1))
     assert (folder / "page.html").read_text() != first
     (folder / "page.html").write_text("<!doctype html><title>mine</title>")
-    with pytest.raises(DataError, match=r"page\.html: exists already, and is no page of `mine inspect`"):
+    with pytest.raises(
+        DataError, match=r"page\.html: exists already, and is no page of `mine inspect`"
+    ):
         inspect(settings(folder))
     assert "mine" in (folder / "page.html").read_text()
 
@@ -107,9 +125,13 @@ def thousand(tmp_path, identity):
 
 
 def test_a_thousand_rows_with_pictures_stay_under_twenty_megabytes(thousand):
-    assert "1,000 of 1,000 rows, 1,375 images (0 left out" in inspect(settings(thousand, num_negatives=10, stride=5))
+    assert "1,000 of 1,000 rows, 1,375 images (0 left out" in inspect(
+        settings(thousand, num_negatives=10, stride=5)
+    )
     assert 1e6 < (thousand / "page.html").stat().st_size < 20e6
-    with pytest.raises(SettingsError, match=r"max_mb: 400 rows take 1\.\d MB without images\. Give fewer rows"):
+    with pytest.raises(
+        SettingsError, match=r"max_mb: 400 rows take 1\.\d MB without images\. Give fewer rows"
+    ):
         inspect(settings(thousand, rows=400, max_mb=1))
 
 

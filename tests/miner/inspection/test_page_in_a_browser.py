@@ -14,7 +14,8 @@ from unijudge.formats.scores import read_scores
 
 BROWSER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
-    None in BROWSER, reason="chromium and chromedriver are not installed: apt-get install chromium chromium-driver"
+    None in BROWSER,
+    reason="chromium and chromedriver are not installed: apt-get install chromium chromium-driver",
 )
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -58,12 +59,17 @@ class Person:
         return self.driver.find_element("css selector", selector)
 
     def click(self, selector):
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.one(selector))
+        self.driver.execute_script(
+            "arguments[0].scrollIntoView({block: 'center'})", self.one(selector)
+        )
         self.one(selector).click()
 
     def views(self):
         """View → its count."""
-        return {name: int(text.split()[-1]) for name, text in self.read("[data-view]", "e.dataset.view, e.innerText")}
+        return {
+            name: int(text.split()[-1])
+            for name, text in self.read("[data-view]", "e.dataset.view, e.innerText")
+        }
 
     def rows(self):
         return [label.removeprefix("query ") for (label,) in self.read("article", "e.ariaLabel")]
@@ -75,14 +81,19 @@ class Person:
         return [tuple(cell) for cell in self.read(cells, parts)]
 
     def read(self, selector, parts):
-        return self.driver.execute_script(f"return [...document.querySelectorAll(`{selector}`)].map((e) => [{parts}])")
+        return self.driver.execute_script(
+            f"return [...document.querySelectorAll(`{selector}`)].map((e) => [{parts}])"
+        )
 
     def search(self, text):
         self.one("#search").clear()
         self.one("#search").send_keys(text)
 
     def pressed(self):
-        return [button.get_attribute("data-verdict") for button in self.all(".decide [aria-pressed=true]")]
+        return [
+            button.get_attribute("data-verdict")
+            for button in self.all(".decide [aria-pressed=true]")
+        ]
 
     def errors(self):
         return [entry["message"] for entry in self.driver.get_log("browser")]
@@ -124,7 +135,9 @@ def test_a_person_finds_rows_and_reads_why(person):
     )  # fmt: skip
     person.click("[data-view=errors]")
     assert person.rows() == ["query-1"]
-    assert ("! no verdict", "no verdict: bad_image: not a JPEG, PNG or WebP image") in person.cells("query-1")
+    assert ("! no verdict", "no verdict: bad_image: not a JPEG, PNG or WebP image") in person.cells(
+        "query-1"
+    )
     person.one("#subset").send_keys("subset 0")
     assert person.rows() == []
     assert person.one("#empty").is_displayed()
@@ -139,7 +152,8 @@ def test_each_bar_bears_its_own_cut_and_the_row_says_one_that_held_for_all(perso
     assert person.read(*tick)[:3] == [["61%"]] * 3
     assert person.read(*line)[0] == ["by similarity; dropped above α = 0.610"]
     assert not person.all("article .asked .bar s"), "a positive meets no cut"
-    person.driver.execute_script("data.rows[0].candidates[1][4] = 0.8; render()")  # as if another judge had cut here
+    # As if another judge had cut here.
+    person.driver.execute_script("data.rows[0].candidates[1][4] = 0.8; render()")
     assert person.read(*tick)[:3] == [["61%"], ["80%"], ["61%"]]
     assert person.read(*line)[0] == ["by similarity"]
     assert person.errors() == []
@@ -156,7 +170,10 @@ def test_a_search_reads_queries_candidates_and_ids(person, folder):
             for row in read_scores(folder / "scores")
             if word in row.query_id
             or word in asks[row.query_id][:400]
-            or any(word in one.item_id or word in texts[one.item_id][:400] for one in row.positives + row.candidates)
+            or any(
+                word in one.item_id or word in texts[one.item_id][:400]
+                for one in row.positives + row.candidates
+            )
         ]
 
     for word in ("ZEB", "y-17", "m-31", "猫"):
@@ -205,9 +222,15 @@ def test_overrides_are_set_kept_exported_and_read_again(person, folder):
     assert person.pressed() == []
     for text, told in [
         (path.read_text(), f"imported 2 overrides from {path.name}"),
-        (path.read_text().replace(corpus, "0"), "was not imported: the file was made for another corpus"),
+        (
+            path.read_text().replace(corpus, "0"),
+            "was not imported: the file was made for another corpus",
+        ),
         ("not JSON", "was not imported: the file is not a JSON file"),
-        (path.read_text().replace('"drop"', '"match"'), "was not imported: the file has an invalid override"),
+        (
+            path.read_text().replace('"drop"', '"match"'),
+            "was not imported: the file has an invalid override",
+        ),
     ]:
         path.write_text(text)
         person.one("#import").send_keys(str(path))
@@ -226,7 +249,9 @@ def waited(path):
     return path
 
 
-def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(person, folder, chromium):
+def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(
+    person, folder, chromium
+):
     chosen = "article .asked ~ .cells .cell.chosen"
     item = person.one(f"{chosen} code").text
     reason = person.one(f"{chosen} .reason").text
@@ -248,10 +273,18 @@ def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(p
     inspect(settings(folder, overrides=file))
     again = Person(chromium, folder / "page.html")
     assert again.pressed() == ["negative", "match"], "though this browser remembers nothing"
-    assert again.cells("query-0")[0] == ("✓ chosen as negative", "marked as a negative by a person; negative 1")
-    assert again.cells("query-0")[1] == ("○ never a negative", "marked as a match by a person, so never a negative")
+    assert again.cells("query-0")[0] == (
+        "✓ chosen as negative",
+        "marked as a negative by a person; negative 1",
+    )
+    assert again.cells("query-0")[1] == (
+        "○ never a negative",
+        "marked as a match by a person, so never a negative",
+    )
     again.click("article .cell.answer [data-verdict=match]")
-    assert again.cells("query-0")[1][1].startswith("withdrawn after this page was made; before: marked as")
+    assert again.cells("query-0")[1][1].startswith(
+        "withdrawn after this page was made; before: marked as"
+    )
     again.driver.refresh()
     assert again.pressed() == ["negative"], "what is taken back stays so, in this browser"
     assert again.read("article .cell.answer code", "e.innerText")[0] == [item]
@@ -263,7 +296,9 @@ def test_a_random_sample_is_labelled_without_its_scores(person, folder, chromium
     page = Person(chromium, folder / "page.html")
     page.click("[data-view=label]")
     assert page.views()["label"] == len(page.all("article")) == 12
-    assert not page.all("article .judge, article .bar, article .reason"), "a score would sway the person"
+    assert not page.all("article .judge, article .bar, article .reason"), (
+        "a score would sway the person"
+    )
     assert page.one("#export-labels").text == "export 0 of 12 labels"
     page.click("article:nth-child(1) [data-verdict=match]")
     page.click("article:nth-child(2) [data-verdict=negative]")
@@ -276,7 +311,9 @@ def test_a_random_sample_is_labelled_without_its_scores(person, folder, chromium
     read = read_label_file(waited(folder / "downloads" / f"labels-{corpus[:12]}.json"), corpus)
     assert (read.sampled, [one.match for one in read.labels]) == (12, [True, False])
     pairs = {
-        (row.query_id, one.item_id) for row in read_scores(folder / "scores") for one in row.positives + row.candidates
+        (row.query_id, one.item_id)
+        for row in read_scores(folder / "scores")
+        for one in row.positives + row.candidates
     }
     assert {(one.query_id, one.item_id) for one in read.labels} <= pairs
     assert page.one("#overrides").text == "0 overrides", "a label is no override"
@@ -291,7 +328,9 @@ def test_hostile_texts_stay_texts_and_missing_pictures_say_why(person):
         "document.body.append(e)"
     )
     time.sleep(0.3)
-    assert person.driver.execute_script("return window.hacked") is None, "the page's policy lets no other script run"
+    assert person.driver.execute_script("return window.hacked") is None, (
+        "the page's policy lets no other script run"
+    )
     assert any("Content Security Policy" in error for error in person.errors())
     reasons = " ".join(gone.text for gone in person.all(".gone"))
     assert "1.png: cannot be read (no such file); restore it or import again" in reasons

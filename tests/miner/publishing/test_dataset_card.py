@@ -30,7 +30,12 @@ def test_the_card_says_what_is_in_it(parts, tmp_path, identity):
     assert facts["license"] == "cc-by-4.0"
     assert facts["pretty_name"] == "colors"
     assert facts["size_categories"] == ["n<1K"]
-    assert [config["config_name"] for config in facts["configs"]] == ["triples", "scores", "items", "queries"]
+    assert [config["config_name"] for config in facts["configs"]] == [
+        "triples",
+        "scores",
+        "items",
+        "queries",
+    ]
     for config in facts["configs"]:
         assert list((tmp_path / "colors").glob(config["data_files"])), config
     for said in (
@@ -45,7 +50,9 @@ def test_the_card_says_what_is_in_it(parts, tmp_path, identity):
 def test_the_code_of_the_card_runs(parts, tmp_path, monkeypatch, capsys):
     """Word for word."""
     publish(tmp_path / "dataset", *parts)
-    (code,) = re.findall(r"```python\n(.+?)```", (tmp_path / "dataset" / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.+?)```", (tmp_path / "dataset" / "README.md").read_text(), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     exec(code, {})  # noqa: S102
     rows, names = capsys.readouterr().out.split(maxsplit=1)
@@ -56,7 +63,9 @@ def test_the_code_of_the_card_runs(parts, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("kept", [(0, 1, 2), (0, 1)])
 def test_a_card_promises_what_is_there(parts, tmp_path, kept):
     """Its commands and their settings are ours."""
-    publish(tmp_path / "dataset", *(part if place in kept else None for place, part in enumerate(parts)))
+    publish(
+        tmp_path / "dataset", *(part if place in kept else None for place, part in enumerate(parts))
+    )
     text = (tmp_path / "dataset" / "README.md").read_text()
     assert [words[:2] for words in commands(text)][:2] == [["train", "pull"], ["check", "dataset"]]
     for words in commands(text):
@@ -72,9 +81,13 @@ def test_the_card_knows_what_is_not_there(parts, tmp_path):
     assert "stated no licence" in text
     assert "## The judge" not in text
     assert check(tmp_path / "rows").endswith("scored dataset, whole: 6 files read")
-    assert json.loads((tmp_path / "rows" / "corpus" / "corpus.json").read_text())["images"] == "../images"
+    assert (
+        json.loads((tmp_path / "rows" / "corpus" / "corpus.json").read_text())["images"]
+        == "../images"
+    )
     with pytest.raises(
-        DataError, match=r"cannot be read, because .*rows/images does not exist\. A dataset may be published"
+        DataError,
+        match=r"cannot be read, because .*rows/images does not exist\. A dataset may be published",
     ):
         check(tmp_path / "rows" / "corpus")
 
@@ -114,7 +127,9 @@ def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch, was)
     assert check(published / "triples").endswith("triples, whole: 3 rows read")
     kept = read_json(published / "corpus" / "corpus.json", CorpusManifest)
     assert kept.source == "pairs.jsonl (original)"
-    assert kept.made.command == ("unijudge mine score corpus=corpus 'reuse=[\"scores\"]' corpus https://host/x")
+    assert kept.made.command == (
+        "unijudge mine score corpus=corpus 'reuse=[\"scores\"]' corpus https://host/x"
+    )
     assert kept.made.settings == {"corpus": "corpus", "other": ["scores", "a/b", "s3://bucket/x"]}
     assert read_json(published / "triples" / "triples.json", TripleManifest).selection == {
         "corpus": "corpus", "scores": ["scores"], "preset": "paper",
@@ -133,5 +148,7 @@ def test_the_hubs_library_reads_every_table_by_the_card(parts, tmp_path):
     datasets = pytest.importorskip("datasets")
     publish(tmp_path / "colors#1", *parts)
     for name, rows in {"triples": 3, "scores": 3, "items": 3, "queries": 3}.items():
-        read = datasets.load_dataset(str(tmp_path / "colors#1"), name, split="train", cache_dir=str(tmp_path / "cache"))
+        read = datasets.load_dataset(
+            str(tmp_path / "colors#1"), name, split="train", cache_dir=str(tmp_path / "cache")
+        )
         assert (read.num_rows, read.column_names) == (rows, FOLDERS[name].table.schema.names)

@@ -53,7 +53,9 @@ def test_what_is_published_is_pulled_whole(parts, place, tmp_path, identity):
     assert Corpus(place / "corpus").content(corpus.items[0]).image == png("red")
 
     assert pull(place, tmp_path / "pulled") == made
-    assert check(tmp_path / "pulled") == f"{tmp_path / 'pulled'}: scored dataset, whole: 12 files read"
+    assert (
+        check(tmp_path / "pulled") == f"{tmp_path / 'pulled'}: scored dataset, whole: 12 files read"
+    )
     assert sorted(files_of(tmp_path / "pulled")) == sorted([*made.files, MANIFEST])
     pulled = Corpus(tmp_path / "pulled" / "corpus")
     assert pulled.fingerprint == corpus.fingerprint
@@ -72,11 +74,15 @@ def test_a_dataset_is_published_once(parts, place):
         match=r"published: exists already .it holds README\.md, corpus, dataset\.json, scores, triples.; .*--overwrite",
     ):
         publish(place, *parts)
-    assert "images" not in {name.partition("/")[0] for name in read_json(place / MANIFEST, DatasetManifest).files}
+    assert "images" not in {
+        name.partition("/")[0] for name in read_json(place / MANIFEST, DatasetManifest).files
+    }
 
 
 @pytest.mark.parametrize("damage", ["tampered", "truncated", "gone"])
-def test_a_file_that_is_not_the_published_one_is_named_and_nothing_claims_to_be_whole(parts, place, tmp_path, damage):
+def test_a_file_that_is_not_the_published_one_is_named_and_nothing_claims_to_be_whole(
+    parts, place, tmp_path, damage
+):
     publish(place, *parts)
     out, spoiled = tmp_path / "pulled", place / "triples" / "part-00000.parquet"
     good = spoiled.read_bytes()
@@ -106,7 +112,11 @@ def test_a_pull_goes_on_where_it_was_stopped(parts, tmp_path):
     with pytest.raises(DataError, match=r"triples\.json: cannot be read"):
         pull(source, out)
     (out / "scores" / "part-00000.parquet").write_bytes(b"torn")
-    there = {name for name in read_json(source / MANIFEST, DatasetManifest).files if (out / name).exists()}
+    there = {
+        name
+        for name in read_json(source / MANIFEST, DatasetManifest).files
+        if (out / name).exists()
+    }
     assert set(IMAGES) <= there
     last.write_bytes(kept)
     for name in there - {"scores/part-00000.parquet"}:
@@ -120,7 +130,9 @@ def test_a_whole_dataset_is_mended_by_pulling_again(parts, tmp_path):
     publish(source, *parts)
     pull(source, out)
     (out / IMAGES[0]).write_bytes(png("white"))
-    with pytest.raises(DataError, match=r"red#1\.png: changed: its sha256 is not that of dataset\.json"):
+    with pytest.raises(
+        DataError, match=r"red#1\.png: changed: its sha256 is not that of dataset\.json"
+    ):
         check(out)
     (source / IMAGES[0]).rename(tmp_path / "away")
     with pytest.raises(DataError, match=r"red#1\.png"):
@@ -148,7 +160,8 @@ def test_a_pull_touches_no_folder_of_others(parts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside", "/outside", "images/../../outside", "", "images\\..\\x", "..", "./dataset.json"]
+    "name",
+    ["../outside", "/outside", "images/../../outside", "", "images\\..\\x", "..", "./dataset.json"],
 )
 def test_a_dataset_that_names_files_outside_of_itself_is_refused(parts, tmp_path, name):
     made = publish(tmp_path / "published", *parts)
@@ -162,13 +175,23 @@ def test_a_dataset_that_names_files_outside_of_itself_is_refused(parts, tmp_path
 
 def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path, identity):
     corpus, scores, triples = parts
-    other = make_corpus(tmp_path / "other", tmp_path / "pictures", extra=[Item("i-more", ("colors",), text="more")])
-    with pytest.raises(DataError, match=f"scores: belongs to the corpus .* {Corpus(corpus).fingerprint}, but "):
+    other = make_corpus(
+        tmp_path / "other", tmp_path / "pictures", extra=[Item("i-more", ("colors",), text="more")]
+    )
+    with pytest.raises(
+        DataError, match=f"scores: belongs to the corpus .* {Corpus(corpus).fingerprint}, but "
+    ):
         publish(tmp_path / "out", tmp_path / "other", scores)
-    with pytest.raises(DataError, match=f"triples: belongs to the corpus .* {other.fingerprint}; give the corpus"):
+    with pytest.raises(
+        DataError, match=f"triples: belongs to the corpus .* {other.fingerprint}; give the corpus"
+    ):
         publish(tmp_path / "out", tmp_path / "other", None, triples)
-    rejudged = make_scores(tmp_path / "rejudged", Corpus(corpus), identity.model_copy(update={"model": "another"}))
-    with pytest.raises(DataError, match=r"triples: was selected from scores whose manifest\.json has the sha256"):
+    rejudged = make_scores(
+        tmp_path / "rejudged", Corpus(corpus), identity.model_copy(update={"model": "another"})
+    )
+    with pytest.raises(
+        DataError, match=r"triples: was selected from scores whose manifest\.json has the sha256"
+    ):
         publish(tmp_path / "out", corpus, rejudged, triples)
     with pytest.raises(SettingsError, match="Give at least one"):
         publish(tmp_path / "out", corpus)
@@ -180,7 +203,8 @@ def test_the_rows_of_a_cascade_are_not_published_with_half_of_their_scores(parts
     made = read_json(triples / "triples.json", TripleManifest)
     publish_json(triples / "triples.json", made.model_copy(update={"large_scores": "5" * 64}))
     with pytest.raises(
-        SettingsError, match=rf"--scores .*scores: .* sha256 {'5' * 64} of .*would be missing\. Publish these"
+        SettingsError,
+        match=rf"--scores .*scores: .* sha256 {'5' * 64} of .*would be missing\. Publish these",
     ):
         publish(tmp_path / "out", corpus, scores, triples)
     assert not (tmp_path / "out").exists()
@@ -202,7 +226,9 @@ def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
     with pytest.raises(DataError, match=r"scores: 1 of 2 shards are missing \(first: 1\)"):
         publish(tmp_path / "out", *parts)
     shard.write_bytes((scores / "part-00000.parquet").read_bytes())
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
+    with pytest.raises(
+        DataError, match=r"part-00001\.parquet: was written for another plan or another shard"
+    ):
         publish(tmp_path / "out", *parts)
     (triples / "part-00000.parquet").unlink()
     with pytest.raises(DataError, match=r"triples: has 0 rows, but triples\.json says 3"):

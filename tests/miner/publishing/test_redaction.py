@@ -42,7 +42,10 @@ def test_a_dataset_names_no_place_of_the_machine_that_scored(parts, tmp_path):
     corpus = Corpus(parts[0])
     plan = read_json(parts[1] / "manifest.json", ScoreManifest)
     first, second, third = read_scores(parts[1])
-    bad = [with_error(one, error) for one, error in zip(first.candidates, (PLACED[0], PLAIN[0]), strict=True)]
+    bad = [
+        with_error(one, error)
+        for one, error in zip(first.candidates, (PLACED[0], PLAIN[0]), strict=True)
+    ]
     write_shard(parts[1], plan, 0, [JudgedQuery(**vars(first) | {"candidates": bad}), second])
     rows = list(read_triples(parts[2], corpus.fingerprint))
     rows[0].negatives[0] = with_error(rows[0].negatives[0], PLACED[1])
@@ -55,8 +58,14 @@ def test_a_dataset_names_no_place_of_the_machine_that_scored(parts, tmp_path):
     assert row.negatives[0].error == f"refused: {LEFT_OUT}"
     assert others == rows[1:]
     same = "scores/part-00001.parquet"
-    assert file_sha256(tmp_path / "published" / same) == file_sha256(parts[1].parent / same), "copied as it is"
-    told = [path for path in (tmp_path / "published").rglob("*") if path.is_file() and b"alice" in path.read_bytes()]
+    assert file_sha256(tmp_path / "published" / same) == file_sha256(parts[1].parent / same), (
+        "copied as it is"
+    )
+    told = [
+        path
+        for path in (tmp_path / "published").rglob("*")
+        if path.is_file() and b"alice" in path.read_bytes()
+    ]
     assert not told
     assert check(tmp_path / "published").endswith("files read")
 
@@ -74,17 +83,30 @@ def test_the_miner_stores_names_of_pictures_and_no_address(job, corpus):
     """Gone, changed and refused; and where the whole root of the pictures is gone."""
     (corpus.images / "10.png").unlink()
     (corpus.images / "11.png").write_bytes(b"changed")
-    settings = job("http://me:secret@judge.intern:8000/", shard_size=len(corpus.queries), max_error_share=1.0)
+    settings = job(
+        "http://me:secret@judge.intern:8000/", shard_size=len(corpus.queries), max_error_share=1.0
+    )
     scored(settings, corpus, Refusing(), ScoreCache([], None), apart=False)
-    errors = {pair.error for row in read_scores(settings.out) for pair in [*row.positives, *row.candidates]} - {None}
+    errors = {
+        pair.error
+        for row in read_scores(settings.out)
+        for pair in [*row.positives, *row.candidates]
+    } - {None}
     assert errors == {
         "unreadable: 10.png: cannot be read (no such file); restore it or import again",
         "unreadable: 11.png: changed since it was imported; restore it or import again",
         "refused: the service: 413 (the request is too large)",
     }
     corpus.images.rename(corpus.images.with_name("elsewhere"))
-    again = job("x", out=settings.out.with_name("again"), shard_size=len(corpus.queries), max_error_share=1.0)
+    again = job(
+        "x",
+        out=settings.out.with_name("again"),
+        shard_size=len(corpus.queries),
+        max_error_share=1.0,
+    )
     scored(again, corpus, Counting(), ScoreCache([], None), apart=False)
-    errors = {pair.error for row in read_scores(again.out) for pair in [*row.positives, *row.candidates]} - {None}
+    errors = {
+        pair.error for row in read_scores(again.out) for pair in [*row.positives, *row.candidates]
+    } - {None}
     assert not any(re.search(PLACE, error) for error in errors)
     assert any("cannot be read, because the image root does not exist" in error for error in errors)

@@ -39,7 +39,10 @@ def test_a_dataset_reads_its_images_from_itself(parts, tmp_path, root):
     made = read_json(parts[0] / "corpus.json", CorpusManifest).model_copy(update={"images": root})
     spoil(tmp_path, parts, parts[0], made)
     refusal = r"corpus: is part of a dataset, whose images lie in \.\./images, but it names"
-    for action in (lambda: pull(tmp_path / "published", tmp_path / "pulled"), lambda: check(tmp_path / "published")):
+    for action in (
+        lambda: pull(tmp_path / "published", tmp_path / "pulled"),
+        lambda: check(tmp_path / "published"),
+    ):
         with pytest.raises(DataError, match=refusal):
             action()
     assert not (tmp_path / "pulled").exists()
@@ -51,14 +54,18 @@ def spoil(tmp_path, parts, corpus, manifest=None):
     place = tmp_path / "published" / "corpus"
     for name in ("items.parquet", "queries.parquet", "corpus.json"):
         (place / name).write_bytes((corpus / name).read_bytes())
-    found = manifest or read_json(place / "corpus.json", CorpusManifest).model_copy(update={"images": "../images"})
+    found = manifest or read_json(place / "corpus.json", CorpusManifest).model_copy(
+        update={"images": "../images"}
+    )
     publish_json(place / "corpus.json", found)
     files = {name: stored(tmp_path / "published" / name) for name in made.files}
     spoilt = made.model_copy(update={"files": files, "corpus": found.fingerprint})
     publish_json(tmp_path / "published" / MANIFEST, spoilt)
 
 
-@pytest.mark.parametrize("name", ["images/a b/red#1.png", "corpus/items.parquet", "scores/part-00000.parquet"])
+@pytest.mark.parametrize(
+    "name", ["images/a b/red#1.png", "corpus/items.parquet", "scores/part-00000.parquet"]
+)
 @pytest.mark.parametrize("endless", [True, False])
 def test_no_more_is_read_than_a_dataset_lists(parts, tmp_path, name, endless):
     """A device is no file of a dataset, and a file that goes on is left where its listed size ends."""

@@ -39,7 +39,10 @@ def test_a_blank_text_makes_a_picture_no_other_kind(tmp_path):
         Item("one", ("x",), text="\n", image="a.png", image_sha256=A),
         Item("two", ("x",), image="b.png", image_sha256=B),
     ]
-    queries = [Query(f"q{number}", "x", (item.item_id,), text=f"{number}") for number, item in enumerate(items)]
+    queries = [
+        Query(f"q{number}", "x", (item.item_id,), text=f"{number}")
+        for number, item in enumerate(items)
+    ]
     write_corpus(tmp_path / "c", items, queries, images=tmp_path, rejects=0, source="t")
     pools = Pools(Corpus(tmp_path / "c"), "modality")
     assert pools.name(0) == pools.name(1)
@@ -68,12 +71,19 @@ def test_a_pool_of_the_positives_kind(corpus):
 def test_positives_of_the_question_are_excluded_in_every_spelling(corpus):
     """q0 and q1 ask the same: what is right for one is right for the other."""
     pools = Pools(corpus, "global")
-    assert names(corpus, pools.excluded(0)) == names(corpus, pools.excluded(1)) == ["cat", "CAT", "dog"]
+    assert (
+        names(corpus, pools.excluded(0))
+        == names(corpus, pools.excluded(1))
+        == ["cat", "CAT", "dog"]
+    )
 
 
 def test_rows_repeat_a_question_only_where_the_judge_reads_the_same(tmp_path):
     items = [Item("cat", ("x",), text="a cat")]
-    asked = [Query(f"q{n}", "x", ("cat",), text=text) for n, text in enumerate(["which?", "which? ", "which?"])]
+    asked = [
+        Query(f"q{n}", "x", ("cat",), text=text)
+        for n, text in enumerate(["which?", "which? ", "which?"])
+    ]
     write_corpus(tmp_path / "c", items, asked, images=tmp_path, rejects=0, source="t")
     corpus = Corpus(tmp_path / "c")
     assert repeated_questions(corpus) == {asked[0].key: 2}
@@ -82,7 +92,10 @@ def test_rows_repeat_a_question_only_where_the_judge_reads_the_same(tmp_path):
 
 def test_the_querys_own_picture_is_excluded_under_any_name_unless_it_may(corpus):
     assert names(corpus, Pools(corpus, "global").excluded(2)) == ["pic", "both", "other", "copy"]
-    assert names(corpus, Pools(corpus, "global", allow_query_image=True).excluded(2)) == ["other", "copy"]
+    assert names(corpus, Pools(corpus, "global", allow_query_image=True).excluded(2)) == [
+        "other",
+        "copy",
+    ]
 
 
 def test_excluded_rows_ascend(corpus):

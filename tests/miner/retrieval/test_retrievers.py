@@ -11,7 +11,14 @@ from pydantic import ValidationError
 
 from miner.retrieval import candidates, retrievers
 from miner.retrieval.positive_aware import EQUAL, Window, candidates_below
-from miner.retrieval.retrievers import NO_ITEM, ExactRetriever, FaissRetriever, IndexRetriever, IndexShape, recall
+from miner.retrieval.retrievers import (
+    NO_ITEM,
+    ExactRetriever,
+    FaissRetriever,
+    IndexRetriever,
+    IndexShape,
+    recall,
+)
 from miner.settings import RetrievalSettings
 from miner.stopping import Stopped
 
@@ -26,7 +33,9 @@ class Blocks:
 
     def __init__(self, items_ND, size=16, dtype="float32"):
         self.items_ND, self.size = items_ND, size
-        self.manifest = type("Manifest", (), {"items": len(items_ND), "width": items_ND.shape[1], "dtype": dtype})
+        self.manifest = type(
+            "Manifest", (), {"items": len(items_ND), "width": items_ND.shape[1], "dtype": dtype}
+        )
         self.read = []
 
     def blocks(self, kind, wanted=None):
@@ -49,7 +58,9 @@ def ids(found):
 
 def definition(similarities, ceiling, barred, pool, window):
     """Sorted, cut to the window of ranks, then below the ceiling, then the first k."""
-    order = sorted((row for row in pool if row not in barred), key=lambda row: (-similarities[row], row))
+    order = sorted(
+        (row for row in pool if row not in barred), key=lambda row: (-similarities[row], row)
+    )
     ranked = order[window.range_min : window.range_max]
     return [row for row in ranked if similarities[row] < ceiling - EQUAL][: window.k]
 
@@ -62,13 +73,20 @@ def test_a_gpu_is_asked_where_it_can_answer(monkeypatch):
         asked.append(k)
         return faiss.knn(queries_QD, items_ND, k, **options)
 
-    for name, stand_in in {"get_num_gpus": lambda: 1, "StandardGpuResources": object, "knn_gpu": knn_gpu}.items():
+    for name, stand_in in {
+        "get_num_gpus": lambda: 1,
+        "StandardGpuResources": object,
+        "knn_gpu": knn_gpu,
+    }.items():
         monkeypatch.setattr(faiss, name, stand_in, raising=False)
     monkeypatch.setattr(retrievers, "GPU_TRIAL", "pass")
     vectors = Blocks(unit(dice, 2100), size=2100)
     queries_QD, pool = unit(dice, 2), np.arange(2100)
     for k, calls in [(5, [5]), (2049, [5])]:
-        found, exact = (kind(vectors).search(queries_QD, pool, k)[0] for kind in (FaissRetriever, ExactRetriever))
+        found, exact = (
+            kind(vectors).search(queries_QD, pool, k)[0]
+            for kind in (FaissRetriever, ExactRetriever)
+        )
         assert found == pytest.approx(exact, abs=1e-6)
         assert asked == calls
 
@@ -84,7 +102,11 @@ os.abort()
     ("gpus", "trial", "reason"),
     [
         (1, ABORT, "a trial search on the GPU failed: Faiss assertion"),
-        (0, "pass", "no GPU is visible, so candidates are searched on the CPU, which is slower. Check `nvidia-smi`"),
+        (
+            0,
+            "pass",
+            "no GPU is visible, so candidates are searched on the CPU, which is slower. Check `nvidia-smi`",
+        ),
     ],
 )
 def test_a_gpu_that_cannot_search_is_named_and_left_alone(monkeypatch, caplog, gpus, trial, reason):
@@ -127,7 +149,9 @@ def test_both_retrievers_agree_with_the_definition(seed, num_items, k, skip, dep
     st.integers(0, 10_000), st.integers(1, 80), st.integers(1, 30), st.integers(0, 9), st.none() | st.integers(1, 90),
     st.integers(1, 4),
 )  # fmt: skip
-def test_rows_that_ask_one_question_are_answered_like_any_other(seed, num_items, k, skip, depth, many):
+def test_rows_that_ask_one_question_are_answered_like_any_other(
+    seed, num_items, k, skip, depth, many
+):
     """Each has a ceiling of its own; most items are excluded, so the nearest few are not enough."""
     dice = np.random.default_rng(seed)
     items, questions = unit(dice, num_items), unit(dice, 3)
@@ -136,18 +160,29 @@ def test_rows_that_ask_one_question_are_answered_like_any_other(seed, num_items,
     ceilings = np.where(dice.uniform(size=12) < 0.3, 2, dice.uniform(-1, 1, 12))
     pool, window = np.flatnonzero(dice.uniform(size=num_items) < 0.8), Window(k, skip, depth)
     expected = [
-        definition((questions[ask] @ items.T).tolist(), ceiling, set(barred[ask].tolist()), pool.tolist(), window)
+        definition(
+            (questions[ask] @ items.T).tolist(),
+            ceiling,
+            set(barred[ask].tolist()),
+            pool.tolist(),
+            window,
+        )
         for ask, ceiling in zip(asks, ceilings, strict=True)
     ]
     vectors = Blocks(items)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("miner.retrieval.positive_aware.MANY", many)
         patch.setattr("miner.retrieval.positive_aware.QUERIES_AT_ONCE", many)
-        patch.setattr(
-            "miner.retrieval.positive_aware.SIMILARITIES_AT_ONCE", many * 20
-        )  # questions that are put in order together
+        # Questions that are put in order together.
+        patch.setattr("miner.retrieval.positive_aware.SIMILARITIES_AT_ONCE", many * 20)
         found = candidates_below(
-            FaissRetriever(vectors), vectors, questions[asks], pool, ceilings, [barred[ask] for ask in asks], window
+            FaissRetriever(vectors),
+            vectors,
+            questions[asks],
+            pool,
+            ceilings,
+            [barred[ask] for ask in asks],
+            window,
         )
     assert ids(found) == expected
     for ask, (rows, values) in zip(asks, found, strict=True):
@@ -158,7 +193,15 @@ def test_a_search_that_is_asked_to_stop_ends_inside_of_a_part():
     vectors = Blocks(unit(np.random.default_rng(0), 500))
     stop = threading.Event()
     stop.set()
-    search = (vectors, vectors.items_ND[:1], np.arange(500), np.array([-0.9]), [np.array([0])], Window(50), stop)
+    search = (
+        vectors,
+        vectors.items_ND[:1],
+        np.arange(500),
+        np.array([-0.9]),
+        [np.array([0])],
+        Window(50),
+        stop,
+    )
     for retriever in (ExactRetriever(vectors), FaissRetriever(vectors, stop)):
         vectors.read.clear()
         with pytest.raises(Stopped):
@@ -170,7 +213,8 @@ def test_a_search_that_is_asked_to_stop_ends_inside_of_a_part():
 @given(st.integers(0, 10_000), st.integers(1, 200), st.integers(1, 60))
 def test_flat_search_is_the_exact_one(seed, num_items, k):
     dice = np.random.default_rng(seed)
-    items, queries = unit(dice, num_items, width=3).round(1), unit(dice, 5, width=3).round(1)  # many ties
+    # Many ties.
+    items, queries = unit(dice, num_items, width=3).round(1), unit(dice, 5, width=3).round(1)
     vectors, pool = Blocks(items), np.flatnonzero(dice.uniform(size=num_items) < 0.8)
     (left, rows), (right, other) = (
         one.search(queries, pool, k) for one in (ExactRetriever(vectors), FaissRetriever(vectors))
@@ -179,7 +223,9 @@ def test_flat_search_is_the_exact_one(seed, num_items, k):
     for query, near, found, values in zip(queries, rows, other, right, strict=True):
         assert len(set(found[found != NO_ITEM])) == (found != NO_ITEM).sum() == min(k, len(pool))
         assert set(found[found != NO_ITEM]) <= set(pool)
-        np.testing.assert_allclose(items[found[found != NO_ITEM]] @ query, values[found != NO_ITEM], atol=1e-6)
+        np.testing.assert_allclose(
+            items[found[found != NO_ITEM]] @ query, values[found != NO_ITEM], atol=1e-6
+        )
         assert (near == NO_ITEM).sum() == (found == NO_ITEM).sum()
 
 
@@ -190,7 +236,13 @@ def test_a_positive_that_ranks_low_still_gets_k_candidates():
     ceilings = (query @ items.T)[:, order[400]]
     vectors = Blocks(items)
     found = candidates_below(
-        FaissRetriever(vectors), vectors, query, np.arange(500), ceilings, [order[[400]]], Window(50)
+        FaissRetriever(vectors),
+        vectors,
+        query,
+        np.arange(500),
+        ceilings,
+        [order[[400]]],
+        Window(50),
     )
     assert ids(found) == [order[401:451].tolist()]
 
@@ -215,13 +267,19 @@ def test_a_pool_reads_its_own_blocks_only():
 def test_an_index_finds_most_within_a_pool(kind, dtype):
     dice = np.random.default_rng(0)
     items = unit(dice, 4000, width=16).astype(dtype).astype(np.float32)
-    vectors, queries, pool = Blocks(items, 512, dtype), unit(dice, 50, width=16), np.arange(0, 4000, 2)
+    vectors, queries, pool = (
+        Blocks(items, 512, dtype),
+        unit(dice, 50, width=16),
+        np.arange(0, 4000, 2),
+    )
     _, exact = ExactRetriever(vectors).search(queries, pool, 10)
     values, near = IndexRetriever(vectors, IndexShape(kind)).search(queries, pool, 10)
     assert 0.8 < recall(near, exact) <= 1
     assert set(near.ravel()) <= set(pool)
     np.testing.assert_allclose(values, (queries[:, None] * items[near]).sum(-1), atol=1e-3)
-    blind = IndexRetriever(vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10))
+    blind = IndexRetriever(
+        vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10)
+    )
     assert recall(blind.search(queries, pool, 10)[1], exact) < 0.8
 
 
@@ -230,7 +288,9 @@ def test_kind_c1_what_an_index_misses_of_a_small_pool_is_found_by_going_through_
     """Of 2,000 items every fortieth is in the pool: an index that passes over the others finds few of the fifty."""
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
-    index = IndexRetriever(vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10))
+    index = IndexRetriever(
+        vectors, IndexShape(kind, ivf_nlist=64, ivf_nprobe=1, hnsw_m=2, hnsw_ef_search=10)
+    )
     assert (index.search(queries, pool, 50)[1] == NO_ITEM).any(1).all()
     nothing = [np.array([], np.int64)] * 20
     found = candidates_below(index, vectors, queries, pool, np.full(20, 2.0), nothing, Window(50))
@@ -244,7 +304,9 @@ def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
     dice = np.random.default_rng(0)
     vectors, queries = Blocks(unit(dice, 400), 512), unit(dice, 50)
     vectors.manifest.queries = 400
-    pools = type("Pools", (), {"name": lambda self, row: "", "of": lambda self, name: np.arange(400)})()
+    pools = type(
+        "Pools", (), {"name": lambda self, row: "", "of": lambda self, name: np.arange(400)}
+    )()
     shape = {"index": kind, "ivf_nlist": 8, "ivf_nprobe": 1, "hnsw_m": 2, "hnsw_ef_search": 1}
     retriever = candidates.open_retriever(RetrievalSettings(corpus="c", **shape), vectors, pools)
     exact, shares = ExactRetriever(vectors), []
@@ -258,7 +320,9 @@ def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
 def test_recall_counts_real_items_only():
     exact = np.array([[4, 2, NO_ITEM], [1, NO_ITEM, NO_ITEM]])
     assert recall(exact, exact) == 1
-    assert recall(np.array([[2, NO_ITEM, NO_ITEM], [3, NO_ITEM, NO_ITEM]]), exact) == pytest.approx(1 / 3)
+    assert recall(np.array([[2, NO_ITEM, NO_ITEM], [3, NO_ITEM, NO_ITEM]]), exact) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_the_ceiling_lies_where_the_margins_say():

@@ -29,12 +29,16 @@ SHARD, IN_FLIGHT = 24, 4
 
 @pytest.fixture
 def small(job):
-    return lambda url, **changes: job(url, shard_size=SHARD, max_in_flight=IN_FLIGHT, k=5, **changes)
+    return lambda url, **changes: job(
+        url, shard_size=SHARD, max_in_flight=IN_FLIGHT, k=5, **changes
+    )
 
 
 def pairs_of(folder):
     return Counter(
-        (row.query_id, one.item_id) for row in read_scores(folder) for one in [*row.positives, *row.candidates]
+        (row.query_id, one.item_id)
+        for row in read_scores(folder)
+        for one in [*row.positives, *row.candidates]
     )
 
 
@@ -46,19 +50,25 @@ def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(s
         whole = score(small(url, out=tmp_path / "whole"), quiet)
         command = [sys.executable, "-m", "tests.miner.run_score"]
         text = settings.model_copy(update={"out": tmp_path / "counted"}).model_dump_json()
-        number = int(subprocess.run([*command, text, "count"], check=True, capture_output=True).stdout)
+        number = int(
+            subprocess.run([*command, text, "count"], check=True, capture_output=True).stdout
+        )
         judge.pairs.clear()
         kills = subprocess.run(
-            [*command, settings.model_dump_json(), "kill-at-each", str(number)], check=True, capture_output=True
+            [*command, settings.model_dump_json(), "kill-at-each", str(number)],
+            check=True,
+            capture_output=True,
         )
     ends = [json.loads(line) for line in kills.stdout.splitlines()]
-    assert len(ends) == number == 3 * (2 + 1 + whole.shards)  # candidates.json and a part, manifest.json, the shards
+    # candidates.json and a part, manifest.json, the shards.
+    assert len(ends) == number == 3 * (2 + 1 + whole.shards)
     assert all(end["killed"] and end["end"] == 0 for end in ends)
     expected, rows = pairs_of(tmp_path / "whole"), list(read_scores(tmp_path / "whole"))
     assert set(expected.values()) == {1}
     most = max(len(row.positives) + len(row.candidates) for row in rows)
     repeated = judge.pairs.total() - number * whole.counts.asked
-    assert 0 < repeated <= number * (SHARD + IN_FLIGHT) * most  # a kill costs a shard and what was in flight
+    # A kill costs a shard and what was in flight.
+    assert 0 < repeated <= number * (SHARD + IN_FLIGHT) * most
     shards_left = set()
     for at, end in enumerate(ends):
         out = settings.out / str(at)
@@ -88,7 +98,9 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
     judge, over = Slow(), threading.Event()
     with serving(judge) as url:
         settings = small(url)
-        process = subprocess.Popen([sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
+        )
         deadline = time.monotonic() + 60
         while len(judge.queries) < 1 + SHARD + IN_FLIGHT and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -102,9 +114,12 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reason", "places"), [(errno.ENOSPC, range(18)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))]
+    ("reason", "places"),
+    [(errno.ENOSPC, range(18)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))],
 )
-def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path, reason, places, monkeypatch):
+def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(
+    small, tmp_path, reason, places, monkeypatch
+):
     """At each write for one reason, at some for the others: all take the same way."""
     with serving(Counting()) as url:
         for at in (*places, 3 * (3 + 3)):  # the last: as many as there are
@@ -120,7 +135,9 @@ def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(small, tmp_path
             if at == 3 * (3 + 3):
                 score(settings, quiet)
                 break
-            with pytest.raises(DataError, match=re.escape(f"cannot be written ({os.strerror(reason)})")):
+            with pytest.raises(
+                DataError, match=re.escape(f"cannot be written ({os.strerror(reason)})")
+            ):
                 score(settings, quiet)
             monkeypatch.undo()
             assert not list(settings.out.rglob("*.unijudge-draft"))
@@ -136,9 +153,14 @@ def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):
     with serving(Counting()) as url:
         settings = small(url)
         ended = subprocess.run(
-            [sys.executable, "-c", code, settings.model_dump_json()], capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, settings.model_dump_json()],
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        assert re.search(r"DataError: .*part-00000\.parquet: cannot be written \(.*File too large", ended.stderr)
+        assert re.search(
+            r"DataError: .*part-00000\.parquet: cannot be written \(.*File too large", ended.stderr
+        )
         assert not list(settings.out.rglob("*.unijudge-draft"))
         score(settings, quiet)
     assert set(pairs_of(settings.out).values()) == {1}
@@ -154,7 +176,9 @@ def test_a_signal_lets_the_shards_in_work_finish(small, tmp_path):
     threads = threading.active_count()  # of earlier tests too
     with serving(judge) as url:
         settings = small(url)
-        process = subprocess.Popen([sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
+        )
         deadline = time.monotonic() + 60
         while judge.pairs.total() < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -163,7 +187,8 @@ def test_a_signal_lets_the_shards_in_work_finish(small, tmp_path):
         finished = len(list(settings.out.glob("part-*")))
         assert 1 <= finished <= 2
         assert judge.pairs.total() == sum(
-            len(row.positives) + len(row.candidates) for row in read_scores(settings.out, partial=True)
+            len(row.positives) + len(row.candidates)
+            for row in read_scores(settings.out, partial=True)
         )
         assert threading.active_count() < threads + 20
         score(settings, quiet)

@@ -17,7 +17,9 @@ from miner.scoring.shard_scorer import ShardInputs
 from unijudge.errors import DataError, TaskFailed
 
 
-@pytest.mark.parametrize(("states", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1), ("RUNNING FAILED", 1)])
+@pytest.mark.parametrize(
+    ("states", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1), ("RUNNING FAILED", 1)]
+)
 def test_following_a_log_ends_as_the_job_does(monkeypatch, states, code):
     """After a log that breaks off while the job runs, what is new of it is told."""
     lines, left = ["job-1: shard 1 of 2\n", "job-1: shard 2 of 2\n"], states.split()
@@ -78,7 +80,9 @@ def run_on(monkeypatch, ends, shards, tasks=2):
     fake, told = FakeRay(ends), []
     fake.remote = lambda **options: lambda work: SimpleNamespace(remote=fake.start)
     monkeypatch.setattr(ray_executor, "ray", fake)
-    settings = SimpleNamespace(ray_concurrency=tasks, absolute=lambda: settings, model_dump_json=lambda context: "{}")
+    settings = SimpleNamespace(
+        ray_concurrency=tasks, absolute=lambda: settings, model_dump_json=lambda context: "{}"
+    )
     plan = SimpleNamespace(model_dump_json=lambda: "{}")
     executor, inputs = ray_executor.RayExecutor(settings), ShardInputs(plan, None, None, None)
     with pytest.raises(Exception) as found:  # noqa: PT011  which one is what the tests say
@@ -97,7 +101,9 @@ def test_kind_c2_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypat
 
 
 def test_kind_c2_where_every_task_dies_the_job_ends(monkeypatch):
-    error, told, asked = run_on(monkeypatch, {shard: WorkerCrashedError() for shard in range(100)}, range(100))
+    error, told, asked = run_on(
+        monkeypatch, {shard: WorkerCrashedError() for shard in range(100)}, range(100)
+    )
     assert isinstance(error, TaskFailed)
     assert (told, len(asked)) == ([], 7), "more than five died, and one was in work"
 
@@ -111,7 +117,11 @@ def test_kind_c2_an_error_of_ours_lets_the_shards_in_work_finish(monkeypatch):
 def test_kind_c2_a_cluster_that_is_lost_is_one_line(monkeypatch):
     from miner.scoring import ray_executor
 
-    monkeypatch.setattr(FakeRay, "wait", lambda *_, **__: (_ for _ in ()).throw(RaySystemError("the raylet is gone")))
+    monkeypatch.setattr(
+        FakeRay,
+        "wait",
+        lambda *_, **__: (_ for _ in ()).throw(RaySystemError("the raylet is gone")),
+    )
     error, told, _ = run_on(monkeypatch, {}, range(8))
     assert isinstance(error, TaskFailed)
     assert "\n" not in str(error)

@@ -26,7 +26,11 @@ from unijudge.storage.files import publish_json, read_json
 
 
 def pairs_in(folder):
-    return {(row.query_key, one.item_key) for row in read_scores(folder) for one in [*row.positives, *row.candidates]}
+    return {
+        (row.query_key, one.item_key)
+        for row in read_scores(folder)
+        for one in [*row.positives, *row.candidates]
+    }
 
 
 def verdicts(folder):
@@ -48,7 +52,8 @@ def test_a_larger_k_asks_for_new_pairs_only(job, tmp_path):
         assert second.counts.asked == len(pairs_in(larger.out) - pairs_in(job(url).out))
         fresh = job(url, k=12, out=tmp_path / "fresh")
         score(fresh, quiet)
-    assert list(read_scores(larger.out)) == list(read_scores(fresh.out))  # ranks and similarities are the new search's
+    # Ranks and similarities are the new search's.
+    assert list(read_scores(larger.out)) == list(read_scores(fresh.out))
 
 
 def test_another_pool_and_an_added_query_ask_for_new_pairs_only(job, tmp_path, corpus):
@@ -56,7 +61,13 @@ def test_another_pool_and_an_added_query_ask_for_new_pairs_only(job, tmp_path, c
     rows.append({"query_text": "find the new one", "positive_text": "something new"})
     (tmp_path / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     more = tmp_path / "more"
-    build(read_pairs(tmp_path / "more.jsonl"), images=corpus.images, out=more, source="t", max_rejects=0)
+    build(
+        read_pairs(tmp_path / "more.jsonl"),
+        images=corpus.images,
+        out=more,
+        source="t",
+        max_rejects=0,
+    )
     embed(Corpus(more), tmp_path / "more_vectors")
     judge = Counting()
     with serving(judge) as url:
@@ -90,7 +101,13 @@ def test_a_text_with_another_line_break_is_another_question_to_the_judge(job, tm
     changed = [row | {"query_text": row["query_text"] + "\n"} for row in rows]
     (tmp_path / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     other = tmp_path / "other"
-    build(read_pairs(tmp_path / "broken.jsonl"), images=corpus.images, out=other, source="t", max_rejects=0)
+    build(
+        read_pairs(tmp_path / "broken.jsonl"),
+        images=corpus.images,
+        out=other,
+        source="t",
+        max_rejects=0,
+    )
     embed(Corpus(other), tmp_path / "other_vectors")
     common = {"corpus": other, "vectors": tmp_path / "other_vectors"}
     with serving(ScriptedJudge(Prompt())) as url:
@@ -121,7 +138,9 @@ def test_scores_of_another_judge_are_not_reused(job, tmp_path):
     with other as url:
         refused = job(url, out=tmp_path / "other", reuse=(job(url).out,))
         for action in (lambda: score(refused, quiet), lambda: estimate_cost(refused, 50)):
-            with pytest.raises(JudgeChanged, match=r"scores: cannot be reused, because it was scored by scripted"):
+            with pytest.raises(
+                JudgeChanged, match=r"scores: cannot be reused, because it was scored by scripted"
+            ):
                 action()
             assert not refused.out.exists()
 
@@ -142,7 +161,13 @@ def judged(item, odds):
 def test_the_band_by_hand():
     """σ⁺ = 0.8808, the cut at 0.7808: 0.73 and 0.62 lie within 0.2 of it; 0.95 and 0.5 do not; no score, no doubt."""
     positive = judged("p", 2.0)
-    near = [judged("a", 1.0), judged("b", 0.5), judged("c", 3.0), judged("d", 0.0), judged("e", None)]
+    near = [
+        judged("a", 1.0),
+        judged("b", 0.5),
+        judged("c", 3.0),
+        judged("d", 0.0),
+        judged("e", None),
+    ]
     query = JudgedQuery("q", "s", b"k", [replace(positive, rank=None)], near)
     assert score_of(positive) == pytest.approx(0.8808, abs=1e-4)
     assert [one.item_id for one in in_band(query, 0.1, 0.2, Scale())] == ["a", "b", "c", "e"]
@@ -179,7 +204,14 @@ def test_a_band_remembers_its_scale_and_refuses_another_judges(job, tmp_path):
         large = job(url, out=tmp_path / "large", vectors=None, cascade=band)
         score(large, quiet)
         with pytest.raises(DataError, match=r"stranger\.json: was fitted to judge 0000"):
-            score(job(url, out=tmp_path / "no", cascade=band.model_copy(update={"calibration": files[1]})), quiet)
+            score(
+                job(
+                    url,
+                    out=tmp_path / "no",
+                    cascade=band.model_copy(update={"calibration": files[1]}),
+                ),
+                quiet,
+            )
     assert not (tmp_path / "no").exists()
     kept = read_json(large.out / "manifest.json", ScoreManifest).band
     assert (kept["slope"], kept["intercept"]) == (0.5, -1.0)
@@ -193,11 +225,18 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
         small = job(url, k=20)
         score(small, quiet)
         with pytest.raises(SettingsError, match="needs a different judge"):
-            score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=small.out)), quiet)
+            score(
+                job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=small.out)), quiet
+            )
     second = Counting()
     second._identity = second._identity.model_copy(update={"weights": "large"})
     with serving(second) as url:
-        large = job(url, out=tmp_path / "large", vectors=None, cascade=CascadeSettings(scores=small.out, width=0.1))
+        large = job(
+            url,
+            out=tmp_path / "large",
+            vectors=None,
+            cascade=CascadeSettings(scores=small.out, width=0.1),
+        )
         score(large, quiet)
     manifest = read_json(large.out / "manifest.json", ScoreManifest)
     assert manifest.band is not None
@@ -205,8 +244,12 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
     for first, row in zip(read_scores(small.out), read_scores(large.out), strict=True):
         doubtful = in_band(first, 0.1, 0.1, Scale())
         assert [one.item_id for one in row.candidates] == [one.item_id for one in doubtful]
-        assert [(one.rank, one.similarity) for one in row.candidates] == [(o.rank, o.similarity) for o in doubtful]
-        assert [one.item_id for one in row.positives] == [one.item_id for one in first.positives if doubtful]
+        assert [(one.rank, one.similarity) for one in row.candidates] == [
+            (o.rank, o.similarity) for o in doubtful
+        ]
+        assert [one.item_id for one in row.positives] == [
+            one.item_id for one in first.positives if doubtful
+        ]
     assert 0 < len(pairs_in(large.out)) < len(pairs_in(small.out)) / 2
 
 
@@ -215,9 +258,15 @@ def test_a_cascade_wants_a_whole_first_step(job, tmp_path):
         score(job(url), quiet)
         part_path(job(url).out, 1).unlink()
         with pytest.raises(DataError, match=r"1 shards are missing\. Complete this first step"):
-            score(job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=job(url).out)), quiet)
+            score(
+                job(url, out=tmp_path / "large", cascade=CascadeSettings(scores=job(url).out)),
+                quiet,
+            )
 
 
 def test_vectors_are_required_where_candidates_are_sought(job):
-    with serving(ScriptedJudge(Prompt())) as url, pytest.raises(SettingsError, match="vectors: is not set"):
+    with (
+        serving(ScriptedJudge(Prompt())) as url,
+        pytest.raises(SettingsError, match="vectors: is not set"),
+    ):
         score(job(url, vectors=None), quiet)

@@ -40,7 +40,10 @@ def test_every_query_is_judged_with_its_candidates(corpus, job, service):
         assert similarities == sorted(similarities, reverse=True)
         assert all(value < ceiling for value in similarities)
         assert [judged.rank for judged in row.candidates] == list(range(len(row.candidates)))
-        assert all(judged.log_odds is not None and not judged.error for judged in [*row.positives, *row.candidates])
+        assert all(
+            judged.log_odds is not None and not judged.error
+            for judged in [*row.positives, *row.candidates]
+        )
     assert done.shards_done == done.shards == 8
     assert done.counts.pairs == sum(len(row.positives) + len(row.candidates) for row in rows)
     assert [progress.shards_done for progress in seen] == list(range(9))
@@ -56,26 +59,40 @@ def test_positives_of_the_same_question_are_never_candidates(corpus, job, servic
         assert not positives & {judged.item_id for judged in row.candidates}
 
 
-def test_kind_c6_what_was_too_long_for_the_embedder_is_no_candidate(corpus, job, service, tmp_path, caplog):
+def test_kind_c6_what_was_too_long_for_the_embedder_is_no_candidate(
+    corpus, job, service, tmp_path, caplog
+):
     """A query without a vector, or of which no positive has one, has no candidates; the rest of the job is whole."""
     caplog.set_level(logging.INFO)
-    skipped = {corpus.queries[3].query_id, corpus.queries[9].positive_ids[0], corpus.items[0].item_id}
+    skipped = {
+        corpus.queries[3].query_id,
+        corpus.queries[9].positive_ids[0],
+        corpus.items[0].item_id,
+    }
     embed(corpus, tmp_path / "without", skipped=skipped)
     score(job(service, vectors=tmp_path / "without", k=200, pool="global"), quiet)
     rows = {row.query_id: row for row in read_scores(job(service).out)}
     assert len(rows) == len(corpus.queries)
     blind = {row.query_id for row in rows.values() if row.positives[0].similarity is None}
-    lone = {query.query_id for query in corpus.queries if skipped & {query.query_id, *query.positive_ids}}
+    lone = {
+        query.query_id
+        for query in corpus.queries
+        if skipped & {query.query_id, *query.positive_ids}
+    }
     assert blind == lone
     assert all(rows[query_id].candidates == [] for query_id in blind)
     assert all(row.positives[0].log_odds is not None for row in rows.values())
     assert not skipped & {judged.item_id for row in rows.values() for judged in row.candidates}
     assert sum(len(row.candidates) for row in rows.values()) > 500
-    assert "2 items and 1 queries have no vector: they were too long for the embedder" in caplog.text
+    assert (
+        "2 items and 1 queries have no vector: they were too long for the embedder" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("index", ["flat", "exact", "ivf", "hnsw"])
-def test_kind_c6_no_search_finds_what_has_no_vector(corpus, job, service, tmp_path, index, monkeypatch):
+def test_kind_c6_no_search_finds_what_has_no_vector(
+    corpus, job, service, tmp_path, index, monkeypatch
+):
     monkeypatch.setattr(candidates, "SMALL_POOL", 0)
     skipped = {corpus.items[row].item_id for row in range(0, 40, 2)}
     embed(corpus, tmp_path / "without", skipped=skipped)
@@ -112,22 +129,32 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
         settings = job(url, max_in_flight=4)
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
         finished = []
-        for target, let_through in ((1, 16), (4, 30)):  # two shards of 8 queries are in work at once
+        # Two shards of 8 queries are in work at once.
+        for target, let_through in ((1, 16), (4, 30)):
             gate.left = let_through
             process = subprocess.Popen(command)
             deadline = time.monotonic() + 60
-            while len(list(settings.out.glob("part-*.parquet"))) < target and time.monotonic() < deadline:
+            while (
+                len(list(settings.out.glob("part-*.parquet"))) < target
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.01)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             finished.append(len(list(settings.out.glob("part-*.parquet"))))
         assert 1 <= finished[0] <= finished[1] < 8, "the kills must fall in the middle"
-        before = {path.name: path.stat().st_mtime_ns for path in settings.out.glob("part-*.parquet")}
+        before = {
+            path.name: path.stat().st_mtime_ns for path in settings.out.glob("part-*.parquet")
+        }
         gate.left = 10**6
         done = score(settings, quiet)
     assert {name: (settings.out / name).stat().st_mtime_ns for name in before} == before
     rows = list(read_scores(settings.out))
-    pairs = Counter((row.query_id, judged.item_id) for row in rows for judged in [*row.positives, *row.candidates])
+    pairs = Counter(
+        (row.query_id, judged.item_id)
+        for row in rows
+        for judged in [*row.positives, *row.candidates]
+    )
     assert set(pairs.values()) == {1}
     assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
     first_left = sum(len(r.positives) + len(r.candidates) for r in rows[8 * finished[1] :])
@@ -149,7 +176,9 @@ def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch)
         check(http, identity if next(calls) < 5 else identity.model_copy(update={"weights": "new"}))
 
     monkeypatch.setattr(questions, "_check_pin", later)
-    with pytest.raises(JudgeChanged, match=r"412: the request is for judge .* but this service runs scripted"):
+    with pytest.raises(
+        JudgeChanged, match=r"412: the request is for judge .* but this service runs scripted"
+    ):
         score(job(service), quiet)
     assert not list(job(service).out.glob("*.unijudge-draft"))
 
@@ -163,7 +192,9 @@ def test_one_image_gone_is_an_error_in_its_place(corpus, job, service, caplog):
     (corpus.images / "10.png").unlink()
     done = score(job(service, max_error_share=0.5), quiet)
     rows = list(read_scores(job(service).out))
-    failed = [judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error]
+    failed = [
+        judged for row in rows for judged in [*row.positives, *row.candidates] if judged.error
+    ]
     assert done.counts.errors == len(failed) > 0
     assert "pairs have no verdict. The first reason is unreadable: " in caplog.text
     assert all("unreadable" in judged.error and "10.png" in judged.error for judged in failed)
@@ -174,13 +205,16 @@ def test_too_many_errors_stop_the_job_before_it_writes(corpus, job, service):
     for path in corpus.images.iterdir():
         path.write_bytes(png("black"))
     with pytest.raises(
-        DataError, match=r"pairs have no verdict, more than max_error_share.*changed since it was imported"
+        DataError,
+        match=r"pairs have no verdict, more than max_error_share.*changed since it was imported",
     ):
         score(job(service), quiet)
     assert not list(job(service).out.glob("part-*"))
 
 
-def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(job, service, monkeypatch):
+def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(
+    job, service, monkeypatch
+):
     lost = threading.Event()
     monkeypatch.setattr("miner.scoring.job.lease", lambda out: contextlib.nullcontext(lost))
 
@@ -200,13 +234,17 @@ def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
     done = CliRunner().invoke(app, ["score", *words])
     assert done.exit_code == 0, done.output
     rows = list(read_scores(job(service).out))
-    failed = sum(judged.error is not None for row in rows for judged in [*row.positives, *row.candidates])
+    failed = sum(
+        judged.error is not None for row in rows for judged in [*row.positives, *row.candidates]
+    )
     said = " ".join(done.output.split())
     assert f"{failed} pairs have no verdict. To retry only these pairs" in said
     assert f"run the same command with out=NEW reuse={job(service).out}" in said
 
 
-def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, job, service, monkeypatch):
+def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(
+    corpus, job, service, monkeypatch
+):
     """Parts of ten queries; the signal comes while the third is sought, which is given up."""
     monkeypatch.setattr("unijudge.formats.candidates.QUERIES_IN_PART", 10)
     found = candidates._nearest_items
@@ -222,7 +260,9 @@ def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(corpus, jo
     assert len(list((job(service).out / "candidates").glob("part-*"))) == 2
     monkeypatch.setattr(candidates, "_nearest_items", found)
     assert score(job(service), quiet).shards_done == 8
-    assert [row.query_id for row in read_scores(job(service).out)] == [query.query_id for query in corpus.queries]
+    assert [row.query_id for row in read_scores(job(service).out)] == [
+        query.query_id for query in corpus.queries
+    ]
 
 
 @pytest.mark.parametrize("pool", ["global", "subset"])
@@ -234,7 +274,9 @@ def test_another_index_says_what_it_misses(job, service, tmp_path, index, pool, 
     assert "recall" not in caplog.text
     score(job(service, pool=pool, index=index, out=tmp_path / index), quiet)
     assert ("recall@50 1.0000 on 61 queries" in caplog.text) == (index != "exact")
-    for row, flat in zip(read_scores(tmp_path / index), read_scores(tmp_path / "flat"), strict=True):
+    for row, flat in zip(
+        read_scores(tmp_path / index), read_scores(tmp_path / "flat"), strict=True
+    ):
         assert [one.item_id for one in row.candidates] == [one.item_id for one in flat.candidates]
 
 
@@ -255,7 +297,9 @@ def test_a_service_that_is_stopped_and_started_is_waited_for(job, service, monke
 
     def stopping(http, identity):
         if 3 <= next(calls) < 6:
-            raise HTTPException(404, "Path '/v1/score' not found. Ping http://.../-/routes for available routes.")
+            raise HTTPException(
+                404, "Path '/v1/score' not found. Ping http://.../-/routes for available routes."
+            )
         check(http, identity)
 
     monkeypatch.setattr(questions, "_check_pin", stopping)

@@ -26,7 +26,9 @@ class OneAtATime(ScriptedJudge):
 
 
 @pytest.mark.parametrize("first", [4, 128])
-def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(tmp_path, corpus, job, monkeypatch, first):
+def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(
+    tmp_path, corpus, job, monkeypatch, first
+):
     """Eight queries at most are answered before they are late; 61 wait, and a client may begin with all of them."""
     refused = []
     halve = AdaptiveLimit.refused
@@ -38,13 +40,22 @@ def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(tmp_path, corpus,
     monkeypatch.setattr(AdaptiveLimit, "refused", seen)
     monkeypatch.setattr("miner.scoring.service.FIRST_IN_FLIGHT", first)
     with serving(OneAtATime(delay_s=0.05)) as url:
-        changes = {"max_in_flight": 128, "shard_size": 61, "request_timeout_s": 0.4, "retry_for_s": 60}
+        changes = {
+            "max_in_flight": 128,
+            "shard_size": 61,
+            "request_timeout_s": 0.4,
+            "retry_for_s": 60,
+        }
         done = score(job(url, **changes), quiet)
     rows = list(read_scores(tmp_path / "scores"))
     assert done.shards_done == 1
     assert done.counts.errors == 0
     assert refused or first == 4, "all at once cannot be answered in time"
-    pairs = Counter((row.query_id, judged.item_id) for row in rows for judged in [*row.positives, *row.candidates])
+    pairs = Counter(
+        (row.query_id, judged.item_id)
+        for row in rows
+        for judged in [*row.positives, *row.candidates]
+    )
     assert set(pairs.values()) == {1}
     assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
     # and each has the score that a patient job gets from a quick judge

@@ -27,7 +27,10 @@ def cut_for_a_second(network):
 
 @pytest.mark.parametrize("fault", [reset_at_one_piece_of_twenty, slow, cut_for_a_second])
 def test_a_job_over_a_bad_network_has_the_same_scores(tmp_path, corpus, job, fault):
-    with serving(ScriptedJudge(Prompt(), delay_s=0.01)) as url, BadNetwork(int(url.rpartition(":")[2])) as network:
+    with (
+        serving(ScriptedJudge(Prompt(), delay_s=0.01)) as url,
+        BadNetwork(int(url.rpartition(":")[2])) as network,
+    ):
         score(job(url, out=tmp_path / "good"), quiet)
         fault(network)
         done = score(job(network.url, retry_for_s=30), quiet)

@@ -20,7 +20,9 @@ def test_another_judge_in_the_middle_stops_the_job(job, service):
     other = serving(ScriptedJudge(Prompt(instruction="Something else?")))
     with (
         other as url,
-        pytest.raises(JudgeChanged, match=r"was started with judge scripted .* but the service runs scripted"),
+        pytest.raises(
+            JudgeChanged, match=r"was started with judge scripted .* but the service runs scripted"
+        ),
     ):
         score(job(url), quiet)
     assert not part_path(job(service).out, 3).exists()
@@ -39,13 +41,15 @@ def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, se
     shutil.rmtree(tmp_path / "vectors")
     embed(corpus, tmp_path / "vectors", width=8)
     with pytest.raises(
-        DataError, match=r"scores: was started with a different plan .vectors was \w{64}, is \w{64}.*\. Give another f"
+        DataError,
+        match=r"scores: was started with a different plan .vectors was \w{64}, is \w{64}.*\. Give another f",
     ):
         score(job(service), quiet)
     for path in [*job(service).out.glob("part-*"), job(service).out / "manifest.json"]:
         path.unlink()
     with pytest.raises(
-        DataError, match=r"scores/candidates: holds other candidates .vectors differ.; give another folder"
+        DataError,
+        match=r"scores/candidates: holds other candidates .vectors differ.; give another folder",
     ):
         score(job(service), quiet)
 
@@ -53,7 +57,9 @@ def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, se
 def test_shards_without_their_plan_are_refused(job, service):
     score(job(service), quiet)
     (job(service).out / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"holds part-00000\.parquet.* already, which would be mixed"):
+    with pytest.raises(
+        DataError, match=r"holds part-00000\.parquet.* already, which would be mixed"
+    ):
         score(job(service, k=11), quiet)
 
 
@@ -67,7 +73,10 @@ def test_a_judge_that_does_not_answer_the_question_stops_the_job(job, monkeypatc
         async def judge(self, query, candidates):
             answers = await super().judge(query, candidates)
             return [
-                a.model_copy(update={"yes_logprob": a.yes_logprob - 5, "no_logprob": a.no_logprob - 5}) for a in answers
+                a.model_copy(
+                    update={"yes_logprob": a.yes_logprob - 5, "no_logprob": a.no_logprob - 5}
+                )
+                for a in answers
             ]
 
     with serving(Elsewhere(Prompt())) as url:
@@ -86,7 +95,9 @@ def test_vectors_of_another_corpus_are_refused(tmp_path, corpus, job, service):
 
     (corpus.images / "x.png").write_bytes(png())
     (tmp_path / "other").mkdir()
-    other, _ = take(read_pairs(write(tmp_path / "other" / "p.jsonl", ROWS)), tmp_path / "other", corpus.images)
+    other, _ = take(
+        read_pairs(write(tmp_path / "other" / "p.jsonl", ROWS)), tmp_path / "other", corpus.images
+    )
     embed(other, tmp_path / "other_vectors")
     with pytest.raises(DataError, match="embeds another corpus"):
         score(job(service, vectors=tmp_path / "other_vectors"), quiet)

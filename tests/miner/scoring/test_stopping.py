@@ -65,7 +65,10 @@ def test_a_plan_frees_its_lease_when_its_search_has_ended(job, service, events):
 def test_a_plan_that_was_stopped_says_so(job, service, events):
     words = overrides_of(job(service))
     done = CliRunner().invoke(app, ["estimate", *words])
-    assert (done.exit_code, done.output.splitlines()[-1]) == (130, "Stopped. Run the same command again to resume.")
+    assert (done.exit_code, done.output.splitlines()[-1]) == (
+        130,
+        "Stopped. Run the same command again to resume.",
+    )
 
 
 def test_a_plan_stops_while_it_probes(job):
@@ -105,7 +108,8 @@ def test_a_second_signal_ends_the_process_at_once(job):
     judge = Hanging()
     with serving(judge) as url:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.miner.run_score", job(url).model_dump_json()], stderr=subprocess.PIPE
+            [sys.executable, "-m", "tests.miner.run_score", job(url).model_dump_json()],
+            stderr=subprocess.PIPE,
         )
         deadline = time.monotonic() + 60
         while not judge.pairs and time.monotonic() < deadline:

@@ -23,7 +23,14 @@ from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import JudgedQuery
 from unijudge.formats.triples import read_triples
 
-TEXTS = {"cat": "a cat", "CAT": "A  Cat", "kitten": "a kitten", "KITTEN": "a Kitten ", "dog": "a dog", "cow": "a cow"}
+TEXTS = {
+    "cat": "a cat",
+    "CAT": "A  Cat",
+    "kitten": "a kitten",
+    "KITTEN": "a Kitten ",
+    "dog": "a dog",
+    "cow": "a cow",
+}
 
 
 @pytest.fixture
@@ -55,7 +62,11 @@ def world(tmp_path):
     def run(*words, **changes):
         """Query id → (negatives, extra positives) of the rows that are kept, and the statistics."""
         number = next(numbers)
-        given = {"scores": tmp_path / "scores", "corpus": corpus.folder, "num_negatives": 3} | changes
+        given = {
+            "scores": tmp_path / "scores",
+            "corpus": corpus.folder,
+            "num_negatives": 3,
+        } | changes
         if words:
             given["overrides"] = override_file(tmp_path / f"o{number}.json", corpus, *words)
         settings = SelectSettings(**given, stride=1, out=tmp_path / f"t{number}")
@@ -91,7 +102,9 @@ def test_a_word_is_about_the_question_and_the_content(world):
     rows, table = world(("q0", "cow", "negative"))
     assert rows["q1"] == (["dog", "cow"], []), "without a verdict in this row"
     assert rows["q2"] == (["cat", "cow"], []), "another question"
-    assert table["expected false negatives (at face value)"] == pytest.approx(0.3 + 0 + 0.3 + 0 + 0.1 + 0.7)
+    assert table["expected false negatives (at face value)"] == pytest.approx(
+        0.3 + 0 + 0.3 + 0 + 0.1 + 0.7
+    )
 
 
 def test_a_positive_that_a_person_denies_is_none_of_the_question(world):
@@ -117,8 +130,18 @@ def test_words_that_contradict_each_other_by_content_are_refused(world, tmp_path
 def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp_path):
     """As published: each row's negative is the other one's positive."""
     rows = [
-        {"query": "who meows?", "positive": "a cat", "negative_1": "a kitten", "negative_2": "a cow"},
-        {"query": "who meows?", "positive": "a kitten", "negative_1": "A cat", "negative_2": "a cow"},
+        {
+            "query": "who meows?",
+            "positive": "a cat",
+            "negative_1": "a kitten",
+            "negative_2": "a cow",
+        },
+        {
+            "query": "who meows?",
+            "positive": "a kitten",
+            "negative_1": "A cat",
+            "negative_2": "a cow",
+        },
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row | {"scores": [0.9, 0.2, 0.1]}) + "\n" for row in rows))
@@ -127,7 +150,9 @@ def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp
         published=PublishedScores(tmp_path / "scores", file),
     )  # fmt: skip
     corpus = Corpus(tmp_path / "corpus")
-    settings = SelectSettings(scores=tmp_path / "scores", corpus=corpus.folder, out=tmp_path / "t", num_negatives=2)
+    settings = SelectSettings(
+        scores=tmp_path / "scores", corpus=corpus.folder, out=tmp_path / "t", num_negatives=2
+    )
     select(settings)
     for row in read_triples(settings.out, corpus.fingerprint):
         assert {corpus.items[corpus.row_of[one.item_id]].text for one in row.negatives} == {"a cow"}
@@ -137,7 +162,10 @@ def test_rows_that_repeat_negatives_are_said_with_the_number_that_most_have(worl
     """q0 and q2 have two distinct negatives, q1 has one."""
     world(num_negatives=3)
     (warning,) = caplog.messages
-    assert "3 of 3 rows have fewer than num_negatives = 3 distinct negatives and are filled up with" in warning
+    assert (
+        "3 of 3 rows have fewer than num_negatives = 3 distinct negatives and are filled up with"
+        in warning
+    )
     assert "nine rows of ten have at least 1 distinct negatives" in warning
     caplog.clear()
     world(num_negatives=1)
@@ -152,7 +180,11 @@ def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_
     )  # fmt: skip
     corpus = Corpus(tmp_path / "c")
     row = JudgedQuery(
-        "q", "s", corpus.queries[0].key, [judged("p", 0.05)], [judged("c0", 0.01, 0), judged("c1", 0.9, 1)]
+        "q",
+        "s",
+        corpus.queries[0].key,
+        [judged("p", 0.05)],
+        [judged("c0", 0.01, 0), judged("c1", 0.9, 1)],
     )
     given = {
         "scores": score_folder(tmp_path / "scores", corpus, [row]), "corpus": corpus.folder, "num_negatives": 1,
@@ -163,7 +195,9 @@ def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_
     assert [(one.item_id, one.overruled) for one in made.negatives] == [("c1", True)]
     assert made.negatives[0].beta == pytest.approx(0.1)
     del table["extra positives offered"]
-    (point,) = sweep(SweepSettings(**given, presets=("unime-v2",), betas=((0.1, 0.01, 0.001),))).points
+    (point,) = sweep(
+        SweepSettings(**given, presets=("unime-v2",), betas=((0.1, 0.01, 0.001),))
+    ).points
     assert point.statistics == pytest.approx(table, abs=1.1e-4)
 
 
@@ -178,5 +212,14 @@ def test_nothing_is_said_of_an_item_that_the_corpus_lacks(tmp_path):
     codes = words.codes(np.arange(2), np.repeat(np.arange(2), 5), pa.array(names + names))
     first, second = [None, "negative", None, None, "twin"], [None, "known", None, None, "twin"]
     assert [WORDS[code] for code in codes.tolist()] == [*first, *second]
-    codes = words.codes(np.arange(2), np.repeat(np.arange(2), 5), pa.array(names + names), positives=True)
-    assert [WORDS[code] for code in codes.tolist()] == [None, "negative", None, None, "negative", *[None] * 5]
+    codes = words.codes(
+        np.arange(2), np.repeat(np.arange(2), 5), pa.array(names + names), positives=True
+    )
+    assert [WORDS[code] for code in codes.tolist()] == [
+        None,
+        "negative",
+        None,
+        None,
+        "negative",
+        *[None] * 5,
+    ]

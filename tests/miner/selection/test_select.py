@@ -29,7 +29,9 @@ def settings(preset, **changes):
 
 
 def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
-    choice = select_negatives(Case(query(0.9, [0.95, 0.85, 0.79, 0.1])), settings("unime-v2", num_negatives=2))
+    choice = select_negatives(
+        Case(query(0.9, [0.95, 0.85, 0.79, 0.1])), settings("unime-v2", num_negatives=2)
+    )
     assert names(choice) == ["c2", "c3"]
     assert choice.dropped == 2
     assert {negative.beta for negative in choice.triple.negatives} == {0.1}
@@ -59,7 +61,13 @@ def test_the_walk_restarts_one_further():
 def test_too_few_are_repeated_and_marked():
     choice = select_negatives(Case(query(0.9, [0.1, 0.2])), settings("unime-v2", num_negatives=5))
     assert names(choice) == ["c0", "c1", "c0", "c1", "c0"]
-    assert [negative.duplicate for negative in choice.triple.negatives] == [False, False, True, True, True]
+    assert [negative.duplicate for negative in choice.triple.negatives] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
     assert not choice.tie
 
 
@@ -75,8 +83,16 @@ def test_the_paper_draws_at_random_when_nothing_survives():
 
 def test_controls_need_no_judge():
     row = query(0.5, [0.9, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6])
-    assert names(select_negatives(Case(row), settings("topk", num_negatives=3))) == ["c0", "c1", "c2"]
-    assert names(select_negatives(Case(row), settings("cyclic", num_negatives=3))) == ["c0", "c5", "c1"]
+    assert names(select_negatives(Case(row), settings("topk", num_negatives=3))) == [
+        "c0",
+        "c1",
+        "c2",
+    ]
+    assert names(select_negatives(Case(row), settings("cyclic", num_negatives=3))) == [
+        "c0",
+        "c5",
+        "c1",
+    ]
     drawn = [Judged("x", bytes(16), None, None), Judged("y", bytes(16), None, None)]
     choice = select_negatives(Case(row), settings("random", num_negatives=2), drawn=drawn)
     assert names(choice) == ["x", "y"]
@@ -116,9 +132,9 @@ def test_only_the_first_k_candidates_count():
     assert names(choice) == ["c1", "c1"]
     assert (choice.candidates, choice.dropped, choice.survivors) == (2, 1, 1)
     row.candidates[:] = [replace(one, rank=None) for one in row.candidates]
-    assert names(select_negatives(Case(row), settings("unime-v2", k=2, num_negatives=1))) == ["c1"], (
-        "without ranks, as they stand"
-    )
+    assert names(select_negatives(Case(row), settings("unime-v2", k=2, num_negatives=1))) == [
+        "c1"
+    ], "without ranks, as they stand"
     row.candidates[:] = [judged("far", 0.1, 40), judged("farther", 0.1, 50)]
     assert names(select_negatives(Case(row), settings("topk", k=41, num_negatives=1))) == ["far"]
     assert select_negatives(Case(row), settings("topk", k=40)).reason == "no candidate"
@@ -128,11 +144,15 @@ def test_suspect_positives_are_flagged_and_may_weigh_less_or_be_left_out():
     row = query(0.3, [0.1])
     flagged = select_negatives(Case(row), settings("unime-v2")).triple
     assert (flagged.suspect, flagged.weight) == (True, 1.0)
-    lighter = select_negatives(Case(row), settings("unime-v2", suspect_action="down_weight", suspect_below=0.6)).triple
+    lighter = select_negatives(
+        Case(row), settings("unime-v2", suspect_action="down_weight", suspect_below=0.6)
+    ).triple
     assert (lighter.suspect, lighter.weight) == (True, pytest.approx(0.3 / 0.6))
     left = select_negatives(Case(row), settings("unime-v2", suspect_action="leave_out"))
     assert (left.triple, left.reason, left.suspect) == (None, "suspect", True)
-    good = select_negatives(Case(query(0.7, [0.1])), settings("unime-v2", suspect_action="down_weight")).triple
+    good = select_negatives(
+        Case(query(0.7, [0.1])), settings("unime-v2", suspect_action="down_weight")
+    ).triple
     assert (good.suspect, good.weight) == (False, 1.0)
 
 
@@ -141,8 +161,12 @@ def test_candidates_as_good_as_the_positive_are_offered_when_asked():
     offered = select_negatives(Case(row), settings("unime-v2", extra_positives=True)).triple
     assert [one.item_id for one in offered.extra_positives] == ["c0", "c2"]
     assert select_negatives(Case(row), settings("unime-v2")).triple.extra_positives == []
-    control = select_negatives(Case(row), settings("topk", num_negatives=1, extra_positives=True)).triple
-    assert [one.item_id for one in control.extra_positives] == ["c2"], "what was taken as a negative is none"
+    control = select_negatives(
+        Case(row), settings("topk", num_negatives=1, extra_positives=True)
+    ).triple
+    assert [one.item_id for one in control.extra_positives] == ["c2"], (
+        "what was taken as a negative is none"
+    )
 
 
 def test_several_positives_the_best_counts():
@@ -188,10 +212,14 @@ def in_float32(row):
 
     def narrowed(one):
         return replace(
-            one, yes_logprob=float(np.float32(one.yes_logprob)), no_logprob=float(np.float32(one.no_logprob))
+            one,
+            yes_logprob=float(np.float32(one.yes_logprob)),
+            no_logprob=float(np.float32(one.no_logprob)),
         )
 
-    return replace(row, positives=[*map(narrowed, row.positives)], candidates=[*map(narrowed, row.candidates)])
+    return replace(
+        row, positives=[*map(narrowed, row.positives)], candidates=[*map(narrowed, row.candidates)]
+    )
 
 
 @pytest.mark.parametrize("beta", [0.01, 0.05, 0.1, 0.2, 0.3])
@@ -209,7 +237,11 @@ def test_scores_of_two_decimals_exactly_at_the_cut_survive(beta):
 @pytest.fixture
 def scored(tmp_path, corpus, service):
     job = ScoreSettings(
-        corpus=corpus.folder, vectors=tmp_path / "vectors", out=tmp_path / "scores", service=service, k=20
+        corpus=corpus.folder,
+        vectors=tmp_path / "vectors",
+        out=tmp_path / "scores",
+        service=service,
+        k=20,
     )
     score(job, lambda progress: None)
     return job
@@ -218,7 +250,11 @@ def scored(tmp_path, corpus, service):
 @pytest.mark.parametrize("preset", ["unime-v2", "paper", "topk", "random", "cyclic"])
 def test_a_whole_selection(tmp_path, corpus, scored, preset):
     made = SelectSettings(
-        scores=scored.out, corpus=corpus.folder, vectors=scored.vectors, out=tmp_path / "triples", preset=preset
+        scores=scored.out,
+        corpus=corpus.folder,
+        vectors=scored.vectors,
+        out=tmp_path / "triples",
+        preset=preset,
     )
     table = select(made)
     rows = list(read_triples(made.out, corpus.fingerprint))
@@ -237,12 +273,15 @@ def test_a_whole_selection(tmp_path, corpus, scored, preset):
 
 def test_a_partial_folder_is_refused_unless_told(tmp_path, corpus, scored):
     (scored.out / "part-00000.parquet").unlink()
-    made = SelectSettings(scores=scored.out, corpus=corpus.folder, vectors=scored.vectors, out=tmp_path / "triples")
+    made = SelectSettings(
+        scores=scored.out, corpus=corpus.folder, vectors=scored.vectors, out=tmp_path / "triples"
+    )
     with pytest.raises(DataError, match="1 of 1 shards are missing"):
         select(made)
     assert not made.out.exists()
     with pytest.raises(
-        DataError, match=r"triples: no row is kept of 0 queries \(no query was scored\), so nothing was"
+        DataError,
+        match=r"triples: no row is kept of 0 queries \(no query was scored\), so nothing was",
     ):
         select(made.model_copy(update={"partial": True}))
     assert not made.out.exists()
@@ -254,7 +293,9 @@ def test_a_selection_that_keeps_no_row_is_refused_with_its_counts(tmp_path, corp
     select(made)
     before = (made.out / "triples.json").read_bytes()
     strict = made.model_copy(update={"suspect_below": 1.0, "suspect_action": "leave_out"})
-    with pytest.raises(NothingSelected, match=r"no row is kept of 61 queries \(left out, suspect positive: 61\)") as no:
+    with pytest.raises(
+        NothingSelected, match=r"no row is kept of 61 queries \(left out, suspect positive: 61\)"
+    ) as no:
         select(strict, overwrite=True)
     assert no.value.statistics["left out, suspect positive"] == 61
     assert (made.out / "triples.json").read_bytes() == before

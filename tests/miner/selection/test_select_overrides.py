@@ -9,7 +9,15 @@ from miner.selection.resolve import Case
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
 from miner.selection.statistics import Statistics
-from tests.miner.rows import judged, names, override_file, query, random_rows, score_folder, text_corpus
+from tests.miner.rows import (
+    judged,
+    names,
+    override_file,
+    query,
+    random_rows,
+    score_folder,
+    text_corpus,
+)
 from unijudge.errors import DataError
 from unijudge.formats.triples import Scale, TripleManifest, read_triples
 from unijudge.storage.files import read_json
@@ -25,7 +33,9 @@ def test_a_match_is_never_a_negative_and_becomes_an_extra_positive():
     assert choice.dropped == 0
     for preset in ("topk", "cyclic", "paper"):
         assert "c0" not in names(
-            select_negatives(Case(row, overrides={"c0": "match"}), SETTINGS.model_copy(update={"preset": preset}))
+            select_negatives(
+                Case(row, overrides={"c0": "match"}), SETTINGS.model_copy(update={"preset": preset})
+            )
         )
     drawn = [judged("x", None), judged("y", None)]
     at_random = SETTINGS.model_copy(update={"preset": "random"})
@@ -37,14 +47,17 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
     row = query(0.9, [0.99, 0.98])
     assert select_negatives(Case(row), SETTINGS).reason == "no survivor"
     choice = select_negatives(
-        Case(row, overrides={"c0": "negative"}), SETTINGS.model_copy(update={"extra_positives": True})
+        Case(row, overrides={"c0": "negative"}),
+        SETTINGS.model_copy(update={"extra_positives": True}),
     )
     assert names(choice) == ["c0", "c0"]
     assert [one.item_id for one in choice.triple.extra_positives] == ["c1"]
     assert choice.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
     one = SETTINGS.model_copy(update={"extra_positives": True, "num_negatives": 1})
     choice = select_negatives(Case(query(0.9, [0.1, 0.99]), overrides={"c1": "negative"}), one)
-    assert (names(choice), choice.triple.extra_positives) == (["c0"], []), "not taken, and no further positive either"
+    assert (names(choice), choice.triple.extra_positives) == (["c0"], []), (
+        "not taken, and no further positive either"
+    )
     row.candidates[:] = [judged("c0", None, 0)]
     unjudged = select_negatives(Case(row, overrides={"c0": "negative"}), SETTINGS)
     assert names(unjudged) == ["c0", "c0"], "a person's word needs no verdict"
@@ -65,7 +78,9 @@ def test_a_positive_that_a_person_calls_one_has_the_label_1_and_needs_no_verdict
     assert choice.triple.judges == {0}
     row.positives[:] = [judged("p", 0.4), judged("p2", 0.9)]
     choice = select_negatives(Case(row, overrides={"p": "match"}), SETTINGS)
-    assert (choice.triple.positive.item_id, choice.dropped) == ("p", 1), "what a person affirms stands in the row"
+    assert (choice.triple.positive.item_id, choice.dropped) == ("p", 1), (
+        "what a person affirms stands in the row"
+    )
 
 
 def test_a_match_has_the_label_1_whatever_the_judge_says():
@@ -74,7 +89,9 @@ def test_a_match_has_the_label_1_whatever_the_judge_says():
     assert [one.label([Scale()]) for one in choice.triple.extra_positives] == [1.0, 1.0]
     assert names(choice) == ["c2", "c2"]
     counted = Statistics()
-    counted.count(select_negatives(Case(row, overrides={"c2": "negative", "c0": "match"}), SETTINGS), 2)
+    counted.count(
+        select_negatives(Case(row, overrides={"c2": "negative", "c0": "match"}), SETTINGS), 2
+    )
     assert counted.table(None)["expected false negatives (at face value)"] == 0
 
 
@@ -126,7 +143,9 @@ def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):
         bad = override_file(tmp_path / f"{name}.json", corpus, *entries)
         return select(made.model_copy(update={"overrides": bad, "out": tmp_path / name}))
 
-    with pytest.raises(DataError, match=r"item\.json: query 'q1', item 'i-none' is not among the scores"):
+    with pytest.raises(
+        DataError, match=r"item\.json: query 'q1', item 'i-none' is not among the scores"
+    ):
         refused("item", ("q1", "i-none", "match"))
     with pytest.raises(DataError, match=r"query\.json: query 'q-none' is not among the scores"):
         refused("query", ("q-none", None, "drop"))
@@ -135,7 +154,10 @@ def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):
 
 def test_the_command_takes_two_folders_and_a_file(tmp_path):
     corpus = text_corpus(tmp_path, 20)
-    folders = [score_folder(tmp_path / name, corpus, random_rows(corpus, seed), name) for seed, name in enumerate("ab")]
+    folders = [
+        score_folder(tmp_path / name, corpus, random_rows(corpus, seed), name)
+        for seed, name in enumerate("ab")
+    ]
     file = override_file(tmp_path / "o.json", corpus, ("q1", None, "drop"))
     words = [f"scores=[{folders[0]}, {folders[1]}]", f"overrides={file}", f"corpus={corpus.folder}"]
     done = CliRunner().invoke(app, ["select", *words, f"out={tmp_path / 't'}"])
@@ -144,7 +166,9 @@ def test_the_command_takes_two_folders_and_a_file(tmp_path):
     assert made.selection["scores"] == list(map(str, folders))
     assert made.large_scores is not None
     assert made.statistics["left out by a person"] == 1
-    assert "mean similarity among a row's negatives" not in made.statistics, "no vectors, no such line"
+    assert "mean similarity among a row's negatives" not in made.statistics, (
+        "no vectors, no such line"
+    )
 
 
 def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
@@ -153,7 +177,9 @@ def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
     words = ["select", f"scores={folder}", f"corpus={corpus.folder}", f"out={tmp_path / 't'}"]
     assert CliRunner().invoke(app, words).exit_code == 0
     refused = CliRunner().invoke(app, [*words, "num_negatives=3"])
-    assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(refused.exception)
+    assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(
+        refused.exception
+    )
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3
     assert CliRunner().invoke(app, [*words, "num_negatives=3", "--overwrite"]).exit_code == 0
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row == 3

@@ -14,7 +14,14 @@ from miner.sweep.recommend import SweepPoint, comparison_table, recommend
 from miner.sweep.settings import SweepSettings
 from miner.sweep.sweep import Sweep, grid, sweep
 from tests.miner.conftest import embed
-from tests.miner.rows import calibration, identity, override_file, random_rows, score_folder, text_corpus
+from tests.miner.rows import (
+    calibration,
+    identity,
+    override_file,
+    random_rows,
+    score_folder,
+    text_corpus,
+)
 from tests.miner.selection.bands import band
 from unijudge.errors import DataError
 from unijudge.formats.triples import read_triples
@@ -55,7 +62,11 @@ def world(tmp_path_factory):
         {"log_odds_divisor": 1.3},
         {"suspect_action": "leave_out", "suspect_below": 0.6, "num_negatives": 3},
         {"overrides": "overrides.json", "calibration": ["small.json"]},
-        {"scores": ["small", "band"], "calibration": ["small.json", "large.json"], "overrides": "overrides.json"},
+        {
+            "scores": ["small", "band"],
+            "calibration": ["small.json", "large.json"],
+            "overrides": "overrides.json",
+        },
     ],
 )
 def test_every_point_counts_what_a_selection_counts(world, tmp_path, changes):
@@ -81,7 +92,10 @@ def test_every_point_counts_what_a_selection_counts(world, tmp_path, changes):
             table["rows short of survivors"] / (table["rows kept"] + table["left out, no survivor"])
         )
     seen = {name for point in report.points for name, value in point.statistics.items() if value}
-    assert seen >= set(report.points[0].statistics) - {"left out, suspect positive", "left out by a person"}
+    assert seen >= set(report.points[0].statistics) - {
+        "left out, suspect positive",
+        "left out by a person",
+    }
     assert ("left out, suspect positive" in seen) == ("suspect_action" in changes)
     assert ("left out by a person" in seen) == ("overrides" in changes)
 
@@ -91,12 +105,22 @@ def test_where_the_second_judges_shards_are_missing_the_first_decides(world, tmp
     shutil.copytree(folder / "band", tmp_path / "band")
     for shard in (*range(3), 5):
         (tmp_path / "band" / f"part-{shard:05d}.parquet").unlink()
-    common = {"scores": (folder / "small", tmp_path / "band"), "corpus": corpus.folder, "partial": True}
-    (point,) = sweep(SweepSettings(**common, presets=("unime-v2",), betas=(0.05,), log_odds_divisor=1.3)).points
+    common = {
+        "scores": (folder / "small", tmp_path / "band"),
+        "corpus": corpus.folder,
+        "partial": True,
+    }
+    (point,) = sweep(
+        SweepSettings(**common, presets=("unime-v2",), betas=(0.05,), log_odds_divisor=1.3)
+    ).points
     settings = SelectSettings(**common, betas=(0.05,), log_odds_divisor=1.3, out=tmp_path / "out")
     table = select(settings)
-    assert point.statistics == pytest.approx({name: table[name] for name in point.statistics}, abs=1.1e-4)
-    judges = {n.judge for row in read_triples(settings.out, corpus.fingerprint) for n in row.negatives}
+    assert point.statistics == pytest.approx(
+        {name: table[name] for name in point.statistics}, abs=1.1e-4
+    )
+    judges = {
+        n.judge for row in read_triples(settings.out, corpus.fingerprint) for n in row.negatives
+    }
     assert judges == {0, 1}
     for shard in (*range(3, 5), *range(6, 9)):
         (tmp_path / "band" / f"part-{shard:05d}.parquet").unlink()
@@ -113,7 +137,8 @@ def test_the_sample_is_even_and_the_same_on_every_run():
     assert first == again != other
     assert len(set(first)) == SAMPLED_ROWS
     quarters = np.histogram(first, bins=4, range=(0, 4 * SAMPLED_ROWS))[0]
-    assert ((quarters - SAMPLED_ROWS / 4) ** 2 / (SAMPLED_ROWS / 4)).sum() < 16.3  # chi², 3 degrees, p = .001
+    # chi², 3 degrees, p = .001.
+    assert ((quarters - SAMPLED_ROWS / 4) ** 2 / (SAMPLED_ROWS / 4)).sum() < 16.3
 
 
 def point(beta, false_negatives, short, **changes):
@@ -140,18 +165,29 @@ def test_the_smallest_beta_within_both_limits_is_recommended():
         "grid with at most 5.0% expected false negatives and 20.0% short rows."
     )
     assert recommend(points, 0.03, 0.2, calibrated=True)[0] == 3
-    assert "at face value (no calibration is given)" in recommend(points, 0.05, 0.2, calibrated=False)[1]
+    assert (
+        "at face value (no calibration is given)"
+        in recommend(points, 0.05, 0.2, calibrated=False)[1]
+    )
 
 
 def test_where_no_beta_fits_the_trade_is_named():
-    points = [point(0.01, 0.2, 0.01), point(0.1, 0.08, 0.2), point(0.3, 0.02, 0.6), point(0.4, 0.01, 0.9)]
+    points = [
+        point(0.01, 0.2, 0.01),
+        point(0.1, 0.08, 0.2),
+        point(0.3, 0.02, 0.6),
+        point(0.4, 0.01, 0.9),
+    ]
     best, reason = recommend(points, 0.05, 0.25, calibrated=True)
     assert best is None
     assert (
         "The nearest are β = 0.3 (unime-v2, stride 5), with 2.0% expected false negatives and 60.0% short rows; or "
         in reason
     )
-    assert "β = 0.1 (unime-v2, stride 5), with 8.0% expected false negatives and 20.0% short rows. Raise" in reason
+    assert (
+        "β = 0.1 (unime-v2, stride 5), with 8.0% expected false negatives and 20.0% short rows. Raise"
+        in reason
+    )
     best, reason = recommend(points[:1], 0.05, 0.25, calibrated=True)
     assert (best, reason.count("β = 0.01")) == (None, 1)
     assert recommend([point(None, 0.1, 0.0)], 0.05, 0.2, calibrated=True)[0] is None
@@ -160,7 +196,12 @@ def test_where_no_beta_fits_the_trade_is_named():
 def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
     folder, corpus = world
     out = tmp_path / "sweep.json"
-    words = [f"scores={folder / 'small'}", f"corpus={corpus.folder}", f"out={out}", "betas=[0.1, [0.1, 0.01]]"]
+    words = [
+        f"scores={folder / 'small'}",
+        f"corpus={corpus.folder}",
+        f"out={out}",
+        "betas=[0.1, [0.1, 0.01]]",
+    ]
     done = CliRunner().invoke(app, ["sweep", *words])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
@@ -183,8 +224,12 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
 def test_a_report_replaces_no_file_of_another_kind(world):
     folder, corpus = world
     before = (folder / "small.json").read_text()
-    with pytest.raises(DataError, match=r"small\.json: exists already, and is no report of a sweep"):
-        sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder, out=folder / "small.json"))
+    with pytest.raises(
+        DataError, match=r"small\.json: exists already, and is no report of a sweep"
+    ):
+        sweep(
+            SweepSettings(scores=folder / "small", corpus=corpus.folder, out=folder / "small.json")
+        )
     assert (folder / "small.json").read_text() == before
 
 
@@ -192,7 +237,10 @@ def test_vectors_are_read_once_for_the_whole_grid(world, monkeypatch):
     """Each point has the likeness of its own rows; see the selections that it is compared with above."""
     folder, corpus = world
     settings = SweepSettings(
-        scores=folder / "small", corpus=corpus.folder, vectors=folder / "vectors", presets=("unime-v2",)
+        scores=folder / "small",
+        corpus=corpus.folder,
+        vectors=folder / "vectors",
+        presets=("unime-v2",),
     )
     taken = []
     take = VectorFolder.take
@@ -203,5 +251,7 @@ def test_vectors_are_read_once_for_the_whole_grid(world, monkeypatch):
 
     monkeypatch.setattr(VectorFolder, "take", counted)
     points = sweep(settings).points
-    assert len({point.statistics["mean similarity among a row's negatives"] for point in points}) > 1
+    assert (
+        len({point.statistics["mean similarity among a row's negatives"] for point in points}) > 1
+    )
     assert len(taken) == 1 < len(points)

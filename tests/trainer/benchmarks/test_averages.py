@@ -21,7 +21,9 @@ def test_the_benchmarks_are_as_large_as_published():
     parts = {average.name: average.of for average in AVERAGES}
     assert [len(parts[task]) for task in mmeb.TASKS] == TASKS
     assert (len(parts["IND"]), len(parts["OOD"]), len(set(parts["Overall"]))) == (20, 16, 36)
-    assert [len(parts[name]) for name in ("Replace", "Swap", "Add", "R_Short", "R_Long", "R_Compos")] == [
+    assert [
+        len(parts[name]) for name in ("Replace", "Swap", "Add", "R_Short", "R_Long", "R_Compos")
+    ] == [
         3,
         2,
         2,
@@ -45,16 +47,27 @@ def test_published_overall_numbers_are_the_means_that_their_rows_say():
     mmeb_table = table("MMEB")
     for name, (*tasks, _, _, overall) in mmeb_table.rows.items():
         unweighted = name in mmeb_table.class_means
-        assert overall == pytest.approx(np.average(tasks, weights=None if unweighted else TASKS), abs=0.11), name
-        assert unweighted == (abs(overall - np.mean(tasks)) < abs(overall - np.average(tasks, weights=TASKS))), name
+        assert overall == pytest.approx(
+            np.average(tasks, weights=None if unweighted else TASKS), abs=0.11
+        ), name
+        assert unweighted == (
+            abs(overall - np.mean(tasks)) < abs(overall - np.average(tasks, weights=TASKS))
+        ), name
 
 
 def test_published_summaries_follow_from_the_other_tables():
     zero_shot, summary = table("Zero-shot").rows, table("Summary").rows
-    for name in ("UniME Qwen2-VL 2B", "UniME Qwen2-VL 7B", "UniME-V2 Qwen2-VL 2B", "UniME-V2 Qwen2-VL 7B"):
+    for name in (
+        "UniME Qwen2-VL 2B",
+        "UniME Qwen2-VL 7B",
+        "UniME-V2 Qwen2-VL 2B",
+        "UniME-V2 Qwen2-VL 7B",
+    ):
         numbers = zero_shot[name]
         means = [np.mean(numbers[:4]), np.mean(numbers[4:8]), np.mean(numbers[8:])]
-        assert summary[name] == pytest.approx([table("MMEB").rows[name][-1], *means], abs=0.051), name
+        assert summary[name] == pytest.approx([table("MMEB").rows[name][-1], *means], abs=0.051), (
+            name
+        )
 
 
 def test_averages_of_averages_by_hand():
@@ -63,7 +76,11 @@ def test_averages_of_averages_by_hand():
         "b": {"queries": 10, "precision@1": 0.7},
         "c": {"queries": 9, "precision@1": 0.2},
     }
-    averages = [Average("ab", ("a", "b")), Average("abc", ("ab", "c")), Average("all", ("abc", "gone"))]
+    averages = [
+        Average("ab", ("a", "b")),
+        Average("abc", ("ab", "c")),
+        Average("all", ("abc", "gone")),
+    ]
     cells = average_cells(measured, {"a": 10, "b": 10, "c": 10}, averages)
     assert set(cells) == {"a", "b", "c", "ab", "abc"}, "what lacks a part is not there"
     assert cells["ab"].value == pytest.approx(0.6)
@@ -84,9 +101,13 @@ def test_the_interval_is_the_one_of_queries_drawn_anew():
     assert interval(ours) == pytest.approx((0.3 - 1.96 * 0.0229, 0.3 + 1.96 * 0.0229), abs=0.006)
     assert np.array_equal(ours, bootstrap_shares(0.3, 400, "set"))
     pair = average_cells(
-        {name: {"queries": 400, "precision@1": 0.3} for name in "ab"}, {"a": 400, "b": 400}, [Average("m", ("a", "b"))]
+        {name: {"queries": 400, "precision@1": 0.3} for name in "ab"},
+        {"a": 400, "b": 400},
+        [Average("m", ("a", "b"))],
     )["m"]
-    assert pair.high - pair.low == pytest.approx((interval(ours)[1] - interval(ours)[0]) / np.sqrt(2), rel=0.1)
+    assert pair.high - pair.low == pytest.approx(
+        (interval(ours)[1] - interval(ours)[0]) / np.sqrt(2), rel=0.1
+    )
 
 
 def test_the_gap_of_one_kind_is_not_defined():

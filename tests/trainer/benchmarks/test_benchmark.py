@@ -55,7 +55,11 @@ class Colors:
         name = next((color for color in COLORS if color in (content.text or "")), None)
         if content.image is not None:
             red, green, blue = open_image(content.image).resize((1, 1)).getpixel((0, 0))
-            name = "white" if min(red, blue) > 200 or green > max(red, blue) else ("red" if red > blue else "blue")
+            name = (
+                "white"
+                if min(red, blue) > 200 or green > max(red, blue)
+                else ("red" if red > blue else "blue")
+            )
         return [2.0 * (color == name) for color in COLORS] + [0.25 * (content.image is None)]
 
 
@@ -83,12 +87,15 @@ def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colo
         benchmark(settings(root, tmp_path / "out", benchmarks=only), quiet)
     assert "8 faults" in str(refusal.value)
     counted = (
-        "mmeb/VOC2007: VOC2007 has 3 queries, but 1000 were published; no row was rejected, so the source holds only 3"
+        "mmeb/VOC2007: VOC2007 has 3 queries, but 1000 were published; "
+        "no row was rejected, so the source holds only 3"
     )
     assert counted in str(refusal.value)
     assert not colors.embedded
     assert not (tmp_path / "out" / "table.md").exists()
-    with pytest.raises(SettingsError, match=r"benchmarks: mmmeb: no such benchmark or set\. Did you mean mmeb\?"):
+    with pytest.raises(
+        SettingsError, match=r"benchmarks: mmmeb: no such benchmark or set\. Did you mean mmeb\?"
+    ):
         benchmark(settings(root, tmp_path / "out", benchmarks=("mmmeb",)), quiet)
     with pytest.raises(DataError, match="the data of 41 of 41 sets is missing"):
         benchmark(settings(tmp_path, tmp_path / "out"), quiet)
@@ -101,26 +108,39 @@ def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors
     (tmp_path / "MMEB-eval" / "images" / "blue.png").unlink()
     only = {"benchmarks": ("mmeb/HatefulMemes",)}
     with pytest.raises(
-        DataError, match=r"mmeb/HatefulMemes: 250 of 1000 rows rejected.*images/blue\.png: no such file"
+        DataError,
+        match=r"mmeb/HatefulMemes: 250 of 1000 rows rejected.*images/blue\.png: no such file",
     ):
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
     table = benchmark(settings(tmp_path, tmp_path / "out", allow_partial=True, **only), quiet)
     assert table.systems["colors"].cells["HatefulMemes"].partial
     assert "colors: partial sets are HatefulMemes (750 of 1,000 queries)." in table.text()
-    write_mmeb(tmp_path, "HatefulMemes", 1000)  # mended: made anew, and not taken for what was measured
+    # Mended: made anew, and not taken for what was measured.
+    write_mmeb(tmp_path, "HatefulMemes", 1000)
     with pytest.raises(DataError, match="HatefulMemes: was measured with another corpus"):
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
     (tmp_path / "MMEB-eval" / "images" / "red.png").write_bytes(b"changed since it was imported")
-    with pytest.raises(DataError, match=r"HatefulMemes: HatefulMemes/.+: changed since it was imported"):
-        benchmark(settings(tmp_path, tmp_path / "out", **only).model_copy(update={"name": "other"}), quiet)
+    with pytest.raises(
+        DataError, match=r"HatefulMemes: HatefulMemes/.+: changed since it was imported"
+    ):
+        benchmark(
+            settings(tmp_path, tmp_path / "out", **only).model_copy(update={"name": "other"}), quiet
+        )
 
 
-def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(root, tmp_path, colors, monkeypatch):
+def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(
+    root, tmp_path, colors, monkeypatch
+):
     """By another file of the same name and with as many rows; a partial set stays as it was imported."""
     imported, real = [], running.run
     monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
     shutil.copytree(root, tmp_path / "root")
-    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("mmeb/VOC2007", "flickr30k"))
+    job = settings(
+        tmp_path / "root",
+        tmp_path / "out",
+        allow_partial=True,
+        benchmarks=("mmeb/VOC2007", "flickr30k"),
+    )
     for _ in range(2):
         benchmark(job, quiet)
     assert imported == ["mmeb-eval", "karpathy"]
@@ -134,9 +154,12 @@ def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(root, t
 def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colors):
     shutil.copytree(root, tmp_path / "root")
     (tmp_path / "root" / "flickr30k" / "dataset_flickr30k.json").write_text('{"images": [')
-    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k"))
+    job = settings(
+        tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k")
+    )
     with pytest.raises(
-        DataError, match=r"table\.md: the table lacks 1 sets that failed: flickr30k\. .*: flickr30k: .*json"
+        DataError,
+        match=r"table\.md: the table lacks 1 sets that failed: flickr30k\. .*: flickr30k: .*json",
     ):
         benchmark(job, quiet)
     table = json.loads((tmp_path / "out" / "table.json").read_text())
@@ -147,7 +170,10 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colo
 
 def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):
     colors.broken = "green square number 3"
-    with pytest.raises(DataError, match=r"flickr30k: \w+: colors returned a vector with numbers that are not finite"):
+    with pytest.raises(
+        DataError,
+        match=r"flickr30k: \w+: colors returned a vector with numbers that are not finite",
+    ):
         benchmark(settings(root, tmp_path, benchmarks=("flickr30k",), allow_partial=True), quiet)
     assert not (tmp_path / "colors").exists()
     colors.one = lambda content: [0.0] * 5
@@ -158,7 +184,9 @@ def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):
 
 def failing(job, *names):
     """What the command says; every set but these is in the table."""
-    with pytest.raises(DataError, match=f"table.md: the table lacks {len(names)} sets that failed: ") as refusal:
+    with pytest.raises(
+        DataError, match=f"table.md: the table lacks {len(names)} sets that failed: "
+    ) as refusal:
         benchmark(job, quiet)
     assert all(name in str(refusal.value) for name in names)
     table = json.loads((job.out / "table.json").read_text())
@@ -173,7 +201,9 @@ def test_kind_c7_a_set_without_its_pictures_does_not_end_the_others(root, tmp_pa
     pictures = next(path for path in (tmp_path / "root" / "flickr30k").iterdir() if path.is_dir())
     shutil.rmtree(pictures)
     for number, only in enumerate([(), ("flickr30k", "urban1k")]):
-        job = settings(tmp_path / "root", tmp_path / str(number), allow_partial=True, benchmarks=only)
+        job = settings(
+            tmp_path / "root", tmp_path / str(number), allow_partial=True, benchmarks=only
+        )
         assert "flickr30k: data is missing: no " in failing(job, "flickr30k")
     with pytest.raises(DataError, match="no set was measured"):
         benchmark(settings(tmp_path / "root", tmp_path / "strict"), quiet)
@@ -190,18 +220,27 @@ def test_kind_c7_a_torn_parquet_does_not_end_the_others(root, tmp_path, colors, 
     path = next((tmp_path / "root" / "MMEB-eval" / "VOC2007").iterdir())
     whole = path.read_bytes()
     path.write_bytes(
-        {"torn": whole[: len(whole) // 2], "empty": b"", "text": b"version https://git-lfs\n", "foreign": whole}[damage]
+        {
+            "torn": whole[: len(whole) // 2],
+            "empty": b"",
+            "text": b"version https://git-lfs\n",
+            "foreign": whole,
+        }[damage]
     )
     if damage == "foreign":
         pq.write_table(pa.table({"a": [1]}), path)
-    said = failing(settings(tmp_path / "root", tmp_path / "out", allow_partial=True), "mmeb/VOC2007")
+    said = failing(
+        settings(tmp_path / "root", tmp_path / "out", allow_partial=True), "mmeb/VOC2007"
+    )
     assert "VOC2007" in said
 
 
 def test_kind_c7_a_picture_that_changed_does_not_end_the_others(root, tmp_path, colors):
     """Nor what a system makes no vector of: what is met while a set is embedded."""
     shutil.copytree(root, tmp_path / "root")
-    job = settings(tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k"))
+    job = settings(
+        tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k")
+    )
     colors.broken = "square number 3"
     assert "colors returned a vector with numbers that are not finite" in failing(job, "flickr30k")
     colors.broken = None
@@ -210,7 +249,9 @@ def test_kind_c7_a_picture_that_changed_does_not_end_the_others(root, tmp_path, 
     assert "red.png: changed since it was imported" in failing(job, "flickr30k")
 
 
-def test_kind_c7_a_partial_set_is_imported_anew_only_when_its_pictures_change(tmp_path, colors, monkeypatch):
+def test_kind_c7_a_partial_set_is_imported_anew_only_when_its_pictures_change(
+    tmp_path, colors, monkeypatch
+):
     imported, real = [], running.run
     monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
     write_mmeb(tmp_path / "root", "HatefulMemes", 1000)
@@ -237,7 +278,12 @@ def broken_for_two(root, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "open_system", lambda settings: system)
         try:
-            benchmark(settings(root, out, allow_partial=True, benchmarks=("flickr30k", "urban1k"), batch_size=2), quiet)
+            benchmark(
+                settings(
+                    root, out, allow_partial=True, benchmarks=("flickr30k", "urban1k"), batch_size=2
+                ),
+                quiet,
+            )
         except DataError as error:
             (out / f"said-{os.environ.get('RANK', '0')}").write_text(str(error))
 
@@ -265,10 +311,16 @@ def test_every_layout_ends_in_the_table(measured):
     out, table, _ = measured
     cells = table.systems["colors"].cells
     shares = {name: cell.value for name, cell in cells.items()}
-    directions = [f"{name}_{way}" for name in ("flickr30k", "coco", "sharegpt4v", "urban1k") for way in ("t2i", "i2t")]
+    directions = [
+        f"{name}_{way}"
+        for name in ("flickr30k", "coco", "sharegpt4v", "urban1k")
+        for way in ("t2i", "i2t")
+    ]
     halves = [*directions, *SUGARCREPE, "Replace", "Swap", "Add", "R_Short", "R_Long", "R_Compos"]
     assert shares == {"HatefulMemes": 0.75, "VOC2007": 2 / 3, **dict.fromkeys(halves, 0.5)}
-    assert cells["HatefulMemes"].low == pytest.approx(0.75 - 1.96 * np.sqrt(0.75 * 0.25 / 1000), abs=0.003)
+    assert cells["HatefulMemes"].low == pytest.approx(
+        0.75 - 1.96 * np.sqrt(0.75 * 0.25 / 1000), abs=0.003
+    )
     assert [name for name, cell in cells.items() if not cell.partial] == ["HatefulMemes"]
     measures = table.systems["colors"].subsets
     assert {name: (one["queries"], one["candidates"]) for name, one in measures.items()} == {
@@ -277,7 +329,10 @@ def test_every_layout_ends_in_the_table(measured):
         "sharegpt4v_t2i": (2, 2), "sharegpt4v_i2t": (2, 2), "urban1k_t2i": (2, 2), "urban1k_i2t": (2, 2),
         **dict.fromkeys(SUGARCREPE, (2, 2)),
     }  # fmt: skip
-    assert json.loads((out / "table.json").read_text())["systems"]["colors"]["cells"]["Swap"]["value"] == 0.5
+    assert (
+        json.loads((out / "table.json").read_text())["systems"]["colors"]["cells"]["Swap"]["value"]
+        == 0.5
+    )
     assert (out / "table.md").read_text() == table.text()
 
 
@@ -290,13 +345,16 @@ def test_the_gap_is_between_what_has_an_image_and_what_is_text(measured):
         ("HatefulMemes", [0.25, 0, 0.25, 0.5, 0], [share / 4] * 4 + [rest]),
     ]:
         expected = np.linalg.norm(np.subtract(images, texts))
-        assert table.systems["colors"].subsets[subset]["modality gap"] == pytest.approx(expected, rel=1e-5)
+        assert table.systems["colors"].subsets[subset]["modality gap"] == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 def test_captions_are_the_first_five_and_images_have_the_instruction(measured):
     _, _, system = measured
     texts = [content.text for content in system.embedded if content.image is None]
-    assert len([text for text in texts if "number" in text]) == 2 * 2 * 5  # candidate and query both, embedded once
+    # Candidate and query both, embedded once.
+    assert len([text for text in texts if "number" in text]) == 2 * 2 * 5
     assert "red square number 4" in texts
     assert "red square number 5" not in texts
     assert "A square. It is red." in texts
@@ -308,19 +366,28 @@ def test_captions_are_the_first_five_and_images_have_the_instruction(measured):
 def test_the_table_keeps_published_rows_apart(measured):
     text = measured[1].text()
     lines = text.splitlines()
-    (theirs,) = [line for line in lines if line.startswith("| published: UniME-V2 Qwen2-VL 2B ") and "53.7" in line]
+    (theirs,) = [
+        line
+        for line in lines
+        if line.startswith("| published: UniME-V2 Qwen2-VL 2B ") and "53.7" in line
+    ]
     assert [cell.strip() for cell in theirs.split("|")][2:6] == ["79.8", "89.9", "53.7", "65.1"]
     assert [line for line in lines if line.startswith("## ")] == [
         "## Zero-shot retrieval, recall@1",
         "## Summary",
         "## Sets",
     ]
-    zero_shot, summary, *_ = (number for number, line in enumerate(lines) if line.startswith("| **colors**"))
+    zero_shot, summary, *_ = (
+        number for number, line in enumerate(lines) if line.startswith("| **colors**")
+    )
     for place, head, ours in [
         (zero_shot, ["Flickr30K T→I", "Flickr30K I→T", "COCO T→I", "COCO I→T"], ["50.0 \\*"] * 4),
         (summary, ["MMEB", "R_Short", "R_Long", "R_Compos"], ["–", *["50.0 \\*"] * 3]),
     ]:
-        shown = ([cell.strip() for cell in lines[number].split("|")][2:6] for number in (place - 2, place))
+        shown = (
+            [cell.strip() for cell in lines[number].split("|")][2:6]
+            for number in (place - 2, place)
+        )
         assert list(shown) == [head, ours]
 
 
@@ -334,7 +401,9 @@ def test_the_same_command_goes_on_by_set(root, measured, monkeypatch):
     (out / "colors" / "urban1k" / "vectors" / "queries-00000.parquet").unlink()
     assert benchmark(settings(root, out, allow_partial=True), quiet) == table
     assert len(again.embedded) == 4
-    ranks = [one.gold_rank for one in read_rankings(out / "colors" / "urban1k" / "rankings.parquet")]
+    ranks = [
+        one.gold_rank for one in read_rankings(out / "colors" / "urban1k" / "rankings.parquet")
+    ]
     assert ranks == [1, 1, 2, 2]
 
 
@@ -358,7 +427,9 @@ def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tm
     tables = {}
     for number in (1, 2, 3):
         out = tmp_path / str(number)
-        launched(partial(cli.run, arguments(root, out, model)), number, tmp_path / f"ranks-{number}")
+        launched(
+            partial(cli.run, arguments(root, out, model)), number, tmp_path / f"ranks-{number}"
+        )
         tables[number] = json.loads((out / "table.json").read_text())["systems"]["tiny"]
     assert set(tables[1]["subsets"]) == {"VOC2007", "flickr30k_t2i", "flickr30k_i2t", *SUGARCREPE}
     assert tables[1] == tables[2] == tables[3]
@@ -369,14 +440,19 @@ def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_pa
     """Another instruction makes another corpus: what an older system measured there stands beside nothing."""
     only = {"benchmarks": ("sharegpt4v", "urban1k"), "allow_partial": True}
     benchmark(settings(root, tmp_path, **only), quiet)
-    newer = settings(root, tmp_path, benchmarks=("urban1k",), allow_partial=True, instruction="What is this?")
+    newer = settings(
+        root, tmp_path, benchmarks=("urban1k",), allow_partial=True, instruction="What is this?"
+    )
     table = benchmark(newer.model_copy(update={"name": "newer"}), quiet)
     assert set(table.systems["newer"].subsets) == {"urban1k_t2i", "urban1k_i2t"}
     assert set(table.systems["colors"].subsets) == {"sharegpt4v_t2i", "sharegpt4v_i2t"}
     assert (
-        "* colors: the table does not show urban1k, measured on another corpus than the current corpus" in table.text()
+        "* colors: the table does not show urban1k, measured on another corpus than the current corpus"
+        in table.text()
     )
-    assert json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["others"] == ["urban1k"]
+    assert json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["others"] == [
+        "urban1k"
+    ]
 
 
 def test_a_row_of_the_table_is_one_system(root, tmp_path, colors):

@@ -28,7 +28,10 @@ def listed(tmp_path, capsys):
 
     def read():
         cli.run(["train", "benchmark", "--list", f"root={tmp_path}"])
-        return {line.split()[0]: line.split(maxsplit=2)[1:] for line in capsys.readouterr().out.splitlines()}
+        return {
+            line.split()[0]: line.split(maxsplit=2)[1:]
+            for line in capsys.readouterr().out.splitlines()
+        }
 
     return read
 
@@ -41,7 +44,9 @@ def test_the_list_says_what_is_found_and_where_the_rest_was_looked_for(tmp_path,
     assert lines["mmeb/VOC2007"] == ["missing", f"{tmp_path}/MMEB-eval/VOC2007/test-*.parquet"]
     assert lines["sugarcrepe"] == ["found", "7,511 queries are expected"]
     assert lines["coco"] == ["found", "30,000 queries are expected"]
-    assert {name for name, (state, _) in lines.items() if state == "found"} == FOUND - {"mmeb/VOC2007"}
+    assert {name for name, (state, _) in lines.items() if state == "found"} == FOUND - {
+        "mmeb/VOC2007"
+    }
 
 
 def test_annotations_without_images_are_missing(tmp_path, listed):

@@ -26,18 +26,24 @@ def test_labels_of_two_judges_that_are_not_calibrated_are_named(corpus, triples,
     for number in (0, 1):
         rows[number].negatives[number] = replace(rows[number].negatives[number], judge=1)
     write_triples(tmp_path, rows)
-    shape = read_json(triples / "triples.json", TripleManifest).model_copy(update={"scales": (Scale(), Scale())})
+    shape = read_json(triples / "triples.json", TripleManifest).model_copy(
+        update={"scales": (Scale(), Scale())}
+    )
     for calibrated, told in [(False, 1), (True, 0)]:
         finish_triples(tmp_path, shape.model_copy(update={"calibrated": calibrated}))
         caplog.clear()
         Examples(corpus, tmp_path, negatives=1)
         assert len(caplog.messages) == told
-        assert all(f"1 of {len(rows)} rows have soft labels of two judges" in message for message in caplog.messages)
+        assert all(
+            f"1 of {len(rows)} rows have soft labels of two judges" in message
+            for message in caplog.messages
+        )
 
 
 def test_more_negatives_than_are_stored_are_refused_with_both_cures(corpus, triples):
     with pytest.raises(
-        TrainingError, match=r"stores 7\. Select with a larger `num_negatives`, or lower the `num_negatives`"
+        TrainingError,
+        match=r"stores 7\. Select with a larger `num_negatives`, or lower the `num_negatives`",
     ):
         Examples(corpus, triples, negatives=50)
 
@@ -55,10 +61,17 @@ def test_a_pool_holds_each_content_of_its_subset_once_or_those_of_all(tmp_path):
 
     chosen = [("q0", "a", "A", "B"), ("q1", "b", "C", "B")]
     rows = [
-        Triple(query, subset, pair(right), [Negative(**vars(pair(wrong)))]) for query, subset, right, wrong in chosen
+        Triple(query, subset, pair(right), [Negative(**vars(pair(wrong)))])
+        for query, subset, right, wrong in chosen
     ]
     write_triples(tmp_path / "rows", rows)
-    shape = {"corpus": corpus.fingerprint, "scores": "s", "rows": 2, "negatives_in_row": 1, "statistics": {}}
+    shape = {
+        "corpus": corpus.fingerprint,
+        "scores": "s",
+        "rows": 2,
+        "negatives_in_row": 1,
+        "statistics": {},
+    }
     finish_triples(tmp_path / "rows", TripleManifest(selection={"preset": "random"}, **shape))
     examples = Examples(corpus, tmp_path / "rows", negatives=1)
     assert examples.at_random

@@ -32,7 +32,8 @@ def test_updates_only_cut_the_same_row_of_batches(groups, size, accumulation_ste
     one = BatchSampler(groups, batch_size=size, accumulation_steps=1, seed=0)
     many = BatchSampler(groups, batch_size=size, accumulation_steps=accumulation_steps, seed=0)
     expected = [
-        one.batches(1 + (step - 1) * accumulation_steps + place)[0].tolist() for place in range(accumulation_steps)
+        one.batches(1 + (step - 1) * accumulation_steps + place)[0].tolist()
+        for place in range(accumulation_steps)
     ]
     assert [rows.tolist() for rows in many.batches(step)] == expected
 
@@ -46,7 +47,9 @@ def test_epochs_and_seeds_shuffle():
     assert len({tuple(one) for one in rows}) == 4
     order = BatchSampler(np.zeros(50, int), batch_size=1, accumulation_steps=2, seed=0)
     assert len({order.dice(step, place) for step in range(1, 9) for place in range(2)}) == 16
-    assert order.dice(3, 1) == BatchSampler(np.zeros(9, int), batch_size=4, accumulation_steps=8, seed=0).dice(3, 1)
+    assert order.dice(3, 1) == BatchSampler(
+        np.zeros(9, int), batch_size=4, accumulation_steps=8, seed=0
+    ).dice(3, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -19,7 +19,14 @@ from trainer.embedding.endpoint import Endpoint, SharedPatience
 from trainer.embedding.sentence_transformers import _files_sha256
 from trainer.embedding.settings import EndpointSettings
 from unijudge.content import Content
-from unijudge.errors import DataError, EndpointBusy, EndpointError, EndpointNowhere, ModelError, SettingsError
+from unijudge.errors import (
+    DataError,
+    EndpointBusy,
+    EndpointError,
+    EndpointNowhere,
+    ModelError,
+    SettingsError,
+)
 from unijudge.storage.reaching import FROM_OUTSIDE
 
 CONTENTS = [
@@ -87,7 +94,11 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
 
     def answer(path, headers, body):
         assert (path, headers["Authorization"]) == ("/v1/embeddings", "Bearer secret")
-        assert (body["model"], body["encoding_format"], body["dimensions"]) == ("tiny", "float", 128)
+        assert (body["model"], body["encoding_format"], body["dimensions"]) == (
+            "tiny",
+            "float",
+            128,
+        )
         if "messages" in body:
             (turn,) = body["messages"]
             assert turn["role"] == "user"
@@ -97,7 +108,9 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
         with lock:
             seen.append(len(contents))
             vectors = vectors_of(ours, contents)
-        data = [{"index": place, "embedding": vector.tolist()} for place, vector in enumerate(vectors)]
+        data = [
+            {"index": place, "embedding": vector.tolist()} for place, vector in enumerate(vectors)
+        ]
         return 200, {"object": "list", "data": data[::-1], "model": "tiny"}
 
     (tmp_path / "key").write_text("secret\n")
@@ -128,13 +141,20 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
         ),
         (503, "starting", EndpointBusy, "503: starting"),
         (200, {"data": []}, EndpointError, "expected 1 embeddings, but the answer holds 0"),
-        (200, {"data": [{"index": 0, "embedding": ["x"]}]}, EndpointError, "the answer holds no embeddings"),
+        (
+            200,
+            {"data": [{"index": 0, "embedding": ["x"]}]},
+            EndpointError,
+            "the answer holds no embeddings",
+        ),
         (200, "<html>", EndpointError, "the answer holds no embeddings"),
     ],
 )
 def test_an_endpoint_that_answers_otherwise_is_an_error(tmp_path, status, said, error, reason):
     with serving(lambda *_: (status, said)) as url:
-        system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1})
+        system = opened(
+            tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1}
+        )
         with pytest.raises(error, match=reason):
             vectors_of(system, CONTENTS[:1])
 
@@ -144,7 +164,9 @@ def test_an_endpoint_that_is_busy_is_asked_again(tmp_path):
     with serving(lambda *_: next(answers)) as url:
         system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny"})
         assert vectors_of(system, CONTENTS[:1]).tolist() == [[0.5, 0.5]]
-    system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1})
+    system = opened(
+        tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1}
+    )
     with pytest.raises(EndpointBusy, match="no answer"):
         vectors_of(system, CONTENTS[:1])
 
@@ -155,9 +177,13 @@ class Odd(BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         if "gzip" in self.path:
-            self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}")
+            self.wfile.write(
+                b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
+            )
             return
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if "body" in self.path else b"x-waits: "))
+        self.wfile.write(
+            b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if "body" in self.path else b"x-waits: ")
+        )
         with contextlib.suppress(OSError):
             while not self.server.over.wait(0.05):
                 self.wfile.write(b".")
@@ -183,7 +209,9 @@ def odd():
 @pytest.mark.parametrize("place", ["head", "body"])
 def test_an_endpoint_that_answers_drop_by_drop_is_given_up(odd, tmp_path, place):
     options = {"url": f"{odd}/{place}", "model": "tiny", "timeout_s": 0.5, "retry_for_s": 0.1}
-    with pytest.raises(EndpointBusy, match=r"no complete answer within endpoint\.timeout_s = 0\.5\. Raise"):
+    with pytest.raises(
+        EndpointBusy, match=r"no complete answer within endpoint\.timeout_s = 0\.5\. Raise"
+    ):
         vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
 
 
@@ -195,7 +223,11 @@ def test_an_answer_that_cannot_be_unpacked_is_one_line(odd, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("ALL_PROXY", "socks5://proxy:9"), ("HTTP_PROXY", "ftp://proxy"), ("SSL_CERT_FILE", "/nowhere/at/all")],
+    [
+        ("ALL_PROXY", "socks5://proxy:9"),
+        ("HTTP_PROXY", "ftp://proxy"),
+        ("SSL_CERT_FILE", "/nowhere/at/all"),
+    ],
 )
 def test_a_proxy_or_a_certificate_that_cannot_be_used_is_named_and_is_nothing_to_this_machine(
     tmp_path, monkeypatch, name, value
@@ -204,7 +236,8 @@ def test_a_proxy_or_a_certificate_that_cannot_be_used_is_named_and_is_nothing_to
         monkeypatch.delenv(one, raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(
-        SettingsError, match=rf"http://far:1: cannot be reached with the environment's proxy .*unset {name}$"
+        SettingsError,
+        match=rf"http://far:1: cannot be reached with the environment's proxy .*unset {name}$",
     ):
         opened(tmp_path, system="endpoint", endpoint={"url": "http://far:1", "model": "tiny"})
     with serving(lambda *_: (200, {"data": [{"index": 0, "embedding": [0.5]}]})) as url:
@@ -229,27 +262,38 @@ def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model,
     from unijudge.images.decoding import open_image
 
     base = Transformer(str(tiny_model))
-    SentenceTransformer(modules=[base, Pooling(128, pooling_mode="lasttoken")], device="cpu").save(str(tmp_path / "st"))
+    SentenceTransformer(modules=[base, Pooling(128, pooling_mode="lasttoken")], device="cpu").save(
+        str(tmp_path / "st")
+    )
     name = {"name": str(tmp_path / "st"), "device": "cpu"}
     system = opened(tmp_path, system="sentence-transformers", sentence_transformers=name)
     theirs = SentenceTransformer(str(tmp_path / "st"), device="cpu")
     picture = {"image": open_image(CONTENTS[2].image), "text": "Which colour?"}
     expected = [
-        theirs.encode(one) for one in ("a red square", open_image(CONTENTS[1].image), picture, "a white square")
+        theirs.encode(one)
+        for one in ("a red square", open_image(CONTENTS[1].image), picture, "a white square")
     ]
     assert vectors_of(system, CONTENTS) == pytest.approx(np.array(expected), abs=1e-4)
 
     def weights():
-        return opened(tmp_path, system="sentence-transformers", sentence_transformers=name).identity.weights
+        return opened(
+            tmp_path, system="sentence-transformers", sentence_transformers=name
+        ).identity.weights
 
     for left in (".cache/huggingface/download", "empty"):  # by a download, by a person
         (tmp_path / "st" / left).mkdir(parents=True)
     (tmp_path / "st" / ".cache" / "notes.json").write_text("{}")
     assert system.identity.weights == weights()
-    (tmp_path / "st" / "1_Pooling" / "config.json").rename(tmp_path / "st" / "1_Pooling" / "other.json")
+    (tmp_path / "st" / "1_Pooling" / "config.json").rename(
+        tmp_path / "st" / "1_Pooling" / "other.json"
+    )
     assert _files_sha256(tmp_path / "st") != system.identity.weights
     with pytest.raises(ModelError, match="sentence-transformers cannot load this model"):
-        opened(tmp_path, system="sentence-transformers", sentence_transformers={"name": str(tmp_path / "nowhere")})
+        opened(
+            tmp_path,
+            system="sentence-transformers",
+            sentence_transformers={"name": str(tmp_path / "nowhere")},
+        )
 
 
 def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
@@ -258,7 +302,9 @@ def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
 
-    words = StaticEmbedding(Tokenizer.from_file(str(tiny_model / "tokenizer.json")), embedding_dim=8)
+    words = StaticEmbedding(
+        Tokenizer.from_file(str(tiny_model / "tokenizer.json")), embedding_dim=8
+    )
     SentenceTransformer(modules=[words], device="cpu").save(str(tmp_path / "st"))
     name = {"name": str(tmp_path / "st"), "device": "cpu"}
     system = opened(tmp_path, system="sentence-transformers", sentence_transformers=name)
@@ -302,7 +348,9 @@ def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
 
 def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(monkeypatch):
     def nowhere():
-        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(-2, "Name or service not known")
+        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(
+            -2, "Name or service not known"
+        )
 
     now, tries = [0.0], []
     system = Endpoint(EndpointSettings(url="http://embedr:8000", model="m", retry_for_s=300))
@@ -315,7 +363,9 @@ def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(m
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("trainer.embedding.endpoint.backoff", lambda state: 0)
     monkeypatch.setattr(system, "_post", post)
-    with pytest.raises(EndpointNowhere, match=r"embedr:8000/v1/embeddings: the host name is not known here"):
+    with pytest.raises(
+        EndpointNowhere, match=r"embedr:8000/v1/embeddings: the host name is not known here"
+    ):
         system.embed(["a"])
     assert tries == [0, 10, 20]
 
@@ -336,19 +386,34 @@ class LikeClip:
         if len(kinds) > 1 or dict in kinds:
             raise ValueError("mixes multiple modalities")
         self.batches.append(len(inputs))
-        return np.array([[1.0, len(one) if isinstance(one, str) else one.size[0]] for one in inputs])
+        return np.array(
+            [[1.0, len(one) if isinstance(one, str) else one.size[0]] for one in inputs]
+        )
 
 
-def test_kind_c8_a_model_like_clip_is_asked_kind_by_kind_and_without_the_instruction(tmp_path, monkeypatch):
+def test_kind_c8_a_model_like_clip_is_asked_kind_by_kind_and_without_the_instruction(
+    tmp_path, monkeypatch
+):
     import sentence_transformers
 
     monkeypatch.setattr(sentence_transformers, "SentenceTransformer", LikeClip)
     system = opened(
-        tmp_path, system="sentence-transformers", sentence_transformers={"name": str(tmp_path)}, instruction="Describe."
+        tmp_path,
+        system="sentence-transformers",
+        sentence_transformers={"name": str(tmp_path)},
+        instruction="Describe.",
     )
-    contents = [Content("ab"), Content("Describe.\n", png(size=(60, 40))), Content("abcd"), Content(image=png())]
+    contents = [
+        Content("ab"),
+        Content("Describe.\n", png(size=(60, 40))),
+        Content("abcd"),
+        Content(image=png()),
+    ]
     assert vectors_of(system, contents).tolist() == [[1, 2], [1, 60], [1, 4], [1, 60]]
     assert system._model.batches == [2, 2]
     assert system.identity.encoding.endswith(", images without the instruction")
-    with pytest.raises(DataError, match=r"embed this input \(ValueError: mixes .*\)\. The model accepts text, image"):
+    with pytest.raises(
+        DataError,
+        match=r"embed this input \(ValueError: mixes .*\)\. The model accepts text, image",
+    ):
         vectors_of(system, [Content("another text", png())])

@@ -20,7 +20,10 @@ def measured(folder, items, queries, vectors, asked, *, weights="w", **settings)
         queries=len(queries), weights=weights, encoding="e", min_pixels=1, max_pixels=2, model_dtype="float32",
     )  # fmt: skip
     start_vectors(folder / "v", manifest)
-    ids = {"items": [item.item_id for item in items], "queries": [query.query_id for query in queries]}
+    ids = {
+        "items": [item.item_id for item in items],
+        "queries": [query.query_id for query in queries],
+    }
     for kind, array in arrays.items():
         unit = array / np.linalg.norm(array, axis=1, keepdims=True)
         write_vectors_part(folder / "v" / f"{kind}-00000.parquet", manifest, ids[kind], unit)
@@ -35,7 +38,10 @@ def texts(*names):
 SWAPPED = texts("A", "B", "C", "D")
 
 
-BOTH_WAYS = [Query(f"q{n}", "x", (gold,), text=asked) for n, (asked, gold) in enumerate(["AB", "BA", "CD", "DC"])]
+BOTH_WAYS = [
+    Query(f"q{n}", "x", (gold,), text=asked)
+    for n, (asked, gold) in enumerate(["AB", "BA", "CD", "DC"])
+]
 
 
 PAIRS = [[1, 0.1, 0], [1, -0.1, 0], [0, 0.1, 1], [0, -0.1, 1]]

@@ -20,7 +20,9 @@ def test_equal_vectors_tie_whatever_their_place(tmp_path, count):
     vector = dice.normal(size=301)
     items = texts(*(f"i{n}" for n in range(count)))
     queries = [Query(f"q{n}", "x", (f"i{n}",), text=f"ask {n}") for n in range(count)]
-    report, _ = measured(tmp_path / "c", items, queries, [vector] * count, dice.normal(size=(count, 301)))
+    report, _ = measured(
+        tmp_path / "c", items, queries, [vector] * count, dice.normal(size=(count, 301))
+    )
     assert report.subsets["x"]["precision@1"] == 0
     assert report.subsets["x"]["mrr"] == pytest.approx(1 / count)
 
@@ -38,7 +40,9 @@ def test_a_query_is_no_wrong_answer_to_itself(tmp_path):
     assert (measures["precision@1"], measures["left out"], measures["candidates"]) == (1, 1, 3)
     assert rows[0].item_ids[0] == "B"
     assert (rows[0].positive_ids, rows[0].candidates) == (["B"], 3)
-    letter, rows = measured(tmp_path / "letter", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, to_the_letter=True)
+    letter, rows = measured(
+        tmp_path / "letter", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, to_the_letter=True
+    )
     assert (letter.subsets["x"]["precision@1"], letter.subsets["x"]["left out"]) == (0, 0)
     assert rows[0].item_ids[:2] == ["A", "B"]
 
@@ -48,13 +52,19 @@ def test_a_closed_list_is_ranked_as_it_is(tmp_path):
               for query in BOTH_WAYS]  # fmt: skip
     report, rows = measured(tmp_path, SWAPPED, closed, PAIRS, PAIRS, keep=2)
     assert (report.subsets["x"]["precision@1"], report.subsets["x"]["left out"]) == (0, 0)
-    assert [(row.item_ids, row.candidates) for row in rows[:2]] == [(["A", "B"], 4), (["B", "A"], 4)], "two are kept"
+    assert [(row.item_ids, row.candidates) for row in rows[:2]] == [
+        (["A", "B"], 4),
+        (["B", "A"], 4),
+    ], "two are kept"
 
 
 def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
     """The first is nearer; for the second row it is right too. A spelling of a positive is neither right nor wrong."""
     items = texts("cat", "kitten", "CAT ", "dog")
-    queries = [Query("q0", "x", ("cat",), text="meows?"), Query("q1", "x", ("kitten",), text=" meows?")]
+    queries = [
+        Query("q0", "x", ("cat",), text="meows?"),
+        Query("q1", "x", ("kitten",), text=" meows?"),
+    ]
     vectors, asked = [[1, 0], [0.9, 0.1], [1, 0], [0.95, 0.05]], [[1, 0], [1, 0]]
     report, rows = measured(tmp_path / "a", items, queries, vectors, asked)
     assert report.subsets["x"]["precision@1"] == 1
@@ -72,7 +82,10 @@ def test_a_question_of_many_rows_is_looked_at_once(tmp_path):
     angles = np.arange(40) / 20
     vectors = np.stack([np.cos(angles), np.sin(angles)], 1)
     report, rows = measured(tmp_path, items, queries, vectors, vectors, keep=3)
-    assert (report.subsets["x"]["precision@1"], report.subsets["x"]["ndcg@10"]) == (1, pytest.approx(1))
+    assert (report.subsets["x"]["precision@1"], report.subsets["x"]["ndcg@10"]) == (
+        1,
+        pytest.approx(1),
+    )
     assert all(set(row.positive_ids) == {*row.item_ids, f"i{n}"} for n, row in enumerate(rows))
     exclusions = Exclusions(Corpus(tmp_path))
     for found in (exclusions.positives, exclusions.rows, exclusions.of):
@@ -110,7 +123,9 @@ def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):
     evaluate(job)  # the same once more
     (tmp_path / "v").rename(tmp_path / "older")
     other = [[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]]
-    with pytest.raises(DataError, match=r"metrics\.json: exists already, and differs in vectors; .* --overwrite"):
+    with pytest.raises(
+        DataError, match=r"metrics\.json: exists already, and differs in vectors; .* --overwrite"
+    ):
         measured(tmp_path, SWAPPED, BOTH_WAYS, other, other, weights="others")
     with pytest.raises(DataError, match="differs in keep, vectors; give another output"):
         evaluate(job.model_copy(update={"keep": 3}))

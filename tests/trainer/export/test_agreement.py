@@ -26,12 +26,21 @@ def test_vectors_are_compared_by_components_cosines_and_the_nearest():
 
 
 def test_a_rerankers_log_odds_are_compared():
-    said = AgreementSample(ROWS, Prompt()).said(np.float32([1, -1, 3, 0]), np.float32([1, -1.5, 3, 0.25]), "bfloat16")
+    said = AgreementSample(ROWS, Prompt()).said(
+        np.float32([1, -1, 3, 0]), np.float32([1, -1.5, 3, 0.25]), "bfloat16"
+    )
     assert said == f"Measured at export in bfloat16, {AGAINST}: log-odds differ by at most 0.5."
 
 
 def test_a_bound_is_rounded_up_to_two_digits():
-    assert [bound(gap) for gap in (0.5, 0.501, 2.0, 2.01, 3e-7, 0.0)] == ["0.5", "0.51", "2", "2.1", "3e-07", "0"]
+    assert [bound(gap) for gap in (0.5, 0.501, 2.0, 2.01, 3e-7, 0.0)] == [
+        "0.5",
+        "0.51",
+        "2",
+        "2.1",
+        "3e-07",
+        "0",
+    ]
 
 
 def fingerprints(corpus, triples):
@@ -50,8 +59,14 @@ def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypa
 
 
 def test_why_nothing_was_measured_is_said(corpus, triples, tmp_path):
-    run = EmbedderSettings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1)
+    run = EmbedderSettings(
+        corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1
+    )
     assert "the corpus has changed" in sample_of(run, {"the corpus": "another"})
-    for changes in ({"num_negatives": 99}, {"triples": tmp_path / "gone"}, {"corpus": tmp_path / "gone"}):
+    for changes in (
+        {"num_negatives": 99},
+        {"triples": tmp_path / "gone"},
+        {"corpus": tmp_path / "gone"},
+    ):
         gone = sample_of(run.model_copy(update=changes), fingerprints(corpus, triples))
         assert "the training rows no longer exist or have changed" in gone

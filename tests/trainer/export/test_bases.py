@@ -36,13 +36,19 @@ def overwrite(base):
     save_file({name: tensor * 1.5 for name, tensor in weights.items()}, path, {"format": "pt"})
 
 
-@pytest.mark.parametrize("trained", [trained_embedder, trained_reranker], ids=["embedder", "reranker"])
-def test_an_adapter_is_refused_on_other_weights_whose_shapes_fit(trained, corpus, triples, model, base, tmp_path):
+@pytest.mark.parametrize(
+    "trained", [trained_embedder, trained_reranker], ids=["embedder", "reranker"]
+)
+def test_an_adapter_is_refused_on_other_weights_whose_shapes_fit(
+    trained, corpus, triples, model, base, tmp_path
+):
     run = trained(corpus, triples, base, tmp_path / "run")
     adapted = model.model_copy(update={"adapter": run / "adapter"})
     open_backbone(adapted)  # the same weights elsewhere
     overwrite(base)
-    with pytest.raises(ModelError, match=r"adapter: was trained on other weights .* Give the base model"):
+    with pytest.raises(
+        ModelError, match=r"adapter: was trained on other weights .* Give the base model"
+    ):
         open_backbone(adapted.model_copy(update={"name": base.name}))
     for form in ("merged", "adapter"):
         with pytest.raises(ModelError, match="was trained on other weights"):
@@ -56,17 +62,27 @@ def test_a_run_does_not_go_on_with_other_weights(corpus, triples, base, tmp_path
             raise KeyboardInterrupt
 
     settings = EmbedderSettings(
-        corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=base, **LOOP, save_steps=2
+        corpus=corpus.folder,
+        triples=triples,
+        out=tmp_path / "run",
+        model=base,
+        **LOOP,
+        save_steps=2,
     )
     with pytest.raises(KeyboardInterrupt):
         train_embedder(settings, stop)
     overwrite(base)
-    with pytest.raises(DataError, match="holds a run with other settings or inputs: the base model differ"):
+    with pytest.raises(
+        DataError, match="holds a run with other settings or inputs: the base model differ"
+    ):
         train_embedder(settings, quiet)
 
 
 def test_a_revision_and_a_digest_cannot_be_compared_and_that_is_said(tmp_path, caplog):
-    publish_json(tmp_path / "judging.json", JudgingManifest(prompt=Prompt(), min_pixels=1, max_pixels=2, base="a" * 40))
+    publish_json(
+        tmp_path / "judging.json",
+        JudgingManifest(prompt=Prompt(), min_pixels=1, max_pixels=2, base="a" * 40),
+    )
     with caplog.at_level(logging.WARNING):
         check_base(tmp_path, "b" * 16)
     assert "It is unknown whether the weights bbbbbbbbbbbbbbbb are the same" in caplog.text
@@ -100,10 +116,17 @@ def test_a_merged_embedder_says_how_it_reads(corpus, triples, model, tmp_path, c
         assert "model.max_pixels is 12544, but" in caplog.text
 
 
-def test_a_reranker_is_trained_on_the_pictures_that_the_judge_serves(corpus, triples, model, tmp_path):
-    settings = load_settings(RerankerSettings, None, ["corpus=c", "triples=t", "out=o", "model.name=m"])
+def test_a_reranker_is_trained_on_the_pictures_that_the_judge_serves(
+    corpus, triples, model, tmp_path
+):
+    settings = load_settings(
+        RerankerSettings, None, ["corpus=c", "triples=t", "out=o", "model.name=m"]
+    )
     served = ModelSettings()
-    assert (settings.model.min_pixels, settings.model.max_pixels) == (served.min_pixels, served.max_pixels)
+    assert (settings.model.min_pixels, settings.model.max_pixels) == (
+        served.min_pixels,
+        served.max_pixels,
+    )
     merged = trained_reranker(corpus, triples, model, tmp_path / "run") / "merged"
     told = read_json(merged / "judging.json", JudgingManifest)
     assert (told.prompt, told.max_pixels, told.base) == (Prompt(), model.max_pixels, None)

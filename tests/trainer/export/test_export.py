@@ -67,7 +67,8 @@ def wide(model):
 
 @pytest.fixture(scope="module")
 def embedder(corpus, triples, wide, folder):
-    (folder / Path(wide.name).name).symlink_to(wide.name)  # as a card's reader puts an adapter's base beside
+    # As a card's reader puts an adapter's base beside.
+    (folder / Path(wide.name).name).symlink_to(wide.name)
     return trained_embedder(corpus, triples, wide, folder / "embedder-run")
 
 
@@ -94,7 +95,11 @@ def exported_reranker(request, reranker, folder):
 
 def evaluation_of(corpus, model, folder):
     embed_corpus(EmbedSettings(corpus=corpus.folder, out=folder / "vectors", model=model), quiet)
-    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=folder / "evaluation"))
+    evaluate(
+        EvaluateSettings(
+            corpus=corpus.folder, vectors=folder / "vectors", out=folder / "evaluation"
+        )
+    )
     return folder / "evaluation"
 
 
@@ -152,7 +157,9 @@ def test_a_cross_encoder_gives_our_log_odds(exported_reranker, reranker, wide, m
 
 def test_transformers_and_peft_give_our_log_odds(exported_reranker, reranker, wide, monkeypatch):
     merged = exported_reranker.name.endswith("merged")
-    made = run_card(exported_reranker, "transformers" if merged else "transformers and PEFT", monkeypatch)
+    made = run_card(
+        exported_reranker, "transformers" if merged else "transformers and PEFT", monkeypatch
+    )
     pair = [(Content(image=TALL), Content("a red fox"))]
     assert gap(made["log_odds"], log_odds(wide, reranker / "adapter", Prompt(), pair)) < TOLERANCE
 
@@ -161,16 +168,22 @@ def test_the_service_gives_our_log_odds(reranker, folder, wide):
     """By the settings of the card's command, whatever TOML would take its name for."""
     out = folder / "2025-11-03"
     export(reranker, out)
-    (command,) = re.findall(r"```bash\nunijudge judge serve \\\n(.+?)```", (out / "README.md").read_text(), re.DOTALL)
+    (command,) = re.findall(
+        r"```bash\nunijudge judge serve \\\n(.+?)```", (out / "README.md").read_text(), re.DOTALL
+    )
     words = shlex.split(command.replace("\\\n", " ").replace("2025-11-03", str(out)))
     settings = load_settings(ServiceSettings, None, words)
     transformers = settings.model.model_copy(update={"backend": "transformers", "device": "cpu"})
     judge = open_judge(settings.model_copy(update={"model": transformers}))
-    answers = [asyncio.run(judge.judge(query, [candidate]))[0].log_odds for query, candidate in PAIRS]
+    answers = [
+        asyncio.run(judge.judge(query, [candidate]))[0].log_odds for query, candidate in PAIRS
+    ]
     assert gap(answers, log_odds(wide, reranker / "adapter", Prompt())) < TOLERANCE
 
 
-def test_a_question_that_names_the_candidate_first_is_no_cross_encoder(corpus, triples, wide, folder, monkeypatch):
+def test_a_question_that_names_the_candidate_first_is_no_cross_encoder(
+    corpus, triples, wide, folder, monkeypatch
+):
     """sentence-transformers would swap the pictures of a pair; transformers need not."""
     prompt = Prompt(order="candidate_first", instruction='Is this "it"?\n')
     run = trained_reranker(corpus, triples, wide, folder / "candidate-first-run", prompt=prompt)
@@ -183,7 +196,9 @@ def test_a_question_that_names_the_candidate_first_is_no_cross_encoder(corpus, t
     assert gap(made["log_odds"], log_odds(wide, run / "adapter", prompt, pair)) < TOLERANCE
 
 
-@pytest.mark.parametrize(("family", "encoding"), [("qwen3_vl", "chat"), ("llava_onevision", "vlm2vec")])
+@pytest.mark.parametrize(
+    ("family", "encoding"), [("qwen3_vl", "chat"), ("llava_onevision", "vlm2vec")]
+)
 def test_other_families_are_exported(family, encoding, corpus, triples, wide, tmp_path):
     """Pictures within the budget, where a processor knows none: the card says so."""
     MAKERS[family](tmp_path / family)
@@ -191,19 +206,32 @@ def test_other_families_are_exported(family, encoding, corpus, triples, wide, tm
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
     export(run, tmp_path / "out")
     tiled = family == "llava_onevision"
-    assert ("the model's processor has no limits of pixels" in (tmp_path / "out" / "README.md").read_text()) == tiled
-    contents = [Content("\n a red fox "), Content(image=FITTING), Content("Describe the image.\n", FITTING)]
+    assert (
+        "the model's processor has no limits of pixels"
+        in (tmp_path / "out" / "README.md").read_text()
+    ) == tiled
+    contents = [
+        Content("\n a red fox "),
+        Content(image=FITTING),
+        Content("Describe the image.\n", FITTING),
+    ]
     contents += [] if tiled else CONTENTS
-    found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode([as_given(one) for one in contents])
+    found = SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(
+        [as_given(one) for one in contents]
+    )
     assert gap(found, vectors(model, run / "adapter", contents)) < TOLERANCE
 
 
 @pytest.mark.parametrize(("family", "encoding"), [("qwen2_vl", "lamra"), ("llava_next", "vlm2vec")])
-def test_prompts_that_no_file_can_say_are_refused(family, encoding, corpus, triples, wide, tmp_path):
+def test_prompts_that_no_file_can_say_are_refused(
+    family, encoding, corpus, triples, wide, tmp_path
+):
     MAKERS[family](tmp_path / family)
     model = wide.model_copy(update={"name": str(tmp_path / family), "encoding": encoding})
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
-    with pytest.raises(SettingsError, match=f"{encoding}' of {family}, which the files of an export cannot"):
+    with pytest.raises(
+        SettingsError, match=f"{encoding}' of {family}, which the files of an export cannot"
+    ):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -212,12 +240,18 @@ def test_prompts_that_no_file_can_say_are_refused(family, encoding, corpus, trip
 def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_path, monkeypatch):
     """Squashed pictures: the card's code squashes. Strings without a template: for transformers alone."""
     MAKERS["qwen2_vl"](tmp_path / "base")
-    model = wide.model_copy(update={"name": str(tmp_path / "base"), "encoding": encoding, "resize": "square"})
+    model = wide.model_copy(
+        update={"name": str(tmp_path / "base"), "encoding": encoding, "resize": "square"}
+    )
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
     export(run, tmp_path / "out", form)
     card = (tmp_path / "out" / "README.md").read_text()
     ours = vectors(model, run / "adapter", [BOTH])
-    made = run_card(tmp_path / "out", "transformers" if form == "merged" else "transformers and PEFT", monkeypatch)
+    made = run_card(
+        tmp_path / "out",
+        "transformers" if form == "merged" else "transformers and PEFT",
+        monkeypatch,
+    )
     assert gap(made["vectors"], ours) < TOLERANCE
     assert "Resize each image to 112 × 112 pixels" in card
     assert "**mteb**" not in card, "it would give pictures as they are"
@@ -230,13 +264,19 @@ def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_
 
 
 @pytest.mark.parametrize("licence", [None, "apache-2.0"])
-def test_the_card_says_how_the_model_came_to_be(licence, embedder, corpus, triples, wide, tmp_path, monkeypatch):
-    evaluated = evaluation_of(corpus, wide.model_copy(update={"adapter": embedder / "adapter"}), tmp_path)
+def test_the_card_says_how_the_model_came_to_be(
+    licence, embedder, corpus, triples, wide, tmp_path, monkeypatch
+):
+    evaluated = evaluation_of(
+        corpus, wide.model_copy(update={"adapter": embedder / "adapter"}), tmp_path
+    )
     export(embedder, tmp_path / "named", evaluations=[evaluated], license=licence)
     text = (tmp_path / "named" / "README.md").read_text()
     front = text.split("---")[1]
     assert ('license: "apache-2.0"\n' in front) == (licence is not None)
-    assert (f"{licence}, as stated" if licence else "No licence was stated") in text.split("## Licence")[1]
+    assert (f"{licence}, as stated" if licence else "No licence was stated") in text.split(
+        "## Licence"
+    )[1]
     rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text, re.MULTILINE))
     assert rows["lora.rank"] == "4"
     assert rows["loss.name"] == "symmetric_kl"
@@ -247,12 +287,22 @@ def test_the_card_says_how_the_model_came_to_be(licence, embedder, corpus, tripl
     assert f"| squares | {len(corpus.queries)} |" in text.split("## Measured")[1]
 
 
-def test_the_card_names_the_judge_where_its_scores_still_lie_there(corpus, model, tmp_path, identity):
+def test_the_card_names_the_judge_where_its_scores_still_lie_there(
+    corpus, model, tmp_path, identity
+):
     scores = ScoreManifest(
-        corpus=corpus.fingerprint, vectors=None, queries=8, shard_size=8, k=7, pool="global", judge=identity
+        corpus=corpus.fingerprint,
+        vectors=None,
+        queries=8,
+        shard_size=8,
+        k=7,
+        pool="global",
+        judge=identity,
     )
     publish_json(tmp_path / "scores" / "manifest.json", scores)
-    write_rows(corpus, tmp_path / "triples", scores=file_sha256(tmp_path / "scores" / "manifest.json"))
+    write_rows(
+        corpus, tmp_path / "triples", scores=file_sha256(tmp_path / "scores" / "manifest.json")
+    )
     run = trained_embedder(corpus, tmp_path / "triples", model, tmp_path / "run")
     export(run, tmp_path / "known")
     judge = (tmp_path / "known" / "README.md").read_text().split("## Judge")[1]
@@ -277,9 +327,15 @@ def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, w
 
 def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embedder, wide):
     """What libraries write is for one user alone, and names what only their newest versions know."""
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o444 for path in [*exported.rglob("*")] if path.is_file()}
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) & 0o444
+        for path in [*exported.rglob("*")]
+        if path.is_file()
+    }
     assert set(modes.values()) == {exported.stat().st_mode & 0o444}
-    assert not (embedder / "adapter" / "README.md").exists(), "a form that names the base by a path of this machine"
+    assert not (embedder / "adapter" / "README.md").exists(), (
+        "a form that names the base by a path of this machine"
+    )
     tokenizer = json.loads((exported / "tokenizer_config.json").read_text())
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert not {"is_local", "local_files_only"} & tokenizer.keys()
@@ -288,7 +344,9 @@ def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embe
         text = config["text_config"]
         assert config["torch_dtype"] == text["torch_dtype"] == config["dtype"]
         assert (text["rope_theta"], text["rope_scaling"]) == (10_000.0, text["rope_parameters"])
-        whole, base = (AutoConfig.from_pretrained(place).to_dict() for place in (exported, wide.name))
+        whole, base = (
+            AutoConfig.from_pretrained(place).to_dict() for place in (exported, wide.name)
+        )
         assert whole["text_config"]["rope_parameters"] == base["text_config"]["rope_parameters"]
     else:
         config = json.loads((exported / "adapter_config.json").read_text())
@@ -298,7 +356,9 @@ def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embe
         assert peft.PeftConfig.from_pretrained(str(exported)).to_dict() == whole | changed
 
 
-def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus, triples, wide, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
+    embedder, corpus, triples, wide, tmp_path, monkeypatch
+):
     def refused(error, match, run=embedder, **given):
         with pytest.raises(error, match=match):
             export(run, tmp_path / "out", **given)
@@ -306,24 +366,40 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(embedder, corpus,
         assert not list(tmp_path.glob("out*"))
 
     refused(DataError, r"settings\.json: no such file", run=tmp_path)
-    refused(SettingsError, "--license 'Apache 2.0': not a short name of the hub", license="Apache 2.0")
+    refused(
+        SettingsError, "--license 'Apache 2.0': not a short name of the hub", license="Apache 2.0"
+    )
     unfinished = shutil.copytree(embedder, tmp_path / "unfinished")
     shutil.rmtree(unfinished / "adapter")
     refused(DataError, "unfinished: the training is not finished", run=unfinished)
     foreign = shutil.copytree(embedder, tmp_path / "foreign")
     config = json.loads((foreign / "adapter" / "adapter_config.json").read_text())
-    (foreign / "adapter" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "other"}))
+    (foreign / "adapter" / "adapter_config.json").write_text(
+        json.dumps(config | {"base_model_name_or_path": "other"})
+    )
     refused(ModelError, "is an adapter for other, but the run trained an adapter for", run=foreign)
     older = shutil.copytree(embedder, tmp_path / "older")
     (older / "settings.json").write_text(
         (older / "settings.json").read_text().replace('"batch_size"', '"rows_at_once"')
     )
-    refused(DataError, r"not the settings of this kind of training in this version \(rows_at_once: ", run=older)
+    refused(
+        DataError,
+        r"not the settings of this kind of training in this version \(rows_at_once: ",
+        run=older,
+    )
     for name, torn, match in [
-        ("environment.json", '{"torch":', r"environment\.json: no run's environment of this version .Invalid JSON"),
+        (
+            "environment.json",
+            '{"torch":',
+            r"environment\.json: no run's environment of this version .Invalid JSON",
+        ),
         ("metrics.jsonl", "", "torn: no step is logged yet"),
         ("metrics.jsonl", "[1]\n", r"metrics\.jsonl:1: not the metrics of a step"),
-        ("adapter/adapter_config.json", '{"peft_ty', r"adapter_config\.json: no adapter config of this version"),
+        (
+            "adapter/adapter_config.json",
+            '{"peft_ty',
+            r"adapter_config\.json: no adapter config of this version",
+        ),
     ]:
         broken = shutil.copytree(embedder, tmp_path / "torn", dirs_exist_ok=True)
         (broken / name).write_text(torn)
@@ -357,7 +433,9 @@ def test_a_full_disk_leaves_nothing(embedder, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(DataError, match=r"out: cannot be written .*no partial file was left there"):
+        with pytest.raises(
+            DataError, match=r"out: cannot be written .*no partial file was left there"
+        ):
             export(embedder, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -400,7 +478,9 @@ def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
         tmp_path / "measured"
     )
     write_rows(corpus, tmp_path / "triples", scores="another selection of the same corpus")
-    settings = RerankerSettings(corpus=corpus.folder, triples=tmp_path / "triples", out=run, num_negatives=3)
+    settings = RerankerSettings(
+        corpus=corpus.folder, triples=tmp_path / "triples", out=run, num_negatives=3
+    )
     begun = read_json(run / "settings.json", Beginning).inputs
     assert "was not measured: the training rows no longer exist" in sample_of(settings, begun)
     shutil.rmtree(tmp_path / "triples")
@@ -410,7 +490,10 @@ def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
 
 def test_a_reranking_is_marked_unless_this_runs_model_reranked(identity, reranker, tmp_path):
     merged = folder_sha256(reranker / "merged")
-    for weights, mark in [(merged, ""), ("0123", "(reranked by some-judge, whose weights 0123 are not the weights of")]:
+    for weights, mark in [
+        (merged, ""),
+        ("0123", "(reranked by some-judge, whose weights 0123 are not the weights of"),
+    ]:
         judge = identity.model_copy(update={"weights": weights, "model": "some-judge"}).model_dump()
         publish_json(tmp_path / "metrics.json", Evaluation(corpus="c", subsets={}, judge=judge))
         found = _evaluation(tmp_path, reranker)[1].strip()
@@ -418,8 +501,12 @@ def test_a_reranking_is_marked_unless_this_runs_model_reranked(identity, reranke
         assert bool(found) == bool(mark)
 
 
-def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, corpus, wide, tmp_path):
-    evaluated = evaluation_of(corpus, wide.model_copy(update={"adapter": embedder / "adapter"}), tmp_path)
+def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(
+    embedder, corpus, wide, tmp_path
+):
+    evaluated = evaluation_of(
+        corpus, wide.model_copy(update={"adapter": embedder / "adapter"}), tmp_path
+    )
     export(embedder, tmp_path / "seen", evaluations=[evaluated])
     assert "not verified" not in (tmp_path / "seen" / "README.md").read_text()
     (tmp_path / "vectors").rename(tmp_path / "moved")
@@ -440,4 +527,7 @@ def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(embedder, 
     ],
 )
 def test_the_hub_is_told_the_library_that_loads_it(changes, library):
-    assert _library(SimpleNamespace(**{"kind": "embedder", "pairs": False, "bare": None} | changes)) == library
+    assert (
+        _library(SimpleNamespace(**{"kind": "embedder", "pairs": False, "bare": None} | changes))
+        == library
+    )

@@ -9,12 +9,24 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests.trainer.exported import CONTENTS, PAIRS, log_odds, run_card, trained_embedder, trained_reranker, vectors
+from tests.trainer.exported import (
+    CONTENTS,
+    PAIRS,
+    log_odds,
+    run_card,
+    trained_embedder,
+    trained_reranker,
+    vectors,
+)
 from trainer.export.export import export
 from unijudge.judging.prompt import Prompt
 
 TOLERANCE = 1e-4
-TASK = {"task_metadata": mteb.get_task("STS12").metadata, "hf_split": "test", "hf_subset": "default"}
+TASK = {
+    "task_metadata": mteb.get_task("STS12").metadata,
+    "hf_split": "test",
+    "hf_subset": "default",
+}
 """No prompt depends on it."""
 
 
@@ -30,9 +42,13 @@ def loader(contents):
         "text": [content.text for content in contents],
         "image": [content.image and Image.open(io.BytesIO(content.image)) for content in contents],
     }
-    data = Dataset.from_dict({name: values for name, values in columns.items() if values[0] is not None})
+    data = Dataset.from_dict(
+        {name: values for name, values in columns.items() if values[0] is not None}
+    )
     return DataLoader(
-        data, batch_size=2, collate_fn=lambda rows: {name: [row[name] for row in rows] for name in rows[0]}
+        data,
+        batch_size=2,
+        collate_fn=lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
     )
 
 
@@ -41,7 +57,10 @@ def test_an_embedder_gives_our_vectors(corpus, triples, wide, folder, monkeypatc
     export(run, folder / "mteb-embedder")
     model = run_card(folder / "mteb-embedder", "mteb", monkeypatch)["model"]
     assert isinstance(model, mteb.EncoderProtocol)
-    assert (model.mteb_model_meta.name, model.mteb_model_meta.modalities) == ("me/mteb-embedder", ["image", "text"])
+    assert (model.mteb_model_meta.name, model.mteb_model_meta.modalities) == (
+        "me/mteb-embedder",
+        ["image", "text"],
+    )
     ours = vectors(wide, run / "adapter")
     for kind in ([0, 1], [2, 3, 4], [5, 6]):
         found = model.encode(loader([CONTENTS[place] for place in kind]), **TASK)

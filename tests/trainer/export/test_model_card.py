@@ -27,7 +27,9 @@ def text_of(kind, identity, base="owner/base", selection=None, **settings):
     rows = {"corpus": "c", "scores": "s", "rows": 1, "negatives_in_row": 1, "statistics": {}}
     places = {"corpus": "c", "triples": "t", "out": "o"}
     story = RunFacts(
-        settings=(EmbedderSettings if kind == "embedder" else RerankerSettings)(**places, **settings),
+        settings=(EmbedderSettings if kind == "embedder" else RerankerSettings)(
+            **places, **settings
+        ),
         begun=Beginning(settings={}, inputs={}, made=None),
         environment={},
         last={},
@@ -54,10 +56,17 @@ def artefact(kind, base):
         ("symmetric_kl", {"preset": "topk"}, f" {AGREEING}, {UNJUDGED}.", True),
         ("infonce", {"preset": "paper"}, f" {PLAIN}, {JUDGED}.", True),
         ("infonce", {"preset": "topk"}, f" {PLAIN}, {UNJUDGED}.", False),
-        ("infonce", {"preset": "topk", "suspect_action": "leave_out"}, f" {PLAIN}, {UNJUDGED}.", True),
+        (
+            "infonce",
+            {"preset": "topk", "suspect_action": "leave_out"},
+            f" {PLAIN}, {UNJUDGED}.",
+            True,
+        ),
     ],
 )
-def test_an_embedders_card_claims_a_judge_where_one_had_a_part(loss, selection, how, judged, identity):
+def test_an_embedders_card_claims_a_judge_where_one_had_a_part(
+    loss, selection, how, judged, identity
+):
     text = text_of("embedder", identity, selection=selection, loss=LossSettings(name=loss))
     assert f"dot product. Trained by unijudge{how}\n" in text
     assert ("## Judge" in text) == judged
@@ -80,18 +89,28 @@ def test_a_rerankers_card_does_too(preset, how, judged, identity):
 def test_a_card_names_no_path_of_the_machine(identity):
     """Neither the selection's, nor the training's, nor the evaluations'; two of one name are both there."""
     home = "/home/me/client-x"
-    made = Provenance.now().model_copy(update={"command": f"unijudge train embedder corpus={home}/pictures"})
+    made = Provenance.now().model_copy(
+        update={"command": f"unijudge train embedder corpus={home}/pictures"}
+    )
     rows = TripleManifest(
         corpus="c", scores="s", rows=1, negatives_in_row=1, statistics={}, made=made,
         selection={"preset": "paper", "scores": [f"{home}/scores-of-2b"], "corpus": f"{home}/pictures"},
     )  # fmt: skip
-    measured = [("eval", Evaluation(corpus=f"{home}/{name}", subsets={"s": {"mrr": 1.0}})) for name in ("val", "test")]
+    measured = [
+        ("eval", Evaluation(corpus=f"{home}/{name}", subsets={"s": {"mrr": 1.0}}))
+        for name in ("val", "test")
+    ]
     settings = EmbedderSettings(corpus=f"{home}/pictures", triples=f"{home}/t", out=f"{home}/o")
     begun = Beginning(settings={}, inputs={}, made=made)
     story = RunFacts(settings, begun, {}, {}, rows, [identity], measured)
     text = card(artefact("embedder", "owner/base"), story, tiled=False, license=None)
     assert "client-x" not in text
-    for said in ("scores-of-2b", "corpus=pictures", "eval, on the corpus val:", "eval, on the corpus test:"):
+    for said in (
+        "scores-of-2b",
+        "corpus=pictures",
+        "eval, on the corpus val:",
+        "eval, on the corpus test:",
+    ):
         assert said in text
 
 
@@ -104,7 +123,11 @@ def test_a_base_on_a_disk_is_named_by_its_folder(tmp_path, identity):
     assert "| base model | owner/base |" in text_of("embedder", identity)
 
 
-SHAPES = list(itertools.product(["embedder", "reranker"], ["merged", "adapter"], [True, False], [None, "<image>"]))
+SHAPES = list(
+    itertools.product(
+        ["embedder", "reranker"], ["merged", "adapter"], [True, False], [None, "<image>"]
+    )
+)
 
 
 @pytest.mark.parametrize(("kind", "form", "pairs", "bare"), SHAPES)
@@ -112,10 +135,16 @@ SHAPES = list(itertools.product(["embedder", "reranker"], ["merged", "adapter"],
 def test_a_card_promises_what_is_there(identity, kind, form, pairs, bare, edge, tiled):
     """Its commands, settings and routes are ours."""
     of = replace(artefact(kind, "owner/base"), form=form, pairs=pairs, bare=bare, edge=edge)
-    settings = (EmbedderSettings if kind == "embedder" else RerankerSettings)(corpus="c", triples="t", out="o")
-    run = RunFacts(settings, Beginning(settings={}, inputs={}, made=None), {}, {}, None, [identity], [])
+    settings = (EmbedderSettings if kind == "embedder" else RerankerSettings)(
+        corpus="c", triples="t", out="o"
+    )
+    run = RunFacts(
+        settings, Beginning(settings={}, inputs={}, made=None), {}, {}, None, [identity], []
+    )
     text = card(of, run, tiled=tiled, license=None)
-    assert (form == "adapter") == any(words[:2] == ["train", "export"] for words in commands(text)) or bare
+    assert (form == "adapter") == any(
+        words[:2] == ["train", "export"] for words in commands(text)
+    ) or bare
     for words in commands(text):
         check_command(words)
     check_routes(text)

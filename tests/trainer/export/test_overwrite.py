@@ -9,8 +9,16 @@ from unijudge.errors import DataError
 
 CARD = "---\ntags:\n- unijudge\n- multimodal\n---\n"
 MODEL = {"config.json": json.dumps({"model_type": "qwen2_5_vl"}), "model.safetensors": "w"}
-ADAPTER = {"adapter_config.json": json.dumps({"peft_type": "LORA"}), "adapter_model.safetensors": "w"}
-BESIDE = {"embedding.json": "{}", "1_Pooling/config.json": "{}", "merges.txt": "", "chat_template.jinja": ""}
+ADAPTER = {
+    "adapter_config.json": json.dumps({"peft_type": "LORA"}),
+    "adapter_model.safetensors": "w",
+}
+BESIDE = {
+    "embedding.json": "{}",
+    "1_Pooling/config.json": "{}",
+    "merges.txt": "",
+    "chat_template.jinja": "",
+}
 
 
 def folder_of(tmp_path, files):
@@ -26,7 +34,9 @@ def test_an_exported_model_may_be_replaced_unless_somebody_put_files_there(tmp_p
     folder = folder_of(tmp_path, weights | BESIDE | {"README.md": CARD})
     assert is_exported(folder)
     folder_of(tmp_path, {"notes/thesis.tex": "years of work"})
-    with pytest.raises(DataError, match=r"model: holds notes/thesis\.tex, which --overwrite would delete"):
+    with pytest.raises(
+        DataError, match=r"model: holds notes/thesis\.tex, which --overwrite would delete"
+    ):
         is_exported(folder)
 
 

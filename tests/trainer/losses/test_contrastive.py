@@ -56,7 +56,9 @@ def test_own_candidates_and_the_rest_make_infonce_over_the_batch():
     parts = own(values, weights_B=weights) + rest(values, weights_B=weights)
     together = whole(values, weights_B=weights)
     assert parts.item() == pytest.approx(together.item(), rel=1e-12)
-    assert torch.allclose(*(torch.autograd.grad(loss, values)[0] for loss in (parts, together)), rtol=1e-12)
+    assert torch.allclose(
+        *(torch.autograd.grad(loss, values)[0] for loss in (parts, together)), rtol=1e-12
+    )
 
 
 def test_kl_and_the_rest_are_kl_over_the_batch_with_nothing_for_others():
@@ -87,7 +89,9 @@ def test_extremes_stay_finite(gap, dtype):
     apart = in_batch_contrast(values, OWN, ALL, temperature=0.005)
     (pick + apart).backward()
     assert pick.dtype == apart.dtype == torch.float32
-    assert pick.item() == pytest.approx({1.0: 0, 0.0: math.log(20) / 2, -1.0: 200 + math.log(12) / 2}[gap], abs=1e-5)
+    assert pick.item() == pytest.approx(
+        {1.0: 0, 0.0: math.log(20) / 2, -1.0: 200 + math.log(12) / 2}[gap], abs=1e-5
+    )
     assert values.grad.isfinite().all()
     assert gap == 1.0 or values.grad.abs().max() > 1
 
@@ -98,7 +102,9 @@ def test_a_row_counts_as_much_as_it_weighs(loss):
     weighted = loss(values, weights_B=torch.tensor([0.5, 0.0]))
     weighted.backward()
     assert values.grad[1].abs().max() == 0
-    first, second = (loss(values, weights_B=torch.tensor(weights)) for weights in ([1.0, 0.0], [0.0, 1.0]))
+    first, second = (
+        loss(values, weights_B=torch.tensor(weights)) for weights in ([1.0, 0.0], [0.0, 1.0])
+    )
     assert weighted.item() == pytest.approx(first.item() / 2)
     assert loss(values).item() == pytest.approx((first + second).item())
 
@@ -111,7 +117,9 @@ def test_the_order_of_rows_and_of_candidates_does_not_matter():
     assert rest(values).item() == pytest.approx(
         in_batch_contrast(there, own_there, all_there, temperature=0.5).item(), rel=1e-12
     )
-    assert whole(values).item() == pytest.approx(infonce(there, target, ~all_there, temperature=0.5).item(), rel=1e-12)
+    assert whole(values).item() == pytest.approx(
+        infonce(there, target, ~all_there, temperature=0.5).item(), rel=1e-12
+    )
 
 
 def test_a_row_that_holds_all_candidates_of_the_batch_costs_nothing_more():
@@ -144,6 +152,16 @@ def test_infonce_refuses_a_masked_target_and_a_single_candidate():
     with pytest.raises(ValueError, match="target is masked"):
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
     with pytest.raises(ValueError, match="target is masked"):  # of one row of two
-        infonce(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([[False, True], [False, True]]), temperature=1)
+        infonce(
+            torch.zeros(2, 2),
+            torch.tensor([0, 1]),
+            torch.tensor([[False, True], [False, True]]),
+            temperature=1,
+        )
     with pytest.raises(ValueError, match="with one candidate"):
-        infonce(torch.zeros(2, 1), torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.bool), temperature=1)
+        infonce(
+            torch.zeros(2, 1),
+            torch.tensor([0, 0]),
+            torch.zeros(2, 1, dtype=torch.bool),
+            temperature=1,
+        )

@@ -53,7 +53,9 @@ def test_agreement_costs_nothing(loss):
     scores = torch.rand(3, 5)
     assert loss(scores, scores, **ONE).item() == pytest.approx(0, abs=1e-6)
     assert loss(scores, scores + 7, **ONE).item() == pytest.approx(0, abs=1e-6)
-    assert loss(scores / 2, scores, student_temperature=0.5, teacher_temperature=1).item() == pytest.approx(0, abs=1e-6)
+    assert loss(
+        scores / 2, scores, student_temperature=0.5, teacher_temperature=1
+    ).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -61,7 +63,9 @@ def test_gradients_by_finite_differences(loss):
     student, teacher = some()
     temperatures = {"student_temperature": 0.1, "teacher_temperature": 0.3}
     weights = torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda s: loss(s, teacher, **temperatures, weights_B=weights), student)
+    assert torch.autograd.gradcheck(
+        lambda s: loss(s, teacher, **temperatures, weights_B=weights), student
+    )
     reference = teacher.clone().requires_grad_()
     loss(student, reference, **temperatures).backward()
     assert reference.grad is None, "the teacher is a constant"
@@ -88,7 +92,9 @@ def test_extremes_stay_finite(loss, student, teacher, dtype):
     agree = [one - student[0] for one in student] == [one - teacher[0] for one in teacher]
     assert (value.item() == 0) == agree
     assert loss is not js_divergence or value.item() <= math.log(2) + 1e-6
-    assert agree or loss is js_divergence or given.grad.abs().max() > 1, "the worse, the harder it pulls"
+    assert agree or loss is js_divergence or given.grad.abs().max() > 1, (
+        "the worse, the harder it pulls"
+    )
 
 
 def test_where_js_is_silent_symmetric_kl_still_pulls():
@@ -113,7 +119,9 @@ def test_a_row_counts_as_much_as_it_weighs(loss):
     weighted.backward()
     assert student.grad[2].abs().max() == 0
     assert student.grad[:2].abs().min() > 0
-    assert torch.equal(loss(student, teacher, **ONE, weights_B=torch.ones(3)), loss(student, teacher, **ONE))
+    assert torch.equal(
+        loss(student, teacher, **ONE, weights_B=torch.ones(3)), loss(student, teacher, **ONE)
+    )
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -40,7 +40,9 @@ def example(row):
         candidate_keys=[key.encode() for key in keys],
         signs=[sign_of(key, None) for key in keys],
         teacher=[0.9 - 0.05 * row, 0.2 + 0.1 * (row % 3), 0.1 * (row % 5)],
-        excluded=Excluded(frozenset(sign_of(key, None).content for key in (keys[0], *ALSO_KNOWN.get(row, ())))),
+        excluded=Excluded(
+            frozenset(sign_of(key, None).content for key in (keys[0], *ALSO_KNOWN.get(row, ())))
+        ),
         weight=1 - row / 10,
     )
 
@@ -95,7 +97,9 @@ def alone():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_shared_rows_give_the_gradients_of_all_rows(loss, processes, shared, alone):
     assert alone[loss].abs().max() > 1e-2
-    assert (torch.tensor(shared[processes][loss], dtype=torch.float64) - alone[loss]).abs().max() < 1e-9
+    assert (
+        torch.tensor(shared[processes][loss], dtype=torch.float64) - alone[loss]
+    ).abs().max() < 1e-9
 
 
 def test_the_rows_of_the_test_share_candidates_unevenly_and_know_positives_of_others():
@@ -104,4 +108,6 @@ def test_the_rows_of_the_test_share_candidates_unevenly_and_know_positives_of_ot
     assert len(set(sizes)) > 1
     whole = collate([example(row) for row in range(8)])
     assert len(whole.candidates) < sum(sizes), "one content on two processes"
-    assert whole.says_BU.sum() > sum(share.says_BU.sum() for share in shares), "a known positive on another process"
+    assert whole.says_BU.sum() > sum(share.says_BU.sum() for share in shares), (
+        "a known positive on another process"
+    )

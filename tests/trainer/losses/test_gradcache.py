@@ -19,7 +19,8 @@ from unijudge.settings import load_settings
 
 IN_BATCH = LossSettings(name="infonce", in_batch_weight=1.0, student_temperature=0.1)
 WORDS = [
-    Content(text=f"{word} " * (3 + place)) for place, word in enumerate(["red", "green", "blue", "white", "black"])
+    Content(text=f"{word} " * (3 + place))
+    for place, word in enumerate(["red", "green", "blue", "white", "black"])
 ]
 
 
@@ -41,7 +42,9 @@ def gradients(backbone, loss):
     """With the same dice each time; and how many bytes were kept for the backward pass."""
     kept = []
     torch.manual_seed(1)
-    with saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+    with saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor
+    ):
         value = loss()
     value.backward()
     trained = [parameter for parameter in backbone.model.parameters() if parameter.requires_grad]
@@ -56,7 +59,8 @@ def test_gradients_are_those_of_the_whole_batch(backbone, corpus, triples):
 
     def loss(chunk):
         return sum(
-            loss_of(backbone, IN_BATCH, batch, gradcache_chunk_size=chunk)[name] for name in ("infonce", "in_batch")
+            loss_of(backbone, IN_BATCH, batch, gradcache_chunk_size=chunk)[name]
+            for name in ("infonce", "in_batch")
         )
 
     backbone.model.eval()  # without dropout
@@ -77,11 +81,15 @@ def against_the_same_chunks_kept_whole(backbone, monkeypatch):
         return (embed_in_chunks(backbone, WORDS, 2) * target).sum()
 
     found = gradients(backbone, cached)[0]
-    monkeypatch.setattr("trainer.losses.gradcache.checkpoint", lambda function, *given, **_: function(*given))
+    monkeypatch.setattr(
+        "trainer.losses.gradcache.checkpoint", lambda function, *given, **_: function(*given)
+    )
     expected = gradients(backbone, cached)[0]
     torch.manual_seed(3)
     cached().backward()
-    other = torch.cat([one.grad.ravel() for one in backbone.model.parameters() if one.requires_grad])
+    other = torch.cat(
+        [one.grad.ravel() for one in backbone.model.parameters() if one.requires_grad]
+    )
     assert (expected - other).abs().max() > 1e-3, "dropout is at work"
     return expected, found
 
@@ -91,7 +99,9 @@ def test_dropout_draws_the_same_in_both_passes(backbone, monkeypatch):
     assert (expected - found).abs().max() < 1e-6
 
 
-def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(backbone, monkeypatch):
+def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(
+    backbone, monkeypatch
+):
     """As a GPU's is: `torch.manual_seed` seeds it too, but its state is restored only for tensors among arguments."""
     device = torch.Generator()
     seed_all = torch.manual_seed
@@ -111,5 +121,10 @@ def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(b
 
 
 def test_it_is_refused_where_rows_do_not_interact():
-    with pytest.raises(SettingsError, match=r"gradcache_chunk_size needs in-batch negatives .* rows do not interact"):
-        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "gradcache_chunk_size=8"])
+    with pytest.raises(
+        SettingsError,
+        match=r"gradcache_chunk_size needs in-batch negatives .* rows do not interact",
+    ):
+        load_settings(
+            EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "gradcache_chunk_size=8"]
+        )

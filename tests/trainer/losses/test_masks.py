@@ -13,7 +13,14 @@ from trainer.data.dataset import Examples
 from trainer.losses.contrastive import in_batch_contrast
 from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 from unijudge.formats.scores import Judged
-from unijudge.formats.triples import Extra, Negative, Triple, TripleManifest, finish_triples, write_triples
+from unijudge.formats.triples import (
+    Extra,
+    Negative,
+    Triple,
+    TripleManifest,
+    finish_triples,
+    write_triples,
+)
 
 
 def examples_of(folder, items, queries, chosen, extras=None, *, fold_case=True):
@@ -63,14 +70,20 @@ def texts(*names):
 
 
 def test_spellings_of_a_positive_and_further_positives_are_no_negatives(tmp_path):
-    items = texts(("p", "a red fox"), ("P", "A Red  Fox"), ("e", "a fox"), ("n", "a cow"), ("m", "a hen"))
+    items = texts(
+        ("p", "a red fox"), ("P", "A Red  Fox"), ("e", "a fox"), ("n", "a cow"), ("m", "a hen")
+    )
     queries = [Query("q0", "x", ("p",), text="red?"), Query("q1", "x", ("P",), text="which?"),
                Query("q2", "x", ("e",), text="fox?")]  # fmt: skip
-    examples = examples_of(tmp_path, items, queries, {"q0": ["n"], "q1": ["m"], "q2": ["n"]}, {"q0": ["e"]})
+    examples = examples_of(
+        tmp_path, items, queries, {"q0": ["n"], "q1": ["m"], "q2": ["n"]}, {"q0": ["e"]}
+    )
     assert masked(examples) == [{"A Red  Fox", "a fox"}, {"a red fox"}, set()]
 
 
-@pytest.mark.parametrize(("fold", "expected"), [(True, [{"a red fox"}, set()]), (False, [set(), set()])])
+@pytest.mark.parametrize(
+    ("fold", "expected"), [(True, [{"a red fox"}, set()]), (False, [set(), set()])]
+)
 def test_spellings_are_what_they_were_to_the_selection(tmp_path, fold, expected):
     """One that told letter cases apart chose a spelling of the query as a negative: it stays one."""
     items = texts(("p", "fox"), ("P", "a red fox"), ("r", "cow"), ("n", "hen"))
@@ -83,7 +96,9 @@ def test_further_positives_hold_for_every_row_that_asks_the_same(tmp_path):
     items = texts(("p", "one"), ("r", "two"), ("e", "three"), ("n", "four"), ("m", "five"))
     queries = [Query("q0", "x", ("p",), text="?"), Query("q1", "x", ("r",), text=" ? "),
                Query("q2", "x", ("e",), text="other")]  # fmt: skip
-    examples = examples_of(tmp_path, items, queries, {"q0": ["n"], "q1": ["m"], "q2": ["n"]}, {"q0": ["e"]})
+    examples = examples_of(
+        tmp_path, items, queries, {"q0": ["n"], "q1": ["m"], "q2": ["n"]}, {"q0": ["e"]}
+    )
     assert masked(examples) == [{"two", "three"}, {"one", "three"}, set()]
 
 
@@ -98,7 +113,9 @@ def test_a_query_is_not_its_own_negative(tmp_path):
                             for asked in ("night", "Nacht")])  # fmt: skip
     own, every = (~batch.masked_BU(in_batch=wide) for wide in (False, True))
     loss = in_batch_contrast(cosines, own, every, temperature=0.2).item()
-    assert loss == pytest.approx(math.log(3 / 2)), "three candidates that say nothing, two of them its own"
+    assert loss == pytest.approx(math.log(3 / 2)), (
+        "three candidates that say nothing, two of them its own"
+    )
 
 
 def test_the_querys_picture_is_a_negative_only_where_the_selection_chose_it(tmp_path):
@@ -123,9 +140,14 @@ def test_a_batch_has_scores_if_all_rows_have_them_and_moves_whole(tmp_path):
     (example,) = examples_of(tmp_path, items, [Query("q0", "x", ("p",), text="?")], {"q0": ["n"]})
     assert collate([example]).teacher_BK is None
     judged = replace(example, teacher=[0.9, 0.1])
-    assert collate([judged, judged]).teacher_BK.tolist() == [[pytest.approx(0.9), pytest.approx(0.1)]] * 2
+    assert (
+        collate([judged, judged]).teacher_BK.tolist()
+        == [[pytest.approx(0.9), pytest.approx(0.1)]] * 2
+    )
     assert collate([judged, example]).teacher_BK is None, "one row without a judge's scores"
     moved = vars(collate([example]).to(torch.device("meta")))
-    tensors = {name: value.device.type for name, value in moved.items() if isinstance(value, torch.Tensor)}
+    tensors = {
+        name: value.device.type for name, value in moved.items() if isinstance(value, torch.Tensor)
+    }
     assert tensors == dict.fromkeys(("columns_BK", "says_BU", "shows_BU", "weights_B"), "meta")
     assert moved["candidates"] == example.candidates

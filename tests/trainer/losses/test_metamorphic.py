@@ -27,8 +27,12 @@ def run(corpus, triples, model, tmp_path):
     """Settings of a short run, with dropout, over rows with pictures."""
 
     def made(name, **changes):
-        settings = run_settings(corpus, triples, model, tmp_path / name, batch_size=3, warmup_steps=0, **changes)
-        return settings.model_copy(update={"lora": settings.lora.model_copy(update={"dropout": 0.1})})
+        settings = run_settings(
+            corpus, triples, model, tmp_path / name, batch_size=3, warmup_steps=0, **changes
+        )
+        return settings.model_copy(
+            update={"lora": settings.lora.model_copy(update={"dropout": 0.1})}
+        )
 
     return made
 
@@ -44,11 +48,15 @@ def test_a_run_is_the_same_to_the_bit_wherever_it_was_cut_and_whatever_was_kept(
     for kept in (0, 1):
         uncached = run(f"kept-{kept}", max_steps=5)
         looks = uncached.model.model_copy(update={"vision_cache_mb": kept})
-        assert bytes_of(train_embedder(uncached.model_copy(update={"model": looks}), quiet)) == whole, kept
+        assert (
+            bytes_of(train_embedder(uncached.model_copy(update={"model": looks}), quiet)) == whole
+        ), kept
 
 
 @pytest.mark.parametrize("name", ["symmetric_kl", "infonce"])
-def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(corpus, triples, model, tmp_path, name):
+def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(
+    corpus, triples, model, tmp_path, name
+):
     """Eight rows in an update: 8, 2 × 4, 4 × 2 or 8 × 1; rows do not interact. AdamW makes whole steps of last bits."""
     found = []
     for size in (8, 4, 2, 1):
@@ -62,7 +70,9 @@ def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(corp
             gradient_accumulation_steps=8 // size,
             warmup_steps=0,
         )
-        settings = settings.model_copy(update={"loss": LossSettings(name=name, student_temperature=0.1)})
+        settings = settings.model_copy(
+            update={"loss": LossSettings(name=name, student_temperature=0.1)}
+        )
         train_embedder(settings, quiet)
         lines = (tmp_path / str(size) / "metrics.jsonl").read_text().splitlines()
         found.append([(line["loss"], line["gradient_norm"]) for line in map(json.loads, lines)])

@@ -56,7 +56,10 @@ def decoded(backbone, stream):
     """The words of a prompt, with a name for each picture."""
     names = {png(color): color for color in [*COLORS, "orange"]}
     tokenizer = backbone.inputs._files[0]
-    return "".join(f"[{names[entry]}]" if isinstance(entry, bytes) else tokenizer.decode([entry]) for entry in stream)
+    return "".join(
+        f"[{names[entry]}]" if isinstance(entry, bytes) else tokenizer.decode([entry])
+        for entry in stream
+    )
 
 
 def told(backbone, question):
@@ -67,11 +70,17 @@ def told(backbone, question):
 
 
 def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
-    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()], 1)
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of(
+        [example()], 1
+    )
     positive, negative = (decoded(backbone, question.stream) for question in lesson.pairs)
     assert Prompt().instruction in positive
-    assert "Query:[orange]Which one is meant, number 0?Candidate:[red]It is red.".replace("[", "<|vision_start|>[") == (
-        positive[positive.index("Query:") : positive.rindex("<|im_end|>")].replace("<|vision_end|>", "")
+    assert "Query:[orange]Which one is meant, number 0?Candidate:[red]It is red.".replace(
+        "[", "<|vision_start|>["
+    ) == (
+        positive[positive.index("Query:") : positive.rindex("<|im_end|>")].replace(
+            "<|vision_end|>", ""
+        )
     )
     assert "It is blue." in negative, "the negative with the highest judge score"
     assert "[blue]" in negative
@@ -87,31 +96,42 @@ def test_every_word_and_picture_of_a_row_is_in_its_prompts(backbone):
 
 
 def test_the_answers_are_the_right_tokens(backbone):
-    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example(number) for number in range(5)], 1)
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of(
+        [example(number) for number in range(5)], 1
+    )
     assert [told(backbone, question) for question in lesson.pairs] == ["Yes", "No"] * 5
     for question in lesson.lists:
         listed = decoded(backbone, question.stream)
         body = listed[listed.index("Candidates:") :]
         place = body.index("It is red.")
-        number = sum(body.find(f"({n}) ") != -1 and body.find(f"({n}) ") < place for n in range(1, 7))
+        number = sum(
+            body.find(f"({n}) ") != -1 and body.find(f"({n}) ") < place for n in range(1, 7)
+        )
         assert told(backbone, question) == str(number)
 
 
 def test_the_positive_stands_anywhere_with_equal_chance(backbone):
-    lessons = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=4, list_size_max=4), seed=0)
+    lessons = Lessons(
+        backbone, Prompt(), RerankerLossSettings(list_size_min=4, list_size_max=4), seed=0
+    )
     found = Counter(
         told(backbone, question)
         for start in range(0, 200, 20)
-        for question in lessons.of([example(number) for number in range(start, start + 20)], 1).lists
+        for question in lessons.of(
+            [example(number) for number in range(start, start + 20)], 1
+        ).lists
     )
     assert set(found) == {"1", "2", "3", "4"}
     expected = 200 / 4
-    assert sum((count - expected) ** 2 / expected for count in found.values()) < 16.3  # chi², 3 degrees, p = .001
+    # chi², 3 degrees, p = .001.
+    assert sum((count - expected) ** 2 / expected for count in found.values()) < 16.3
 
 
 def test_a_pair_takes_one_of_the_hardest_negatives(backbone):
     def negatives(hardest, teacher):
-        lessons = Lessons(backbone, Prompt(), RerankerLossSettings(hardest=hardest, listwise=0), seed=0)
+        lessons = Lessons(
+            backbone, Prompt(), RerankerLossSettings(hardest=hardest, listwise=0), seed=0
+        )
         rows = [example(number, teacher=teacher) for number in range(30)]
         return {
             color
@@ -129,7 +149,9 @@ def test_a_pair_takes_one_of_the_hardest_negatives(backbone):
 def test_the_same_rows_are_asked_in_the_same_way(backbone):
     one, other = (Lessons(backbone, Prompt(), RerankerLossSettings(), seed=3) for _ in range(2))
     assert one.of([example(1), example(2)], 1) == other.of([example(1), example(2)], 1)
-    assert one.of([example(1)], 1) != Lessons(backbone, Prompt(), RerankerLossSettings(), seed=4).of([example(1)], 1)
+    assert one.of([example(1)], 1) != Lessons(
+        backbone, Prompt(), RerankerLossSettings(), seed=4
+    ).of([example(1)], 1)
 
 
 def test_each_term_is_a_mean_of_its_own(backbone):
@@ -139,18 +161,32 @@ def test_each_term_is_a_mean_of_its_own(backbone):
     with torch.inference_mode():
 
         def mean(questions):
-            logprobs = [backbone.next_token_logits([question.stream]).log_softmax(-1)[0] for question in questions]
-            losses = [-logprob_V[[*q.targets]].item() for logprob_V, q in zip(logprobs, questions, strict=True)]
+            logprobs = [
+                backbone.next_token_logits([question.stream]).log_softmax(-1)[0]
+                for question in questions
+            ]
+            losses = [
+                -logprob_V[[*q.targets]].item()
+                for logprob_V, q in zip(logprobs, questions, strict=True)
+            ]
             return sum(losses) / len(losses)
 
         def terms(lesson):
-            return {name: term.item() for name, term in reranker_loss(backbone, settings, lesson).items()}
+            return {
+                name: term.item()
+                for name, term in reranker_loss(backbone, settings, lesson).items()
+            }
 
         expected = {"pairwise": 2.0 * mean(lesson.pairs), "listwise": 0.5 * mean(lesson.lists)}
         assert terms(lesson) == pytest.approx(expected, abs=1e-5)
         assert terms(Lesson(lesson.pairs, lesson.lists * 2)) == pytest.approx(expected, abs=1e-5)
-        light = [[replace(question, weight=0.25) for question in some] for some in (lesson.pairs, lesson.lists)]
-        assert terms(Lesson(*light)) == pytest.approx({name: value / 4 for name, value in expected.items()}, abs=1e-5)
+        light = [
+            [replace(question, weight=0.25) for question in some]
+            for some in (lesson.pairs, lesson.lists)
+        ]
+        assert terms(Lesson(*light)) == pytest.approx(
+            {name: value / 4 for name, value in expected.items()}, abs=1e-5
+        )
         alone = settings.model_copy(update={"listwise": 0.0})
         assert set(reranker_loss(backbone, alone, lesson)) == {"pairwise"}
 
@@ -171,12 +207,15 @@ def test_a_list_may_be_learned_among_its_numbers_alone(backbone):
     assert len({len(question.among) for question in lesson.lists} & {2, 3, 4, 5, 6}) >= 1
     over_all = RerankerLossSettings(pairwise=0)
     assert all(
-        not question.among for question in Lessons(backbone, Prompt(), over_all, seed=0).of([example(1)], 1).lists
+        not question.among
+        for question in Lessons(backbone, Prompt(), over_all, seed=0).of([example(1)], 1).lists
     )
 
 
 @pytest.mark.parametrize(
-    ("graded", "positive", "negative"), [(0, 1, 0), (1, 0.9, 0.8), (0.5, 0.95, 0.4)], ids=["hard", "judge", "between"]
+    ("graded", "positive", "negative"),
+    [(0, 1, 0), (1, 0.9, 0.8), (0.5, 0.95, 0.4)],
+    ids=["hard", "judge", "between"],
 )
 def test_a_pairs_target_goes_towards_the_judges_score(backbone, graded, positive, negative):
     """The judge gives the positive 0.9 and its hardest negative 0.8; a row that nobody judged stays hard."""
@@ -209,25 +248,37 @@ def test_the_graded_loss_by_hand():
     assert loss([0.6, 0.3, 0.1], {0: 1.0}) == pytest.approx(-math.log(0.6), abs=1e-6)
     least = loss([0.9, 0.1, 1e-9], {0: 0.9, 1: 0.1})
     assert least == pytest.approx(-0.9 * math.log(0.9) - 0.1 * math.log(0.1), abs=1e-5)
-    assert least < min(loss([0.89, 0.11, 1e-9], {0: 0.9, 1: 0.1}), loss([0.91, 0.09, 1e-9], {0: 0.9, 1: 0.1}))
+    assert least < min(
+        loss([0.89, 0.11, 1e-9], {0: 0.9, 1: 0.1}), loss([0.91, 0.09, 1e-9], {0: 0.9, 1: 0.1})
+    )
 
 
 def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
     with pytest.raises(ValidationError, match="would learn nothing"):
         RerankerLossSettings(pairwise=0, listwise=0)
-    with pytest.raises(ValidationError, match="list_size_min = 5 is greater than list_size_max = 3"):
+    with pytest.raises(
+        ValidationError, match="list_size_min = 5 is greater than list_size_max = 3"
+    ):
         RerankerLossSettings(list_size_min=5, list_size_max=3)
     with pytest.raises(ModelError, match="'zebra' is not one token"):
         Lessons(backbone, Prompt(yes="zebra"), RerankerLossSettings(), seed=0)
     with pytest.raises(ModelError, match="are the same token"):
         Lessons(backbone, Prompt(no="Yes"), RerankerLossSettings(), seed=0)
-    monkeypatch.setattr("unijudge.modeling.listwise.list_answer", lambda number: "Ans: " + "x" * number)
+    monkeypatch.setattr(
+        "unijudge.modeling.listwise.list_answer", lambda number: "Ans: " + "x" * number
+    )
     with pytest.raises(ModelError, match=r"not one token each.*Set loss\.listwise = 0"):
         Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
-    assert not Lessons(backbone, Prompt(), RerankerLossSettings(listwise=0), seed=0).of([example()], 1).lists
+    assert (
+        not Lessons(backbone, Prompt(), RerankerLossSettings(listwise=0), seed=0)
+        .of([example()], 1)
+        .lists
+    )
     monkeypatch.undo()
     monkeypatch.setattr(backbone, "max_tokens", 50)
-    with pytest.raises(DataError, match=r"'Which one is meant, number 0\?': an input of \d+ tokens is too long"):
+    with pytest.raises(
+        DataError, match=r"'Which one is meant, number 0\?': an input of \d+ tokens is too long"
+    ):
         Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([example()], 1)
 
 
@@ -244,7 +295,11 @@ def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbon
 
 def test_a_list_is_measured_in_the_order_in_which_it_is_asked(backbone, monkeypatch):
     """Here a positive that is not the first costs 60 tokens more: such lists are shortened, and none is refused."""
-    (first,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([example()], 1).lists
+    (first,) = (
+        Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0)
+        .of([example()], 1)
+        .lists
+    )
     real = backbone.inputs.length
 
     def length(stream):
@@ -255,7 +310,9 @@ def test_a_list_is_measured_in_the_order_in_which_it_is_asked(backbone, monkeypa
     monkeypatch.setattr(backbone, "max_tokens", real(first.stream) + 5)
     lessons = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6, pairwise=0), seed=0)
     found = [lessons.of([example()], step).lists[0] for step in range(12)]
-    listed = [sum(f"It is {color}." in decoded(backbone, one.stream) for color in COLORS) for one in found]
+    listed = [
+        sum(f"It is {color}." in decoded(backbone, one.stream) for color in COLORS) for one in found
+    ]
     assert max(length(one.stream) for one in found) <= backbone.max_tokens
     assert max(listed) == 6 > min(listed)
 
@@ -268,7 +325,11 @@ def test_a_repeated_negative_is_listed_once(backbone):
         candidates=[row.candidates[place] for place in places],
         candidate_keys=[row.candidate_keys[place] for place in places],
     )
-    (question,) = Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0).of([fewer], 1).lists
+    (question,) = (
+        Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0)
+        .of([fewer], 1)
+        .lists
+    )
     listed = decoded(backbone, question.stream)
     assert [listed.count(f"It is {color}.") for color in COLORS] == [1, 1, 1, 0, 0, 0]
 
@@ -300,7 +361,10 @@ def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tm
     adapted = open_backbone(model.model_copy(update={"adapter": merged.parent / "adapter"}))
     label = adapted.inputs.encoder.label_id
     with torch.inference_mode():
-        streams = [adapted.inputs.encoder.stream(Prompt().parts(query, candidate)) for candidate in candidates]
+        streams = [
+            adapted.inputs.encoder.stream(Prompt().parts(query, candidate))
+            for candidate in candidates
+        ]
         logits = adapted.next_token_logits(streams)
     expected = (logits[:, label("Yes")] - logits[:, label("No")]).tolist()
     assert [answer.log_odds for answer in answers] == pytest.approx(expected, abs=1e-4)
@@ -310,13 +374,17 @@ def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tm
     with torch.inference_mode():
         (logits_V,) = adapted.next_token_logits([lists.stream(query, candidates[:3])])
     choice = asyncio.run(judge.choose(query, candidates[:3]))
-    assert choice.logprobs == pytest.approx(logits_V.log_softmax(-1)[lists.number_ids[:3]].tolist(), abs=1e-4)
+    assert choice.logprobs == pytest.approx(
+        logits_V.log_softmax(-1)[lists.number_ids[:3]].tolist(), abs=1e-4
+    )
     assert choice.place is not None
     assert choice.mass > 0.5, "it has learned to answer with a number"
 
 
 def test_a_question_weighs_as_its_row(backbone):
-    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of([replace(example(), weight=0.5)], 1)
+    lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of(
+        [replace(example(), weight=0.5)], 1
+    )
     assert {question.weight for question in (*lesson.pairs, *lesson.lists)} == {0.5}
 
 

@@ -47,7 +47,10 @@ def backbone(model):
 
 
 def test_a_batch_embeds_as_its_members_alone(backbone, corpus):
-    contents = [corpus.content(query) for query in corpus.queries] + [Content(text="x " * 40), Content(text="y")]
+    contents = [corpus.content(query) for query in corpus.queries] + [
+        Content(text="x " * 40),
+        Content(text="y"),
+    ]
     with torch.inference_mode():
         together = embed(backbone, contents)
         alone = torch.cat([embed(backbone, [content]) for content in contents])
@@ -76,7 +79,9 @@ def test_a_model_or_an_adapter_that_does_not_fit(model, tmp_path, backbone):
 
 def test_lora_trains_the_language_model_only(backbone):
     add_lora(backbone, LoraSettings(rank=2))
-    names = [name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad]
+    names = [
+        name for name, parameter in backbone.model.named_parameters() if parameter.requires_grad
+    ]
     assert len(names) == 2 * 7 * 3
     assert all("language_model" in name and "lora_" in name for name in names)
 
@@ -92,7 +97,10 @@ def test_a_batch_holds_each_content_once_and_masks_known_positives(corpus, tripl
     few = collate([Examples(corpus, triples, negatives=2)[row] for row in (0, 3)])
     own = [set(few.columns_BK[row].tolist()) for row in range(2)]
     masked = few.masked_BU(in_batch=False)
-    assert all({c for c in range(len(few.candidates)) if not masked[row, c]} == own[row] for row in range(2))
+    assert all(
+        {c for c in range(len(few.candidates)) if not masked[row, c]} == own[row]
+        for row in range(2)
+    )
 
 
 def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
@@ -108,23 +116,37 @@ def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
 def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone):
     with pytest.raises(TrainingError, match=r"num_negatives = 8, but .* stores 7"):
         Examples(corpus, triples, negatives=8)
-    unjudged = Examples(corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3)
+    unjudged = Examples(
+        corpus, write_rows(corpus, tmp_path / "unjudged", judged=False), negatives=3
+    )
     batch = collate([unjudged[0], unjudged[1]])
-    with pytest.raises(TrainingError, match="'kl' needs a judge's scores, but 8 of 8 rows lack scores"):
+    with pytest.raises(
+        TrainingError, match="'kl' needs a judge's scores, but 8 of 8 rows lack scores"
+    ):
         unjudged.check_judged("loss.name = 'kl'")
     assert loss_of(backbone, LossSettings(name="infonce"), batch)["infonce"].isfinite()
-    drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[0]
+    drawn = Examples(corpus, write_rows(corpus, tmp_path / "fallback", fallback=True), negatives=2)[
+        0
+    ]
     assert drawn.teacher[1:] == [1.0, 1.0]
 
 
-def test_a_judge_that_cannot_teach_is_warned_of_before_training(corpus, triples, model, tmp_path, caplog):
+def test_a_judge_that_cannot_teach_is_warned_of_before_training(
+    corpus, triples, model, tmp_path, caplog
+):
     """Random negatives have the label 1, so the positive is last; rows of a sound judge are not warned of."""
 
     def said(rows, **loss):
         caplog.clear()
-        settings = run_settings(corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", max_steps=1)
+        settings = run_settings(
+            corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", max_steps=1
+        )
         train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
-        return [record.getMessage() for record in caplog.records if "teaches little" in record.getMessage()]
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if "teaches little" in record.getMessage()
+        ]
 
     assert said(triples) == []
     drawn = write_rows(corpus, tmp_path / "fallback", fallback=True)
@@ -152,7 +174,9 @@ def test_soft_labels_that_are_hard_are_warned_of_before_training(
     train_embedder(settings.model_copy(update={"loss": LossSettings(**loss)}), quiet)
     said = [message for message in caplog.messages if "soft labels equal hard labels" in message]
     assert len(said) == warned
-    assert all(message.startswith(f"{triples}: the soft labels equal hard labels: ") for message in said)
+    assert all(
+        message.startswith(f"{triples}: the soft labels equal hard labels: ") for message in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +196,9 @@ def test_a_pool_that_is_covered_is_warned_of_before_training(
     write_triples(tmp_path / "rows", read_triples(triples, corpus.fingerprint))
     manifest = read_json(triples / "triples.json", TripleManifest)
     finish_triples(tmp_path / "rows", manifest.model_copy(update={"selection": {"preset": preset}}))
-    settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", max_steps=steps, warmup_steps=0)
+    settings = run_settings(
+        corpus, tmp_path / "rows", model, tmp_path / "run", max_steps=steps, warmup_steps=0
+    )
     loss = LossSettings(name="infonce", in_batch_weight=in_batch)
     train_embedder(settings.model_copy(update={"loss": loss}), quiet)
     warnings = [message for message in caplog.messages if "is small" in message]
@@ -190,7 +216,9 @@ def test_weights_scales_and_a_persons_word_reach_the_batch(corpus, tmp_path):
                 "yes_logprob": math.log(0.8), "no_logprob": math.log(0.2)}  # fmt: skip
 
     negatives = [Negative(**pair(first)), Negative(**pair(second), judge=1, overruled=True)]
-    row = Triple(query.query_id, "s", Judged(**pair(positive)), negatives, weight=0.25, positive_judge=1)
+    row = Triple(
+        query.query_id, "s", Judged(**pair(positive)), negatives, weight=0.25, positive_judge=1
+    )
     write_triples(tmp_path, [row])
     finish_triples(
         tmp_path,
@@ -205,7 +233,9 @@ def test_weights_scales_and_a_persons_word_reach_the_batch(corpus, tmp_path):
 
 
 def test_a_training_does_not_start_from_an_adapter(corpus, triples, model, tmp_path):
-    settings = run_settings(corpus, triples, model.model_copy(update={"adapter": tmp_path}), tmp_path / "run")
+    settings = run_settings(
+        corpus, triples, model.model_copy(update={"adapter": tmp_path}), tmp_path / "run"
+    )
     with pytest.raises(SettingsError, match=r"model\.adapter: a training starts a new adapter"):
         train_embedder(settings, quiet)
 
@@ -213,16 +243,23 @@ def test_a_training_does_not_start_from_an_adapter(corpus, triples, model, tmp_p
 def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
     """One with a picture, which is not opened before: its id, and what it lacks."""
     short = model.model_copy(update={"max_source_pixels": 100})
-    with pytest.raises(DataError, match=f"{corpus.queries[0].query_id}: image of 60×60 pixels: more than 100"):
+    with pytest.raises(
+        DataError, match=f"{corpus.queries[0].query_id}: image of 60×60 pixels: more than 100"
+    ):
         embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=short), quiet)
 
 
 def precision(corpus, model, out, adapter=None):
     embedding = EmbedSettings(
-        corpus=corpus.folder, out=out / "vectors", model=model.model_copy(update={"adapter": adapter}), dtype="float32"
+        corpus=corpus.folder,
+        out=out / "vectors",
+        model=model.model_copy(update={"adapter": adapter}),
+        dtype="float32",
     )
     embed_corpus(embedding, quiet)
-    report = evaluate(EvaluateSettings(corpus=corpus.folder, vectors=out / "vectors", out=out / "eval"))
+    report = evaluate(
+        EvaluateSettings(corpus=corpus.folder, vectors=out / "vectors", out=out / "eval")
+    )
     return report.subsets["squares"]["precision@1"]
 
 
@@ -239,7 +276,9 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     assert after >= before + 0.4
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"]
     (tmp_path / "run" / "report.html").unlink()
-    assert train_embedder(settings, quiet) == adapter, "a finished run is not repeated, but its page is drawn"
+    assert train_embedder(settings, quiet) == adapter, (
+        "a finished run is not repeated, but its page is drawn"
+    )
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     other = math.exp(-8)  # seven of them: the judge says .9 and .1, at a temperature of .1
     entropy = math.log(1 + 7 * other) + 8 * 7 * other / (1 + 7 * other)
@@ -250,7 +289,9 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
     assert check(tmp_path / "run").endswith("run, whole: 60 steps and 3 files of weights read")
     weights = adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"adapter_model\.safetensors: [0-9]+ bytes, but its header says"):
+    with pytest.raises(
+        DataError, match=r"adapter_model\.safetensors: [0-9]+ bytes, but its header says"
+    ):
         check(tmp_path / "run")
 
 
@@ -287,10 +328,16 @@ def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_p
 
 
 def test_evaluation_by_hand(corpus, model, tmp_path):
-    embed_corpus(EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model, dtype="float32"), quiet)
-    report = evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e", keep=3))
+    embed_corpus(
+        EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=model, dtype="float32"), quiet
+    )
+    report = evaluate(
+        EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e", keep=3)
+    )
     rows = list(read_rankings(tmp_path / "e" / "rankings.parquet"))
-    items, queries = (VectorFolder(tmp_path / "v", corpus).whole(kind) for kind in ("items", "queries"))
+    items, queries = (
+        VectorFolder(tmp_path / "v", corpus).whole(kind) for kind in ("items", "queries")
+    )
     for number, row in enumerate(rows):
         scores = items @ queries[number]
         assert row.gold_rank == 1 + (np.delete(scores, number) >= scores[number]).sum()
@@ -311,11 +358,19 @@ def test_evaluation_over_closed_lists(corpus, model, tmp_path):
     """The candidates of a query may be given; a list without its positive is refused."""
 
     def closed(name, lists):
-        queries = [replace(q, candidates=rows) for q, rows in zip(corpus.queries, lists, strict=True)]
-        write_corpus(tmp_path / name, corpus.items, queries, images=corpus.images, rejects=0, source="t")
-        embed_corpus(EmbedSettings(corpus=tmp_path / name, out=tmp_path / f"{name}-v", model=model), quiet)
+        queries = [
+            replace(q, candidates=rows) for q, rows in zip(corpus.queries, lists, strict=True)
+        ]
+        write_corpus(
+            tmp_path / name, corpus.items, queries, images=corpus.images, rejects=0, source="t"
+        )
+        embed_corpus(
+            EmbedSettings(corpus=tmp_path / name, out=tmp_path / f"{name}-v", model=model), quiet
+        )
         return evaluate(
-            EvaluateSettings(corpus=tmp_path / name, vectors=tmp_path / f"{name}-v", out=tmp_path / f"{name}-e")
+            EvaluateSettings(
+                corpus=tmp_path / name, vectors=tmp_path / f"{name}-v", out=tmp_path / f"{name}-e"
+            )
         )
 
     report = closed("alone", [(row,) for row in range(len(COLORS))])

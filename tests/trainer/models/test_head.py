@@ -37,7 +37,10 @@ def test_values_and_gradients_are_those_of_the_plain_product(monkeypatch):
     """In parts of 33 rows, so that the last one is shorter."""
     monkeypatch.setattr(head, "ROWS_AT_ONCE", 33)
     found = []
-    for product in (float32_logits, lambda hidden, weight: F.linear(hidden.float(), weight.float())):
+    for product in (
+        float32_logits,
+        lambda hidden, weight: F.linear(hidden.float(), weight.float()),
+    ):
         hidden, weight = (one[:50].requires_grad_() for one in logits_of_a_judge(torch.bfloat16))
         logits = product(hidden, weight)
         logits.logsumexp(-1).sum().backward()
@@ -81,6 +84,8 @@ def test_a_models_logits_are_its_heads_in_float32(model):
             hidden = backbone.last_hidden(streams)
         weight = backbone.model.lm_head.weight
         assert logits.dtype == torch.float32
-        torch.testing.assert_close(logits, F.linear(hidden.float(), weight.float()), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            logits, F.linear(hidden.float(), weight.float()), rtol=0, atol=1e-6
+        )
         rounded = backbone.model.lm_head(hidden).float()
         assert torch.equal(logits, rounded) == (dtype == "float32")

@@ -87,14 +87,25 @@ def contents(tmp_path_factory, picture):
         for text in WITH_IMAGE + WITHOUT
     ]  # fmt: skip
     (folder / "rows.json").write_text(json.dumps(rows))
-    build(read_unime(folder / "rows.json"), images=folder / "images", out=folder / "corpus", source="t", max_rejects=0)
+    build(
+        read_unime(folder / "rows.json"),
+        images=folder / "images",
+        out=folder / "corpus",
+        source="t",
+        max_rejects=0,
+    )
     corpus = Corpus(folder / "corpus")
     return [corpus.content(query) for query in corpus.queries]
 
 
 def settings_of(folder, **changes):
     return BackboneSettings(
-        name=str(folder), device="cpu", min_pixels=3136, max_pixels=SIDE**2, resize="square", **changes
+        name=str(folder),
+        device="cpu",
+        min_pixels=3136,
+        max_pixels=SIDE**2,
+        resize="square",
+        **changes,
     )
 
 
@@ -105,7 +116,9 @@ def squashed(picture):
 
 @cache
 def loaded(folder):
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    model = transformers.AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32
+    ).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     return transformers.AutoTokenizer.from_pretrained(folder), processor, model
 
@@ -117,14 +130,20 @@ def published(folder, text, image, *, plane=False):
     if image is not None:
         size = {"shortest_edge": 3136, "longest_edge": SIDE**2}
         arrays = dict(processor(images=[squashed(image)], size=size, return_tensors="pt"))
-        text = text.replace("<|image_pad|>", "<|image_pad|>" * int(arrays["image_grid_thw"].prod() // 4))
+        text = text.replace(
+            "<|image_pad|>", "<|image_pad|>" * int(arrays["image_grid_thw"].prod() // 4)
+        )
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     kinds = (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
     positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
     if plane:
-        positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=arrays["image_grid_thw"])
+        positions, _ = model.model.get_rope_index(
+            ids, mm_token_type_ids=kinds, image_grid_thw=arrays["image_grid_thw"]
+        )
     with torch.inference_mode():
-        hidden = model.model(input_ids=ids, position_ids=positions, mm_token_type_ids=kinds, **arrays).last_hidden_state
+        hidden = model.model(
+            input_ids=ids, position_ids=positions, mm_token_type_ids=kinds, **arrays
+        ).last_hidden_state
     return ids[0].tolist(), torch.nn.functional.normalize(hidden[0, -1], dim=-1)
 
 
@@ -187,7 +206,9 @@ def test_lamra_is_read_before_its_answer(family, plane, folder_of, picture):
     backbone = open_backbone(settings_of(folder, encoding="lamra"))
     _, processor, _ = loaded(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    model = transformers.AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32
+    ).eval()
     tokenizer.add_tokens(["<emb>"])
     model.resize_token_embeddings(len(tokenizer))
     for (text, shown), prompt in zip(BESIDE, LAMRA, strict=True):
@@ -200,14 +221,18 @@ def test_lamra_is_read_before_its_answer(family, plane, folder_of, picture):
         if shown:
             size = {"shortest_edge": 3136, "longest_edge": SIDE**2}
             arrays = dict(processor(images=[squashed(picture)], size=size, return_tensors="pt"))
-            string = string.replace("<|image_pad|>", "<|image_pad|>" * int(arrays["image_grid_thw"].prod() // 4))
+            string = string.replace(
+                "<|image_pad|>", "<|image_pad|>" * int(arrays["image_grid_thw"].prod() // 4)
+            )
         ids = tokenizer(string, return_tensors="pt")["input_ids"]
         place = ids[0].tolist().index(tokenizer.convert_tokens_to_ids("<emb>"))
         kinds = (ids == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
         positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
         if plane:
             grid = arrays.get("image_grid_thw")
-            positions, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)
+            positions, _ = model.model.get_rope_index(
+                ids, mm_token_type_ids=kinds, image_grid_thw=grid
+            )
         with torch.inference_mode():
             hidden = model.model(
                 input_ids=ids, position_ids=positions, mm_token_type_ids=kinds, **arrays
@@ -238,7 +263,9 @@ def taken(folder, string, image):
     """Token ids and the vector of a string and a picture, by the model's own processor."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
     _, _, model = loaded(folder)
-    inputs = processor(text=[string], images=None if image is None else [squashed(image)], return_tensors="pt")
+    inputs = processor(
+        text=[string], images=None if image is None else [squashed(image)], return_tensors="pt"
+    )
     with torch.inference_mode():
         hidden = model.model(**inputs).last_hidden_state[0, -1]
     return inputs["input_ids"][0].tolist(), torch.nn.functional.normalize(hidden, dim=-1)
@@ -260,7 +287,8 @@ def test_unime_summarises_a_text_or_an_image(family, folder_of, picture):
     check_reads(backbone, Content("a red\ncar"), *taken(folder, sentence, None))
     check_reads(backbone, Content(None, picture), *taken(folder, image, picture))
     with pytest.raises(
-        SettingsError, match=r"has both: 'stop'\. Set model\.encoding = 'vlm2vec', as for MMEB, or leave"
+        SettingsError,
+        match=r"has both: 'stop'\. Set model\.encoding = 'vlm2vec', as for MMEB, or leave",
     ):
         stream_of(backbone, Content("stop", picture))
 
@@ -270,7 +298,9 @@ def test_llava_next_reads_the_bare_string(folder_of, contents, picture):
     backbone = open_backbone(settings_of(folder, encoding="vlm2vec"))
     for text, content in zip(WITH_IMAGE + WITHOUT, contents, strict=True):
         string = text.replace("<|image_1|>", "<image>")
-        check_reads(backbone, content, *taken(folder, string, picture if text in WITH_IMAGE else None))
+        check_reads(
+            backbone, content, *taken(folder, string, picture if text in WITH_IMAGE else None)
+        )
 
 
 @pytest.mark.parametrize("family", [*QWEN, "llava_onevision"])
@@ -279,7 +309,11 @@ def test_typed_control_tokens_stay_text(family, folder_of, picture):
     controls = backbone.inputs.encoder._controls
     typed = " ".join(controls)
     plain, steered = (
-        [entry for entry in stream_of(backbone, Content(text, picture)) if entry in controls.values()]
+        [
+            entry
+            for entry in stream_of(backbone, Content(text, picture))
+            if entry in controls.values()
+        ]
         for text in ("word", typed)
     )
     assert plain == steered
@@ -287,7 +321,10 @@ def test_typed_control_tokens_stay_text(family, folder_of, picture):
         assert steered == []
 
 
-STUDENTS = [*((family, "vlm2vec") for family in [*QWEN, "llava_next", "llava_onevision"]), ("qwen2_vl", "lamra")]
+STUDENTS = [
+    *((family, "vlm2vec") for family in [*QWEN, "llava_next", "llava_onevision"]),
+    ("qwen2_vl", "lamra"),
+]
 
 
 @pytest.mark.parametrize(("family", "encoding"), STUDENTS)
@@ -295,7 +332,12 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
     family, encoding, folder_of, corpus, triples, model, tmp_path, caplog
 ):
     student = model.model_copy(
-        update={"name": str(folder_of(family)), "encoding": encoding, "resize": "square", "max_tokens": 512}
+        update={
+            "name": str(folder_of(family)),
+            "encoding": encoding,
+            "resize": "square",
+            "max_tokens": 512,
+        }
     )
     adapter = train_embedder(
         EmbedderSettings(
@@ -306,16 +348,25 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
         lambda *_: None,
     )  # fmt: skip
     weights = load_file(adapter / "adapter_model.safetensors")
-    assert len(weights) == 2 * 7 * 3, "A and B of seven layers in three blocks of the language model"
+    assert len(weights) == 2 * 7 * 3, (
+        "A and B of seven layers in three blocks of the language model"
+    )
     assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
     assert read_json(adapter / "embedding.json", EmbeddingManifest) == EmbeddingManifest.of(
         student, folder_sha256(folder_of(family))
     )
-    job = EmbedSettings(corpus=corpus.folder, out=tmp_path / "v", model=student.model_copy(update={"adapter": adapter}))
+    job = EmbedSettings(
+        corpus=corpus.folder,
+        out=tmp_path / "v",
+        model=student.model_copy(update={"adapter": adapter}),
+    )
     made = embed_corpus(job, lambda *_: None)
     assert (made.encoding, made.resize) == (encoding, "square")
     assert not caplog.records
-    with pytest.raises(SettingsError, match=rf"'chat', but .* was trained with '{encoding}'.*Set model\.encoding = "):
+    with pytest.raises(
+        SettingsError,
+        match=rf"'chat', but .* was trained with '{encoding}'.*Set model\.encoding = ",
+    ):
         open_backbone(job.model.model_copy(update={"encoding": "chat"}))
     with caplog.at_level(logging.WARNING):
         open_backbone(job.model.model_copy(update={"max_pixels": 4 * 3136}))
@@ -324,11 +375,17 @@ def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
 
 def test_modes_that_make_no_sense_are_refused(tmp_path):
     other = SimpleNamespace(config=SimpleNamespace(model_type="internvl"), name="some/InternVL")
-    with pytest.raises(SettingsError, match=r"some/InternVL has the type 'internvl'. Set model\.encoding = 'chat'"):
+    with pytest.raises(
+        SettingsError, match=r"some/InternVL has the type 'internvl'. Set model\.encoding = 'chat'"
+    ):
         reader_of("vlm2vec", other)
-    with pytest.raises(SettingsError, match="'lamra' is the encoding of qwen2_vl, qwen2_5_vl models, but"):
+    with pytest.raises(
+        SettingsError, match="'lamra' is the encoding of qwen2_vl, qwen2_5_vl models, but"
+    ):
         reader_of("lamra", other)
-    with pytest.raises(SettingsError, match="'unime' is the encoding of llava_next, llava_onevision models"):
+    with pytest.raises(
+        SettingsError, match="'unime' is the encoding of llava_next, llava_onevision models"
+    ):
         reader_of("unime", other)
     for change in ("model.encoding=vlm2vec", "model.encoding=unime", "model.resize=square"):
         with pytest.raises(SettingsError, match="a reranker reads its inputs as a judge does"):

@@ -64,17 +64,25 @@ def test_rows_that_are_too_long_are_counted_before_a_run_begins(corpus, model, t
     """Also those that no step would meet."""
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
-    settings = run_settings(long, rows, model.model_copy(update={"max_tokens": 300}), tmp_path / "run", max_steps=1)
+    settings = run_settings(
+        long, rows, model.model_copy(update={"max_tokens": 300}), tmp_path / "run", max_steps=1
+    )
     if train is train_reranker:
-        same = settings.model_dump(include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"})
+        same = settings.model_dump(
+            include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"}
+        )
         settings = RerankerSettings(**same)
-    with pytest.raises(DataError, match=r"rows: 8 of 8 rows have texts that are longer than model.max_tokens = 300"):
+    with pytest.raises(
+        DataError, match=r"rows: 8 of 8 rows have texts that are longer than model.max_tokens = 300"
+    ):
         train(settings, quiet)
     assert not (tmp_path / "run").exists()
 
 
 def embedded(corpus, model, out, **changes):
-    settings = EmbedSettings(corpus=corpus.folder, out=out, model=model.model_copy(update=changes), dtype="float32")
+    settings = EmbedSettings(
+        corpus=corpus.folder, out=out, model=model.model_copy(update=changes), dtype="float32"
+    )
     embed_corpus(settings, quiet)
     return VectorFolder(out, corpus)
 
@@ -83,7 +91,9 @@ def test_kind_c6_a_long_text_is_cut_and_what_stands_around_it_stays(corpus, mode
     """As much of the text as fits: one letter more would not. The picture and the template are whole."""
     backbone = open_backbone(model.model_copy(update={"max_tokens": 60, "on_long": "truncate"}))
     picture = corpus.content(corpus.queries[0]).image
-    one, other, cut = (stream_of(backbone, Content(text, picture)) for text in ("blue", "dog", "cat dog " * 300))
+    one, other, cut = (
+        stream_of(backbone, Content(text, picture)) for text in ("blue", "dog", "cat dog " * 300)
+    )
     assert backbone.inputs.length(cut) == 60
     before, after = shared_prefix([one, other]), shared_prefix([one[::-1], other[::-1]])
     assert picture in one[:before]
@@ -93,12 +103,21 @@ def test_kind_c6_a_long_text_is_cut_and_what_stands_around_it_stays(corpus, mode
 
 def test_kind_c6_a_cut_text_embeds_as_its_beginning_alone(corpus, model, tmp_path, caplog):
     long = long_texts(corpus, tmp_path / "c")
-    vectors = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="truncate").whole("items")
-    assert "2 of 16 texts are longer than model.max_tokens = 100. The ends of these texts are cut off" in caplog.text
+    vectors = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="truncate").whole(
+        "items"
+    )
+    assert (
+        "2 of 16 texts are longer than model.max_tokens = 100. The ends of these texts are cut off"
+        in caplog.text
+    )
     others = embedded(corpus, model, tmp_path / "o").whole("items")
-    assert np.allclose(np.delete(vectors, [3, 4], axis=0), np.delete(others, [3, 4], axis=0), atol=1e-5)
+    assert np.allclose(
+        np.delete(vectors, [3, 4], axis=0), np.delete(others, [3, 4], axis=0), atol=1e-5
+    )
     assert not np.allclose(vectors[3], vectors[4])
-    assert check_vectors(tmp_path / "v", VectorFolder(tmp_path / "v", long).manifest) == "16 rows read"
+    assert (
+        check_vectors(tmp_path / "v", VectorFolder(tmp_path / "v", long).manifest) == "16 rows read"
+    )
 
 
 def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model, tmp_path, caplog):
@@ -111,7 +130,9 @@ def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model,
     assert not vectors[[3, 4]].any()
     assert np.allclose(np.linalg.norm(np.delete(vectors, [3, 4], axis=0), axis=1), 1, atol=1e-5)
     assert check_vectors(tmp_path / "v", folder.manifest) == "16 rows read"
-    report = evaluate(EvaluateSettings(corpus=long.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
+    report = evaluate(
+        EvaluateSettings(corpus=long.folder, vectors=tmp_path / "v", out=tmp_path / "e")
+    )
     measured = report.subsets["squares"]
     assert (measured["queries"], measured["candidates"], measured["not measured"]) == (6, 6, 2)
     assert "2 items and 0 queries were too long for the embedder" in caplog.text
@@ -148,15 +169,20 @@ def test_kind_c6_a_mended_corpus_is_named_as_such(corpus, model, tmp_path):
 
 
 @pytest.mark.parametrize("train", [train_embedder, train_reranker])
-def test_kind_c6_rows_that_are_too_long_are_left_out_of_a_training(corpus, model, tmp_path, train, caplog):
+def test_kind_c6_rows_that_are_too_long_are_left_out_of_a_training(
+    corpus, model, tmp_path, train, caplog
+):
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
     skipping = model.model_copy(update={"max_tokens": 300, "on_long": "skip"})
     settings = run_settings(long, rows, skipping, tmp_path / "run", max_steps=1)
     if train is train_reranker:
-        same = settings.model_dump(include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"})
+        same = settings.model_dump(
+            include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"}
+        )
         settings = RerankerSettings(**same)
-    with pytest.raises(TrainingError, match="all 8 rows are left out"):  # each has all others for negatives
+    # Each has all others for negatives.
+    with pytest.raises(TrainingError, match="all 8 rows are left out"):
         train(settings, quiet)
     assert not (tmp_path / "run").exists()
 
@@ -167,7 +193,10 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
     cutting = model.model_copy(update={"max_tokens": 100, "on_long": "truncate"})
     settings = run_settings(long, rows, cutting, tmp_path / "run", max_steps=1)
     train_embedder(settings, quiet)
-    assert "8 of 8 rows have texts that are longer than model.max_tokens = 100. The ends of" in caplog.text
+    assert (
+        "8 of 8 rows have texts that are longer than model.max_tokens = 100. The ends of"
+        in caplog.text
+    )
     changed = settings.model_copy(update={"model": cutting.model_copy(update={"max_tokens": 90})})
     with pytest.raises(DataError, match=r"model\.max_tokens was 100, is 90"):
         train_embedder(changed, quiet)

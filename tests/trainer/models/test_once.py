@@ -61,10 +61,13 @@ def work(backbone):
     """Counts, from now on, the patches that the vision tower sees and the rows that the language model runs."""
     base, seen = backbone.model, Counter()
     base = base.get_base_model() if hasattr(base, "get_base_model") else base
-    tower = next(part for name, part in base.model.named_children() if name in ("visual", "vision_tower"))
+    tower = next(
+        part for name, part in base.model.named_children() if name in ("visual", "vision_tower")
+    )
     tower.register_forward_pre_hook(lambda *_: seen.update(looks=1))
     base.model.language_model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.update(rows=len(kwargs["inputs_embeds"]), passes=1), with_kwargs=True
+        lambda _, args, kwargs: seen.update(rows=len(kwargs["inputs_embeds"]), passes=1),
+        with_kwargs=True,
     )
     return seen
 
@@ -95,21 +98,29 @@ def test_every_family_as_its_own_forward(family, model, tmp_path, monkeypatch):
         assert (seen["looks"] == 0) == warm
 
 
-def test_a_batch_runs_what_is_distinct_and_looks_once_at_a_picture(model, corpus, triples, monkeypatch):
+def test_a_batch_runs_what_is_distinct_and_looks_once_at_a_picture(
+    model, corpus, triples, monkeypatch
+):
     """Rows that share their negatives, a query that is a candidate too, the same pictures in the next step."""
     examples = Examples(corpus, triples, negatives=7)
     batch = collate([examples[0], examples[1], examples[0]])
     batch.queries[2] = batch.candidates[0]
     opens, decode = Counter(), unijudge.images.image_processing.open_image
     monkeypatch.setattr(
-        unijudge.images.image_processing, "open_image", lambda data, *most: opens.update([data]) or decode(data, *most)
+        unijudge.images.image_processing,
+        "open_image",
+        lambda data, *most: opens.update([data]) or decode(data, *most),
     )
     backbone = trained(opened(model))
     seen = work(backbone)
     for _ in range(2):
         loss_of(backbone, LossSettings(), batch)
-    assert seen["rows"] == 2 * (len({(one.text, one.image) for one in [*batch.queries, *batch.candidates]}))
-    assert seen["looks"] == len({one.image for one in [*batch.queries, *batch.candidates] if one.image})
+    assert seen["rows"] == 2 * (
+        len({(one.text, one.image) for one in [*batch.queries, *batch.candidates]})
+    )
+    assert seen["looks"] == len(
+        {one.image for one in [*batch.queries, *batch.candidates] if one.image}
+    )
     assert set(opens.values()) == {1}
 
 
@@ -136,13 +147,20 @@ def test_what_is_seen_does_not_depend_on_the_company(family, model, tmp_path):
     if family in MAKERS:
         MAKERS[family](tmp_path)
         model = model.model_copy(update={"name": str(tmp_path)})
-    pictures = [pattern(seed, shape) for seed, shape in enumerate([(60, 60), (200, 60), (30, 90), (100, 100)])]
+    pictures = [
+        pattern(seed, shape)
+        for seed, shape in enumerate([(60, 60), (200, 60), (30, 90), (100, 100)])
+    ]
     with torch.inference_mode():
         backbone = opened(model, vision_cache_mb=0, max_pixels=112 * 112)
         together = backbone.vision.features(backbone.model.model, pictures)
         for company in ([1], [3, 1], [0, 1, 2]):
-            found = backbone.vision.features(backbone.model.model, [pictures[place] for place in company])
-            assert all(torch.equal(found[pictures[place]], together[pictures[place]]) for place in company)
+            found = backbone.vision.features(
+                backbone.model.model, [pictures[place] for place in company]
+            )
+            assert all(
+                torch.equal(found[pictures[place]], together[pictures[place]]) for place in company
+            )
 
 
 def test_without_a_cache_every_step_looks(model):
@@ -159,7 +177,9 @@ def test_a_vision_tower_that_is_trained_is_never_kept(model):
     backbone = opened(model)
     content = Content(image=pattern(1, (56, 56)))
     embed(backbone, [content])
-    backbone.model = peft.get_peft_model(backbone.model, peft.LoraConfig(target_modules=r".*visual.*\.qkv"))
+    backbone.model = peft.get_peft_model(
+        backbone.model, peft.LoraConfig(target_modules=r".*visual.*\.qkv")
+    )
     seen = work(backbone)
     for _ in range(2):
         embed(backbone, [content]).sum().backward()

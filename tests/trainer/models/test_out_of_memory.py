@@ -15,7 +15,13 @@ from tests.trainer.short_of_memory import MESSAGE, run_out_in_pass
 from trainer.embedding.embed import embed_corpus
 from trainer.embedding.settings import EmbedSettings
 from trainer.models.backbone import open_backbone
-from trainer.models.out_of_memory import GIB, DeviceMemory, embedding_cures, loading_cures, out_of_memory_named
+from trainer.models.out_of_memory import (
+    GIB,
+    DeviceMemory,
+    embedding_cures,
+    loading_cures,
+    out_of_memory_named,
+)
 from trainer.models.settings import BackboneSettings
 from trainer.training.embedder import train_embedder
 from trainer.training.memory_advice import training_cures
@@ -38,7 +44,9 @@ def short(monkeypatch):
 
 def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model, tmp_path, short):
     """A batch of 2 rows has 2 queries and 8 candidates."""
-    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=2, gradient_accumulation_steps=2)
+    settings = run_settings(
+        corpus, triples, model, tmp_path / "run", batch_size=2, gradient_accumulation_steps=2
+    )
     short(10)
     steps = []
     with pytest.raises(OutOfMemory) as error:
@@ -60,14 +68,22 @@ def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model
 def test_every_process_ends_when_one_runs_out(corpus, triples, model, tmp_path):
     """Under torchrun: the second of two runs out in its third pass, while the first waits for its gradients."""
     settings = run_settings(
-        corpus, triples, model, tmp_path / "run", max_steps=50, batch_size=2, gradient_accumulation_steps=2
+        corpus,
+        triples,
+        model,
+        tmp_path / "run",
+        max_steps=50,
+        batch_size=2,
+        gradient_accumulation_steps=2,
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                "tests.trainer.run_short_of_memory", "train", "embedder"]  # fmt: skip
     for override in overrides_of(settings):
         command += [override]
     short = os.environ | {"SHORT_RANK": "1", "SHORT_PASS": "3", "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(command, capture_output=True, text=True, timeout=240, env=short, check=False)
+    told = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=short, check=False
+    )
     assert told.returncode != 0
     flat = " ".join(told.stderr.split())
     advice = "These changes save memory, the cheapest first: gradient_checkpointing = true"
@@ -95,7 +111,9 @@ def test_a_model_that_does_not_fit_is_named(model, monkeypatch):
         raise torch.OutOfMemoryError(MESSAGE)
 
     monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", full)
-    with pytest.raises(OutOfMemory, match=r"tiny: loading: out of memory on the CPU\. .* model\.dtype = 'bfloat16'"):
+    with pytest.raises(
+        OutOfMemory, match=r"tiny: loading: out of memory on the CPU\. .* model\.dtype = 'bfloat16'"
+    ):
         open_backbone(model)
 
 
@@ -103,7 +121,9 @@ def test_the_error_has_the_figures_of_the_gpu(monkeypatch):
     monkeypatch.setattr(DeviceMemory, "of", lambda device: H100)
     with (
         pytest.raises(OutOfMemory) as error,
-        out_of_memory_named(torch.device("cuda"), lambda: "step 12: 8 rows", lambda: ["num_negatives below 8"]),
+        out_of_memory_named(
+            torch.device("cuda"), lambda: "step 12: 8 rows", lambda: ["num_negatives below 8"]
+        ),
     ):
         raise torch.OutOfMemoryError(MESSAGE)
     assert str(error.value) == (
@@ -160,14 +180,19 @@ def test_only_what_is_about_memory_is_taken_for_it(error, expected):
         "model.batch_tokens below 16384", "model.max_pixels below 235200",
     ]),
 ])  # fmt: skip
-def test_the_settings_that_help_are_those_that_apply_and_are_not_set(kind, told, checkpointing, expected):
+def test_the_settings_that_help_are_those_that_apply_and_are_not_set(
+    kind, told, checkpointing, expected
+):
     settings = load_settings(kind, None, REQUIRED + told)
     assert training_cures(settings, checkpointing=checkpointing) == expected
 
 
 def test_the_settings_that_help_an_embedding_and_a_loading():
     low = BackboneSettings(dtype="bfloat16")
-    assert embedding_cures(low) == ["model.batch_tokens below 16384", "model.max_pixels below 451584"]
+    assert embedding_cures(low) == [
+        "model.batch_tokens below 16384",
+        "model.max_pixels below 451584",
+    ]
     assert loading_cures(low)[-1] == "model.dtype = 'nf4'"
     assert len(loading_cures(BackboneSettings(dtype="nf4"))) == 1
 
@@ -184,5 +209,8 @@ def test_a_reranker_says_its_size_too(corpus, triples, model, tmp_path, short):
         warmup_steps=0,
     )
     short(1)
-    with pytest.raises(OutOfMemory, match=r"^step 1: 8 rows, 24 inputs, [\d,]+ tokens.* loss\.list_size_max below 6"):
+    with pytest.raises(
+        OutOfMemory,
+        match=r"^step 1: 8 rows, 24 inputs, [\d,]+ tokens.* loss\.list_size_max below 6",
+    ):
         train_reranker(settings, quiet)

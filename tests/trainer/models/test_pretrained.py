@@ -41,7 +41,9 @@ def test_the_attention_that_is_chosen(wanted, kind, dtype, capability, packages,
     ("bfloat16", TURING, FLASH_ATTN, r"needs a GPU of compute capability 8\.0 or more .here 7\.5.\. Install"),
     ("bfloat16", None, NOTHING, r"needs a GPU, the package flash-attn, or kernels\. Install or change what is missing"),
 ])  # fmt: skip
-def test_flash_attention_that_cannot_run_is_refused_with_its_reason(dtype, capability, packages, lacking):
+def test_flash_attention_that_cannot_run_is_refused_with_its_reason(
+    dtype, capability, packages, lacking
+):
     with pytest.raises(ModelError, match=lacking):
         attention_of("flash_attention_2", "qwen2_vl", dtype, capability, packages)
 
@@ -68,7 +70,9 @@ def test_transformers_gives_flash_attention_to_the_vision_tower_alone(family, tm
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", *MAKERS])
-def test_four_bits_take_the_language_models_linear_layers_and_nothing_else(family, tiny_model, tmp_path):
+def test_four_bits_take_the_language_models_linear_layers_and_nothing_else(
+    family, tiny_model, tmp_path
+):
     """By transformers' own rule, on the names that its replacement walks through."""
     folder = tiny_model
     if family != "qwen2_5_vl":
@@ -78,8 +82,12 @@ def test_four_bits_take_the_language_models_linear_layers_and_nothing_else(famil
     linear = {name for name, layer in model.named_modules() if type(layer) is nn.Linear}
     inside = {name for name in linear if name.startswith("model.language_model.")}
     default = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
-    ours = HfQuantizer.get_modules_to_not_convert(model, four_bits().llm_int8_skip_modules, model._keep_in_fp32_modules)
-    assert {name for name in linear if should_convert_module(name, default)} > inside, "the vision tower too"
+    ours = HfQuantizer.get_modules_to_not_convert(
+        model, four_bits().llm_int8_skip_modules, model._keep_in_fp32_modules
+    )
+    assert {name for name in linear if should_convert_module(name, default)} > inside, (
+        "the vision tower too"
+    )
     assert {name for name in linear if should_convert_module(name, ours)} == inside
     assert len(inside) == 7 * len(model.model.language_model.layers)
 

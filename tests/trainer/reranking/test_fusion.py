@@ -13,7 +13,15 @@ from unijudge.metrics import gold_rank
 
 def ranking(gold_rank=2, items="abcd", similarities=(0.9, 0.8, 0.7, 0.6), right="b", **judged):
     return Ranking(
-        "q", "s", gold_rank, list(items), list(similarities)[: len(items)], [*right], len(items), bytes(16), **judged
+        "q",
+        "s",
+        gold_rank,
+        list(items),
+        list(similarities)[: len(items)],
+        [*right],
+        len(items),
+        bytes(16),
+        **judged,
     )
 
 
@@ -24,7 +32,11 @@ def test_reranking_by_hand():
     assert up.similarities == [0.8, 0.9, 0.7, 0.6]
     assert reranked(ranking(), [1.0, 1.0]).gold_rank == 2, "a tie counts against the positive"
     failed = reranked(ranking(log_odds=[None, -5.0, None]), [None, -5.0, None])
-    assert (failed.item_ids, failed.gold_rank, failed.log_odds) == (["b", "a", "c", "d"], 1, [-5.0, None, None])
+    assert (failed.item_ids, failed.gold_rank, failed.log_odds) == (
+        ["b", "a", "c", "d"],
+        1,
+        [-5.0, None, None],
+    )
     assert reranked(ranking(), [1.0, None, 0.0]).gold_rank == 3
     assert reranked(ranking(gold_rank=7, right="z"), [1.0, 2.0]).gold_rank == 7, (
         "what was not judged stays where it was"
@@ -46,7 +58,9 @@ def test_items_without_a_verdict_stand_behind_the_others_in_their_own_order():
     assert (first.item_ids, first.gold_rank) == (["b", "a", "c", "d"], 2)
     last = reranked(ranking(gold_rank=3, right="c"), [None, -5.0, None])
     assert (last.item_ids, last.gold_rank) == (["b", "a", "c", "d"], 3)
-    tied = reranked(ranking(gold_rank=3, similarities=(0.9, 0.8, 0.9, 0.6), right="a"), [None, -5.0, None])
+    tied = reranked(
+        ranking(gold_rank=3, similarities=(0.9, 0.8, 0.9, 0.6), right="a"), [None, -5.0, None]
+    )
     assert tied.gold_rank == 3, "an equal similarity counts against the positive"
     judged = reranked(ranking(gold_rank=1, right="ab"), [None, -5.0, 1.0])
     assert (judged.item_ids, judged.gold_rank) == (["c", "b", "a", "d"], 2)
@@ -67,7 +81,9 @@ def test_a_choice_goes_first_and_moves_nothing_else():
     assert up.gold_rank == 3, "one more stands before it"
     assert promoted(ranking(), 1).gold_rank == 1
     assert promoted(ranking(), 0) == ranking(), "what was first stays so"
-    assert promoted(ranking(gold_rank=9, right="z"), 2).gold_rank == 9, "it was before the positive already"
+    assert promoted(ranking(gold_rank=9, right="z"), 2).gold_rank == 9, (
+        "it was before the positive already"
+    )
     for second in (0.9, 0.9 - 1e-7):
         tied = ranking(gold_rank=2, similarities=(0.9, second, 0.7, 0.6), right="a")
         assert promoted(tied, 1).gold_rank == 2, "as a tie was"
@@ -82,7 +98,9 @@ def test_the_gold_rank_of_a_choice_is_that_of_the_whole_ranking():
         for place in range(5):
             chosen_N = scores_N.copy()
             chosen_N[place] = 2
-            old = ranking(gold_rank(scores_N, [gold]), "abcdefg", scores_N.tolist(), "abcdefg"[gold])
+            old = ranking(
+                gold_rank(scores_N, [gold]), "abcdefg", scores_N.tolist(), "abcdefg"[gold]
+            )
             assert promoted(old, place).gold_rank == gold_rank(chosen_N, [gold])
 
 
@@ -92,7 +110,9 @@ def test_fusing_by_hand():
     scores = fused(odds, [math.log(0.5), math.log(0.25), math.log(0.25)])
     assert scores == pytest.approx([math.log(2 / 16), math.log(3 / 16), math.log(2 / 16)])
     assert fused([None, -1000.0], [-1.0, -1.0]) == [None, pytest.approx(-1001.0)]
-    assert fused([1000.0, 2000.0], [-1.0, -2.0]) == pytest.approx([-1.0, -2.0]), "two sure pairs: the list decides"
+    assert fused([1000.0, 2000.0], [-1.0, -2.0]) == pytest.approx([-1.0, -2.0]), (
+        "two sure pairs: the list decides"
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +146,10 @@ def test_the_held_out_half_is_a_half_and_always_the_same():
 
 def test_a_positive_that_was_not_judged_keeps_its_rank_and_equal_scores_their_order():
     ranking = Ranking("q", "s", 3, ["a", "b", "c"], [0.9, 0.8, 0.7], ["c"], 3, b"k")
-    assert (reranked(ranking, [0.0, 1.0]).gold_rank, reranked(ranking, [0.0, 1.0]).item_ids) == (3, ["b", "a", "c"])
+    assert (reranked(ranking, [0.0, 1.0]).gold_rank, reranked(ranking, [0.0, 1.0]).item_ids) == (
+        3,
+        ["b", "a", "c"],
+    )
     names = [f"i{place}" for place in range(60)]
     many = Ranking("q", "s", 1, names, [1 - place / 100 for place in range(60)], ["i0"], 60, b"k")
     scores = [float(place % 2) for place in range(60)]

@@ -33,7 +33,9 @@ def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
     assert len(judge.listed) == queries - 4
     assert resumed[1:] == whole[1:]
     assert resumed[0].subsets == whole[0].subsets
-    stricter, _, _ = run(judge := Answering(1), settings.model_copy(update={"min_label_mass": 1.0}), overwrite=True)
+    stricter, _, _ = run(
+        judge := Answering(1), settings.model_copy(update={"min_label_mass": 1.0}), overwrite=True
+    )
     assert (judge.listed, stricter.unparsable) == ([], queries)
 
 
@@ -58,13 +60,17 @@ def test_a_judge_that_refuses_everything_is_one_error(job, monkeypatch):
 
     monkeypatch.setattr("trainer.reranking.judge_answers.JudgeClient.judge", refuse)
     settings = job()
-    with pytest.raises(JudgeRefused, match=r"rejects every query so far\. .*: the query itself cannot be judged"):
+    with pytest.raises(
+        JudgeRefused, match=r"rejects every query so far\. .*: the query itself cannot be judged"
+    ):
         run(ScriptedJudge(Prompt()), settings)
     assert not settings.out.exists()
 
 
 @pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])
-def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monkeypatch, caplog, method):
+def test_a_query_that_is_refused_keeps_its_order_and_is_named(
+    corpus, job, monkeypatch, caplog, method
+):
     bad = corpus.queries[1]
 
     def refusing(real):
@@ -86,8 +92,12 @@ def test_a_query_that_is_refused_keeps_its_order_and_is_named(corpus, job, monke
 
 
 @pytest.mark.parametrize("method", ["pointwise", "listwise", "fused"])
-@pytest.mark.parametrize("passing", [PairError(code="out_of_memory", message="full"), JudgeRefused("failed 3 times")])
-def test_what_failed_once_is_asked_again_and_nothing_else(corpus, job, monkeypatch, method, passing):
+@pytest.mark.parametrize(
+    "passing", [PairError(code="out_of_memory", message="full"), JudgeRefused("failed 3 times")]
+)
+def test_what_failed_once_is_asked_again_and_nothing_else(
+    corpus, job, monkeypatch, method, passing
+):
     """One query's first candidate, or the query itself, while a GPU is full; the second job finds it free."""
     bad, full, asked = corpus.content(corpus.queries[1]), [True], []
 
@@ -98,7 +108,9 @@ def test_what_failed_once_is_asked_again_and_nothing_else(corpus, job, monkeypat
                 return await real(self, query, candidates)
             if isinstance(passing, JudgeRefused):
                 raise passing
-            return passing if real is choose else [passing, *(await real(self, query, candidates))[1:]]
+            return (
+                passing if real is choose else [passing, *(await real(self, query, candidates))[1:]]
+            )
 
         return ask
 

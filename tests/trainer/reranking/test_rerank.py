@@ -26,7 +26,9 @@ from unijudge.judging.verdicts import ListVerdict, PairError
 def said(judge, corpus, old, size=5):
     """What the judge says of a ranking's first items, one by one."""
     query = next(query for query in corpus.queries if query.query_id == old.query_id)
-    contents = [corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in old.item_ids[:size]]
+    contents = [
+        corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in old.item_ids[:size]
+    ]
     return [answer.log_odds for answer in asyncio.run(judge.judge(corpus.content(query), contents))]
 
 
@@ -34,7 +36,12 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
     judge = ScriptedJudge(Prompt())
     settings = job()
     report, before, after = run(judge, settings)
-    assert (report.judge, report.method, report.top, report.auto) == (judge.identity, "pointwise", 5, None)
+    assert (report.judge, report.method, report.top, report.auto) == (
+        judge.identity,
+        "pointwise",
+        5,
+        None,
+    )
     for old, new, query in zip(before, after, corpus.queries, strict=True):
         first, rest = old.item_ids[:5], old.item_ids[5:]
         found = dict(zip(first, said(judge, corpus, old), strict=True))
@@ -42,13 +49,18 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
         assert new.log_odds == pytest.approx(sorted(found.values(), reverse=True))
         (gold,) = query.positive_ids
         assert new.gold_rank == (new.item_ids.index(gold) + 1 if gold in first else old.gold_rank)
-    firsts = [(old.gold_rank == 1, new.gold_rank == 1) for old, new in zip(before, after, strict=True)]
+    firsts = [
+        (old.gold_rank == 1, new.gold_rank == 1) for old, new in zip(before, after, strict=True)
+    ]
     measures = report.subsets["squares"]
     assert "unparsable" not in measures
     assert measures["gained"] == firsts.count((False, True)) / len(firsts)
     assert measures["lost"] == firsts.count((True, False)) / len(firsts)
     assert measures["gained"] + measures["lost"] > 0, "the scripted judge is no oracle"
-    golds = [query.positive_ids[0] in old.item_ids[:5] for old, query in zip(before, corpus.queries, strict=True)]
+    golds = [
+        query.positive_ids[0] in old.item_ids[:5]
+        for old, query in zip(before, corpus.queries, strict=True)
+    ]
     assert measures["in_top"] == np.mean(golds)
     assert check(settings.out).endswith(f"evaluation, whole: {len(after)} rows read")
 
@@ -56,13 +68,19 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
 def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, evaluation, folder):
     """What the embedder did would be gone, and with it what there is to rerank."""
     before = (evaluation / "metrics.json").read_bytes()
-    with pytest.raises(DataError, match=r"metrics\.json: exists already, and is no report of `train rerank`"):
+    with pytest.raises(
+        DataError, match=r"metrics\.json: exists already, and is no report of `train rerank`"
+    ):
         rerank(job(out=evaluation), quiet)
     settings = job()
     for _ in range(2):
         run(ScriptedJudge(Prompt()), settings)
-    with pytest.raises(DataError, match=r"metrics\.json: exists already, and is no report of `train evaluate`"):
-        evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out))
+    with pytest.raises(
+        DataError, match=r"metrics\.json: exists already, and is no report of `train evaluate`"
+    ):
+        evaluate(
+            EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out)
+        )
     assert (evaluation / "metrics.json").read_bytes() == before
 
 
@@ -73,8 +91,13 @@ def test_listwise_puts_the_choice_first(corpus, job):
     assert (report.method, report.top, report.unparsable, report.unjudged) == ("listwise", 4, 0, 0)
     listed = {tuple(content.text for content in one) for one in judge.listed}
     for old, new in zip(before, after, strict=True):
-        assert tuple(corpus.items[corpus.row_of[item_id]].text for item_id in old.item_ids[:4]) in listed
-        assert new.item_ids == [old.item_ids[place] for place in (2, 0, 1, *range(3, len(old.item_ids)))]
+        assert (
+            tuple(corpus.items[corpus.row_of[item_id]].text for item_id in old.item_ids[:4])
+            in listed
+        )
+        assert new.item_ids == [
+            old.item_ids[place] for place in (2, 0, 1, *range(3, len(old.item_ids)))
+        ]
         assert new.list_logprobs == pytest.approx([-0.1, -3, -3, -3])
         assert new.log_odds is None
 
@@ -107,7 +130,9 @@ def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, jo
         assert new.item_ids[:5] == [old.item_ids[place] for place in best]
         assert new.list_logprobs[best.index(3)] == pytest.approx(-0.1)
     assert "got no choice" not in caplog.text
-    report, _, after = run(Answering(PairError(code="too_long", message="")), job(method="fused"), overwrite=True)
+    report, _, after = run(
+        Answering(PairError(code="too_long", message="")), job(method="fused"), overwrite=True
+    )
     assert report.unparsable == len(before)
     assert "8 of 8 lists got no choice, so these lists keep the pairs' order" in caplog.text
     pointwise = run(judge, job(), overwrite=True)[2]
@@ -132,7 +157,11 @@ def world(corpus, tmp_path):
         others = [item.item_id for item in corpus.items if item.item_id != gold]
         order = [gold, *others] if number % 2 else [others[0], gold, *others[1:]]
         scores = [0.9 - n / 10 for n in range(8)]
-        rankings.append(Ranking(query.query_id, query.subset, 2 - number % 2, order, scores, [gold], 8, query.key))
+        rankings.append(
+            Ranking(
+                query.query_id, query.subset, 2 - number % 2, order, scores, [gold], 8, query.key
+            )
+        )
     return write_evaluation(tmp_path / "world", corpus, rankings)
 
 
@@ -142,7 +171,12 @@ def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world
     assert 0 < sum(halves.values()) < len(halves)
     for place, min_held_out in [(1, 1), (7, 1), (1, 50)]:
         judge = Answering(place)
-        rules = {"method": "listwise", "list_size": 8, "rerank": "auto", "min_held_out": min_held_out}
+        rules = {
+            "method": "listwise",
+            "list_size": 8,
+            "rerank": "auto",
+            "min_held_out": min_held_out,
+        }
         settings = job(**rules, evaluation=world, out=tmp_path / f"{place} {min_held_out}")
         report, before, after = run(judge, settings)
         trial = [old for old in before if halves[old.query_id]]
@@ -150,7 +184,9 @@ def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world
         lost = sum(old.gold_rank == 1 for old in trial)
         decision = report.auto["squares"]
         assert (decision.queries, decision.gained, decision.lost) == (len(trial), gained, lost)
-        assert decision.reranked == (gained - lost > (0 if min_held_out == 1 else (gained + lost) ** 0.5))
+        assert decision.reranked == (
+            gained - lost > (0 if min_held_out == 1 else (gained + lost) ** 0.5)
+        )
         reported = [old for old in before if not halves[old.query_id]]
         assert [new.query_id for new in after] == [old.query_id for old in reported]
         assert report.subsets["squares"]["queries"] == len(reported)
@@ -169,19 +205,31 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
         write_evaluation(tmp_path / name, corpus, rankings)
     earlier = job(method="listwise", evaluation=tmp_path / "held out", out=tmp_path / "earlier")
     run(judge, earlier)
-    settings = job(method="listwise", evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out)
+    settings = job(
+        method="listwise", evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out
+    )
     report, before, after = run(judge, settings)
     decision = report.auto["squares"]
     assert (decision.queries, decision.gained, decision.lost, decision.reranked) == (2, 2, 0, True)
     assert str(decision) == "reranked: +1.000 ± 0.707 on 2 held-out queries, 2 gained, 0 lost"
     assert len(after) == len(before) == 6
-    assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (2 / 6, 4 / 6)
-    with pytest.raises(DataError, match=r"reranks 5 items listwise .* but this job reranks 5 items pointwise"):
-        run(judge, job(evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out), overwrite=True)
+    assert (report.subsets["squares"]["gained"], report.subsets["squares"]["lost"]) == (
+        2 / 6,
+        4 / 6,
+    )
+    with pytest.raises(
+        DataError, match=r"reranks 5 items listwise .* but this job reranks 5 items pointwise"
+    ):
+        run(
+            judge,
+            job(evaluation=tmp_path / "rest", rerank="auto", held_out=earlier.out),
+            overwrite=True,
+        )
     with pytest.raises(DataError, match="holds 2 of the queries to report, such as squares"):
         run(judge, settings.model_copy(update={"evaluation": world}), overwrite=True)
     with pytest.raises(
-        DataError, match=r"5 items listwise with min_label_mass = 0.5 .* listwise with min_label_mass = 0.9"
+        DataError,
+        match=r"5 items listwise with min_label_mass = 0.5 .* listwise with min_label_mass = 0.9",
     ):
         run(judge, settings.model_copy(update={"min_label_mass": 0.9}), overwrite=True)
     other = again(corpus, tmp_path / "again")
@@ -190,7 +238,11 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
         tmp_path / "theirs", other, [replace(one, query_id=f"again {one.query_id}") for one in old]
     )
     with pytest.raises(DataError, match="holds 2 of the queries to report, such as again squares"):
-        run(judge, settings.model_copy(update={"corpus": other.folder, "evaluation": theirs}), overwrite=True)
+        run(
+            judge,
+            settings.model_copy(update={"corpus": other.folder, "evaluation": theirs}),
+            overwrite=True,
+        )
     with pytest.raises(ValidationError, match="Set rerank = 'auto'"):
         job(held_out=earlier.out)
 
@@ -199,7 +251,10 @@ def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
     """With the same ids too: the judge would be asked other questions than those that were evaluated."""
     other = again(corpus, tmp_path / "again", "What colour is it?")
     assert (other.query_ids, other.item_ids) == (corpus.query_ids, corpus.item_ids)
-    with pytest.raises(DataError, match=r"evaluates another corpus than .*again\. Give the evaluated corpus, .*corpus"):
+    with pytest.raises(
+        DataError,
+        match=r"evaluates another corpus than .*again\. Give the evaluated corpus, .*corpus",
+    ):
         rerank(job(corpus=other.folder), quiet)
     assert not (tmp_path / "r").exists(), "nothing was written"
 
@@ -208,7 +263,9 @@ def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
     """What a killed job left beside the measures of an earlier one."""
     rankings = list(read_rankings(world / "rankings.parquet"))
     write_rankings(world / "rankings.parquet", rankings[1:])
-    with pytest.raises(DataError, match=r"rankings\.parquet: changed since it was written; evaluate again"):
+    with pytest.raises(
+        DataError, match=r"rankings\.parquet: changed since it was written; evaluate again"
+    ):
         rerank(job(evaluation=world), quiet)
     (world / "metrics.json").unlink()
     with pytest.raises(DataError, match=r"metrics\.json: no such file"):
@@ -216,9 +273,18 @@ def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
 
 
 def test_more_than_was_kept_is_refused_with_both_cures(corpus, evaluation, folder, job, tmp_path):
-    evaluate(EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=tmp_path / "three", keep=3))
-    for changes, name in [({"top": 5}, "top"), ({"method": "listwise", "list_size": 5}, "list_size")]:
-        with pytest.raises(DataError, match=rf"{name} = 5, but .* the best 3 items .* keep = 5, or set {name} = 3"):
+    evaluate(
+        EvaluateSettings(
+            corpus=corpus.folder, vectors=folder / "vectors", out=tmp_path / "three", keep=3
+        )
+    )
+    for changes, name in [
+        ({"top": 5}, "top"),
+        ({"method": "listwise", "list_size": 5}, "list_size"),
+    ]:
+        with pytest.raises(
+            DataError, match=rf"{name} = 5, but .* the best 3 items .* keep = 5, or set {name} = 3"
+        ):
             rerank(job(evaluation=tmp_path / "three", **changes), quiet)
         assert not (tmp_path / "r").exists(), "nothing was written"
     run(ScriptedJudge(Prompt()), job(evaluation=tmp_path / "three", top=3))
@@ -233,7 +299,9 @@ def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, 
         (Answering(1), job(method="fused"), "method"),
         (Answering(1), job(method="listwise", evaluation=world), "evaluation"),
     ]:
-        with pytest.raises(DataError, match=rf"exists already, and differs in {what}; give another .* --overwrite"):
+        with pytest.raises(
+            DataError, match=rf"exists already, and differs in {what}; give another .* --overwrite"
+        ):
             run(judge, settings)
         assert not judge.listed, "nothing was asked"
         assert (tmp_path / "r" / "metrics.json").read_bytes() == before

@@ -20,7 +20,9 @@ def main(kind: str, out: Path, *rest: str) -> None:
     if (k, way, seed) == UNLUCKY and not Path("luck").exists():
         sys.exit("no luck today")
     assert (Path(world) / "world.txt").read_text() == seed
-    (out / "metrics.json").write_text(json.dumps({"all": {"score": int(k) / 10 + int(way) + int(seed) / 100}}))
+    (out / "metrics.json").write_text(
+        json.dumps({"all": {"score": int(k) / 10 + int(way) + int(seed) / 100}})
+    )
 
 
 if __name__ == "__main__":

@@ -56,13 +56,23 @@ def test_a_digest_follows_what_the_step_needs():
     ("steps", "message"),
     [
         ({"a": {"command": "python -m x {out} {nobody}"}}, "steps.a: {nobody} has no value"),
-        ({"a": {"command": "python -m x {out} {b}"}, "b": {"command": "python -m x {out} {a}"}}, "need each other"),
+        (
+            {"a": {"command": "python -m x {out} {b}"}, "b": {"command": "python -m x {out} {a}"}},
+            "need each other",
+        ),
         ({"a": {"command": "python -m x"}}, "the command lacks {out}"),
         ({"a": {"command": "python -m x {out} {service}"}}, "{service} has no value"),
         ({"a": {"command": "python -m x {out} {"}}, "steps.a: Single '{'"),
         ({"a": {"command": "python -m x {out} {0!r}"}}, "is not a placeholder"),
     ],
-    ids=["placeholder_without_value", "cycle", "no_output", "no_service", "open_brace", "conversion"],
+    ids=[
+        "placeholder_without_value",
+        "cycle",
+        "no_output",
+        "no_service",
+        "open_brace",
+        "conversion",
+    ],
 )
 def test_a_study_that_cannot_be_run_is_refused_by_name(steps, message):
     with pytest.raises(SettingsError, match=r".*") as caught:
@@ -79,9 +89,20 @@ def test_a_study_that_cannot_be_run_is_refused_by_name(steps, message):
         ({"measures": {"m": {"steps": ["nothing"]}}}, "there is no step 'nothing'"),
         ({"measures": {"m": {"steps": ["run"], "file": "a.json"}}}, "key: required for a.json"),
         ({"leave_out": [{"way": "ugly"}]}, "has no value 'ugly'"),
-        ({"comparisons": {"c": {"axis": "z", "left": "a", "right": "b", "claim": "It"}}}, "no axis 'z'"),
+        (
+            {"comparisons": {"c": {"axis": "z", "left": "a", "right": "b", "claim": "It"}}},
+            "no axis 'z'",
+        ),
     ],
-    ids=["name_twice", "own_name", "label", "measure_of_no_step", "measure_without_key", "left_out", "no_axis"],
+    ids=[
+        "name_twice",
+        "own_name",
+        "label",
+        "measure_of_no_step",
+        "measure_without_key",
+        "left_out",
+        "no_axis",
+    ],
 )
 def test_a_study_that_contradicts_itself_is_refused(changes, message):
     with pytest.raises(ValidationError) as caught:

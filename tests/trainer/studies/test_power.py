@@ -14,7 +14,10 @@ from trainer.studies.statistics import Difference, difference
 def test_the_smallest_difference_by_hand():
     """A fifth of 4,000 results: 1.96 √(0.2 / 4000); two subsets of 2,000 have the same variance together."""
     together = Power.of({"all": {"queries": 4000, "precision@1": 0.45}})
-    assert (together.queries, together.smallest) == (4000, pytest.approx(1.96 * (0.2 / 4000) ** 0.5))
+    assert (together.queries, together.smallest) == (
+        4000,
+        pytest.approx(1.96 * (0.2 / 4000) ** 0.5),
+    )
     halves = Power.of({name: {"queries": 2000, "precision@1": 0.45} for name in "ab"})
     assert (halves.queries, halves.smallest) == (4000, pytest.approx(together.smallest))
 
@@ -70,21 +73,37 @@ def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
 
 def test_an_evaluation_prints_what_it_can_tell(tmp_path):
     measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
-    places = [f"{name}={tmp_path / place}" for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))]
+    places = [
+        f"{name}={tmp_path / place}"
+        for name, place in (("corpus", "c"), ("vectors", "c/v"), ("out", "e"))
+    ]
     result = CliRunner().invoke(app, ["evaluate", *places])
-    assert "With 4 queries, the smallest detectable difference of mean precision@1 is 0.438 (95 %" in result.output
+    assert (
+        "With 4 queries, the smallest detectable difference of mean precision@1 is 0.438 (95 %"
+        in result.output
+    )
 
 
 def test_another_difference_is_the_same_evaluation(tmp_path):
-    reports = [measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=one)[0] for one in (None, 0.1)]
+    reports = [
+        measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=one)[0]
+        for one in (None, 0.1)
+    ]
     assert reports[0].subsets == reports[1].subsets
 
 
 def test_a_study_says_how_small_a_difference_its_queries_tell():
-    narrow, wide = (Difference(0.02, 5, (0.0, 0.1), (0.02 - half, 0.02 + half), 1000) for half in (0.01, 0.03))
+    narrow, wide = (
+        Difference(0.02, 5, (0.0, 0.1), (0.02 - half, 0.02 + half), 1000) for half in (0.01, 0.03)
+    )
     level = Difference(0.0, 5, (0.0, 0.1), (0.0, 0.0), 1000)
     plain = Difference(0.02, 5, (0.0, 0.1), None)
-    found = [("precision@1", narrow), ("precision@1", wide), ("precision@1", level), ("loss", plain)]
+    found = [
+        ("precision@1", narrow),
+        ("precision@1", wide),
+        ("precision@1", level),
+        ("loss", plain),
+    ]
     said = (
         "With 1,000 queries, the smallest detectable difference of precision@1 is 0.010 to 0.030 (95 %, paired "
         "by query)."
@@ -92,5 +111,7 @@ def test_a_study_says_how_small_a_difference_its_queries_tell():
     assert powers(found, None) == [said]
     assert powers(found, 0.03) == [said]
     (lacking,) = powers(found, 0.015)
-    assert lacking.startswith(f"{said} 1,000 queries are too few to detect a difference of 0.015: 4,000 are needed")
+    assert lacking.startswith(
+        f"{said} 1,000 queries are too few to detect a difference of 0.015: 4,000 are needed"
+    )
     assert powers([("precision@1", level), ("loss", plain)], 0.01) == []

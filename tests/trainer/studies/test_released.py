@@ -33,7 +33,14 @@ def row(positive, negatives, name="a.png"):
 
 def counted(tmp_path, rows, *words):
     (tmp_path / "released.json").write_text(json.dumps(rows))
-    command = [sys.executable, "-m", "studies.released", tmp_path / "released.json", tmp_path / "out", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "studies.released",
+        tmp_path / "released.json",
+        tmp_path / "out",
+        *words,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return json.loads((tmp_path / "out" / "released.json").read_text())
@@ -43,7 +50,9 @@ def test_rows_of_the_rule_are_found(tmp_path):
     fits = row(on_grid(20), [on_grid(2), on_grid(-8)])
     relaxed = row(0.05, [0.03, 0.02])
     breaks = row(0.9, [0.85, 0.1])
-    twice = row(on_grid(20), [on_grid(2), on_grid(2)]) | {"hard_negatives": [["wrong", ""], ["wrong", ""]]}
+    twice = row(on_grid(20), [on_grid(2), on_grid(2)]) | {
+        "hard_negatives": [["wrong", ""], ["wrong", ""]]
+    }
     found = counted(tmp_path, [fits, relaxed, breaks, twice])
     assert found["rows"] == 4
     assert found["on_grid"] == pytest.approx(6 / 12)
@@ -64,7 +73,9 @@ def test_a_judges_scores_stand_beside_the_released_ones(tmp_path):
         scores = [verdict.score for verdict in verdicts]
         words = ["--images", tmp_path, "--service", url]
         same = counted(tmp_path, [row(scores[0], scores[1:])], *words)
-        turned = counted(tmp_path / "images", [row(1 - scores[0], [1 - score for score in scores[1:]])], *words)
+        turned = counted(
+            tmp_path / "images", [row(1 - scores[0], [1 - score for score in scores[1:]])], *words
+        )
     assert same["log_odds_correlation"] == pytest.approx(1)
     assert same["same_order"] == 1
     assert turned["log_odds_correlation"] == pytest.approx(-1)

@@ -46,7 +46,9 @@ def test_a_failed_cell_is_named_and_the_others_run(tmp_path):
     assert len(ran) == 15
     assert len(progress.done) == 14
     (failed,) = [line for line in lines if "failed" in line]
-    assert failed.startswith("run/k=8,way=bad,seed=1: failed: status 1: no luck today (full output:")
+    assert failed.startswith(
+        "run/k=8,way=bad,seed=1: failed: status 1: no luck today (full output:"
+    )
 
 
 def test_the_same_command_runs_only_what_is_left(tmp_path):
@@ -81,7 +83,8 @@ def test_an_output_of_other_settings_is_refused_and_kept(tmp_path):
     steps = toy().model_dump()["steps"]
     steps["world"]["command"] += " more"
     with pytest.raises(
-        DataError, match=r"world/seed=0: this output, or one of its inputs, was made with other settings"
+        DataError,
+        match=r"world/seed=0: this output, or one of its inputs, was made with other settings",
     ):
         Plan.of(toy(seeds=[0], steps=steps), tmp_path / "out")
     assert (tmp_path / "out/world/seed=0/world.txt").exists()
@@ -188,7 +191,10 @@ def test_the_report_says_how_small_a_difference_it_can_tell(tmp_path):
     study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, detect=0.25)
     run(study, tmp_path / "out")
     for way, ranks in (("good", (1, 2, 1, 1)), ("bad", (1, 2, 1, 3))):
-        rankings = [Ranking(f"q{n}", "s", rank, ["a"], [0.5], ["a"], 3, bytes(16)) for n, rank in enumerate(ranks)]
+        rankings = [
+            Ranking(f"q{n}", "s", rank, ["a"], [0.5], ["a"], 3, bytes(16))
+            for n, rank in enumerate(ranks)
+        ]
         write_rankings(tmp_path / f"out/run/k=4,way={way},seed=0/rankings.parquet", rankings)
     measured = study.model_copy(update={"measures": {"precision@1": Measure(steps=("run",))}})
     *_, said = write_study_report(Plan.of(measured, tmp_path / "out"))
@@ -217,10 +223,20 @@ def test_measures_of_one_training_stand_in_one_row(tmp_path):
     }
     steps = toy().model_dump()["steps"]
     steps["again"] = {"command": f"{STEP} run {{out}} {{world}} {{k}} {{way}} {{seed}}"}
-    study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1"}}, measures=measures, comparisons={}, steps=steps)
+    study = toy(
+        seeds=[0],
+        axes={"k": [4], "way": {"good": "1"}},
+        measures=measures,
+        comparisons={},
+        steps=steps,
+    )
     run(study, tmp_path / "out")
     write_study_report(Plan.of(study, tmp_path / "out"))
-    rows = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [
+        line
+        for line in (tmp_path / "out/table.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
     names = [row.partition(" | ")[0] for row in rows[1:]]
     assert names == ["| k 4, way good", "| run: k 4, way good", "| again: k 4, way good"]
     assert rows[1].count("1.4") == 2
@@ -235,7 +251,15 @@ def test_all_studies_stand_in_one_file_and_what_was_written_above_stays(tmp_path
         write_study(tmp_path / "studies" / f"{name}.toml", study)
     for _ in range(2):
         done = CliRunner().invoke(
-            app, ["summary", str(out), "--studies", str(tmp_path / "studies"), "--results", str(tmp_path / "results")]
+            app,
+            [
+                "summary",
+                str(out),
+                "--studies",
+                str(tmp_path / "studies"),
+                "--results",
+                str(tmp_path / "results"),
+            ],
         )
         assert done.exit_code == 0, done.output
     text = out.read_text()
@@ -250,7 +274,9 @@ def test_a_number_that_some_runs_lack_is_left_open_and_one_that_all_lack_is_name
     steps = toy().model_dump()["steps"]
     measures = {"score": toy().model_dump()["measures"]["score"]}
     measures["some"] = {"steps": ["run"], "file": "metrics.json", "key": "only_good"}
-    study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, steps=steps, measures=measures)
+    study = toy(
+        seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, steps=steps, measures=measures
+    )
     run(study, tmp_path / "out")
     with pytest.raises(DataError, match=r"has no number at only_good\. Correct `key`"):
         write_study_report(Plan.of(study, tmp_path / "out"))

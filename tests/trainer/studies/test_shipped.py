@@ -47,7 +47,11 @@ def test_the_settings_of_its_commands_are_known(path):
         if program == "unijudge" and kind is not None:
             load_settings(kind, None, list(filter(is_setting, words)))
         if cell.service:
-            load_settings(ServiceSettings, None, list(filter(is_setting, cell.service.replace("{port}", "1").split())))
+            load_settings(
+                ServiceSettings,
+                None,
+                list(filter(is_setting, cell.service.replace("{port}", "1").split())),
+            )
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -49,7 +49,9 @@ def test_a_checkpoint_cut_in_half_is_said_and_the_one_before_is_taken(checkpoint
     assert checkpoints.last_whole().name == "step-000010"
     assert "step-000015: damaged" in caplog.text
     assert name in caplog.text
-    assert names(checkpoints) == ["damaged-step-000015", "step-000010"], "what is damaged is not met again"
+    assert names(checkpoints) == ["damaged-step-000015", "step-000010"], (
+        "what is damaged is not met again"
+    )
     for step in (15, 20):
         checkpoints.save(step, {"step": step}, write)
     assert checkpoints.last_whole().name == "step-000020"
@@ -60,7 +62,10 @@ def test_a_file_that_is_gone_is_damage(checkpoints):
         (checkpoints.folder / step / "adapter" / "weights.pt").unlink()
         if step == "step-000015":
             assert checkpoints.last_whole().name == "step-000010"
-    with pytest.raises(DataError, match=r"every checkpoint is damaged .step-000010.. Restore a checkpoint, or delete"):
+    with pytest.raises(
+        DataError,
+        match=r"every checkpoint is damaged .step-000010.. Restore a checkpoint, or delete",
+    ):
         checkpoints.last_whole()
     assert names(checkpoints) == ["damaged-step-000015", "step-000010"]
 
@@ -97,13 +102,18 @@ def test_a_full_disk_leaves_the_one_before(checkpoints):
         write(folder)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(DataError, match=r"step-000020: cannot be written .No space left.*run the same command again"):
+    with pytest.raises(
+        DataError,
+        match=r"step-000020: cannot be written .No space left.*run the same command again",
+    ):
         checkpoints.save(20, {}, half)
     assert names(checkpoints) == ["step-000010", "step-000015"]
     assert checkpoints.last_whole().name == "step-000015"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="a device that is always full is Linux's"
+)
 def test_a_disk_that_fills_up_under_the_optimizers_state(checkpoints):
     def full(folder):
         write(folder)

@@ -39,7 +39,10 @@ def test_clear_scores_can_teach():
 
 def test_scores_that_are_all_alike_say_nothing_at_a_high_temperature():
     said = teacher_warning(np.array([CLEAR] * 3), 10.0)
-    assert "median entropy of its soft labels is 1.10 of at most 1.10 nats, at loss.teacher_temperature = 10" in said
+    assert (
+        "median entropy of its soft labels is 1.10 of at most 1.10 nats, at loss.teacher_temperature = 10"
+        in said
+    )
     assert "Lower that temperature, or calibrate the judge" in said
     assert "positive first" not in said
 
@@ -69,7 +72,10 @@ def test_the_median_row_decides_whether_labels_are_hard():
     """A lead of 0.8 and of 0.7 at 0.02: e⁻⁴⁰ and e⁻³⁵ of the positive's share. At 0.2 e⁻⁴ and e⁻³·⁵, 0.22 nats."""
     said = labels_are_hard(np.array([CLEAR, CLEAR, LEVEL]), 0.02)
     assert said.startswith("the soft labels equal hard labels: their median entropy is 0.0000 nats")
-    assert "Raise loss.teacher_temperature (at 0.2 the entropy is 0.22), or use loss.name = 'infonce'" in said
+    assert (
+        "Raise loss.teacher_temperature (at 0.2 the entropy is 0.22), or use loss.name = 'infonce'"
+        in said
+    )
     assert labels_are_hard(np.array([CLEAR, LEVEL, LEVEL]), 0.02) is None
     assert labels_are_hard(np.array([CLEAR] * 3), 0.2) is None
     assert labels_are_hard(np.empty((0, 3)), 0.02) is None, "no judge, no soft labels"
@@ -83,7 +89,9 @@ def test_labels_are_hard_below_a_twentieth_of_a_nat(share, warned):
 
 
 def training(**changes):
-    return EmbedderSettings(corpus="c", triples="t", out="o", max_steps=10, batch_size=5, num_negatives=4, **changes)
+    return EmbedderSettings(
+        corpus="c", triples="t", out="o", max_steps=10, batch_size=5, num_negatives=4, **changes
+    )
 
 
 @pytest.mark.parametrize(("items", "warned"), [(20, True), (21, False)])
@@ -93,14 +101,22 @@ def test_a_pool_is_covered_when_each_item_is_drawn_ten_times(items, warned):
     assert (said is not None) == warned
     if said:
         assert "200 negatives are drawn from 20 items, each about 10 times. Random" in said
-        assert "Import more items into the corpus, or lower max_steps, batch_size or num_negatives" in said
+        assert (
+            "Import more items into the corpus, or lower max_steps, batch_size or num_negatives"
+            in said
+        )
 
 
 def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
     """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125; and 375."""
     pools = [Pool("few", 1, 5), Pool("many", 3, 37), Pool("large", 0, 9)]
-    said = pool_is_covered(training(gradient_accumulation_steps=2, loss=LossSettings(in_batch_weight=1)), pools)
-    assert "the pool of 'few' is small: 125 negatives are drawn from 5 items, each about 25 times" in said
+    said = pool_is_covered(
+        training(gradient_accumulation_steps=2, loss=LossSettings(in_batch_weight=1)), pools
+    )
+    assert (
+        "the pool of 'few' is small: 125 negatives are drawn from 5 items, each about 25 times"
+        in said
+    )
     assert "(2 of 3 pools are too small)" in said
 
 

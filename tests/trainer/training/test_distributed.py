@@ -49,7 +49,11 @@ def test_an_update_is_the_same_on_any_number_of_processes(tmp_path):
     """Dropout and a short batch in every epoch included; the first process alone writes and reports."""
     found = {}
     for count in (1, 2, 4):
-        ranks = launched(functools.partial(plain_training, tmp_path / f"run-{count}"), count, tmp_path / f"on-{count}")
+        ranks = launched(
+            functools.partial(plain_training, tmp_path / f"run-{count}"),
+            count,
+            tmp_path / f"on-{count}",
+        )
         assert all(one["weights"] == ranks[0]["weights"] for one in ranks)
         assert [one["steps"] for one in ranks] == [list(range(1, 13))] + [[]] * (count - 1)
         found[count] = torch.tensor(ranks[0]["weights"]), metrics(tmp_path / f"run-{count}")
@@ -78,7 +82,9 @@ def test_killed_and_resumed_is_to_the_bit_what_was_never_interrupted(tmp_path):
     with pytest.raises(Exception, match="exit code 9"):
         launched(functools.partial(killed, tmp_path / "twice"), 2, tmp_path / "b")
     shutil.copytree(tmp_path / "twice", tmp_path / "fewer")
-    [resumed, _] = launched(functools.partial(plain_training, tmp_path / "twice"), 2, tmp_path / "c")
+    [resumed, _] = launched(
+        functools.partial(plain_training, tmp_path / "twice"), 2, tmp_path / "c"
+    )
     assert resumed["steps"][0] == 6
     fewer = plain_training(tmp_path / "fewer")
     assert fewer["steps"] == resumed["steps"], "a run may go on with fewer processes"
@@ -110,7 +116,8 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_update(tmp
 
 def uneven(folder):
     with pytest.raises(
-        TrainingError, match=r"gradient_accumulation_steps = 2: the batches of an update .* among 4 processes"
+        TrainingError,
+        match=r"gradient_accumulation_steps = 2: the batches of an update .* among 4 processes",
     ):
         train(folder)
 
@@ -121,12 +128,15 @@ def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
 
 def uneven_training(settings):
     with pytest.raises(
-        TrainingError, match=r"gradient_accumulation_steps = 1: the batches of an update .* among 2 processes"
+        TrainingError,
+        match=r"gradient_accumulation_steps = 1: the batches of an update .* among 2 processes",
     ):
         train_embedder(settings, quiet)
 
 
-def test_batches_that_cannot_be_shared_out_leave_no_folder_that_refuses_the_cure(corpus, triples, model, tmp_path):
+def test_batches_that_cannot_be_shared_out_leave_no_folder_that_refuses_the_cure(
+    corpus, triples, model, tmp_path
+):
     """As README's own line with the default: the refusal comes before the run's settings are written."""
     settings = run_settings(corpus, triples, model, tmp_path / "run", gradient_accumulation_steps=1)
     launched(functools.partial(uneven_training, settings), 2, tmp_path / "ranks")
@@ -173,13 +183,18 @@ def split(model):
     torch.manual_seed(0)
     add_lora(backbone, LoraSettings(rank=2, dropout=0.5))
     backbone.model.train()
-    contents = [Content(text="a " * length) for length in ((3, 40, 80) if accelerator.process_index else (5,))]
+    contents = [
+        Content(text="a " * length)
+        for length in ((3, 40, 80) if accelerator.process_index else (5,))
+    ]
     before, expected = sizes(backbone.model), gradient(backbone, contents)
     shard_frozen(backbone)
     differences = [(expected - gradient(backbone, contents)).abs().max().item()]
     backbone.model.eval()  # without dropout, which draws otherwise for chunks
     cached = functools.partial(embed_in_chunks, size=2)
-    differences.append((gradient(backbone, contents) - gradient(backbone, contents, cached)).abs().max().item())
+    differences.append(
+        (gradient(backbone, contents) - gradient(backbone, contents, cached)).abs().max().item()
+    )
     return [before, sizes(backbone.model), max(differences), expected.abs().max().item()]
 
 
@@ -204,7 +219,9 @@ def test_frozen_blocks_are_split_and_nothing_else(model, tmp_path):
     """Also where one process needs one pass and the other three, in chunks or not: gradients are the whole weights'."""
     ranks = launched(functools.partial(split, model), 2, tmp_path)
     for before, after, difference, largest in ranks:
-        assert [after[kind] for kind in ("trained", "other")] == [before[kind] for kind in ("trained", "other")]
+        assert [after[kind] for kind in ("trained", "other")] == [
+            before[kind] for kind in ("trained", "other")
+        ]
         assert difference < 1e-6 * largest
     assert sum(after["block"] for _, after, *_ in ranks) == ranks[0][0]["block"]
     assert max(after["block"] for _, after, *_ in ranks) < 0.6 * ranks[0][0]["block"]
@@ -214,7 +231,9 @@ def test_an_error_in_one_process_ends_all(folder, corpus, triples, model, tmp_pa
     for name in ("corpus", "images"):
         shutil.copytree(folder / name, tmp_path / name)
     (tmp_path / "images" / "white.png").unlink()
-    settings = run_settings(corpus, triples, model, tmp_path / "run", batch_size=1, gradient_accumulation_steps=2)
+    settings = run_settings(
+        corpus, triples, model, tmp_path / "run", batch_size=1, gradient_accumulation_steps=2
+    )
     settings = settings.model_copy(update={"corpus": tmp_path / "corpus"})
     with pytest.raises(Exception, match=r"the row of query '.*': .*white\.png: cannot be read"):
         launched(functools.partial(embedder_training, settings), 2, tmp_path / "ranks")
@@ -222,7 +241,10 @@ def test_an_error_in_one_process_ends_all(folder, corpus, triples, model, tmp_pa
 
 def test_two_processes_embed_the_same_files_as_one(corpus, model, tmp_path):
     def digests(folder):
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.parquet")}
+        return {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.glob("*.parquet")
+        }
 
     settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "one", model=model, batch_size=3)
     embed_corpus(settings, quiet)
@@ -230,10 +252,15 @@ def test_two_processes_embed_the_same_files_as_one(corpus, model, tmp_path):
     launched(functools.partial(embedding, other), 2, tmp_path / "ranks")
     assert digests(tmp_path / "one") == digests(tmp_path / "two") != {}
     (tmp_path / "two" / "queries-00000.parquet").unlink()
-    with lease(other.out), pytest.raises(Exception, match=f"process {os.getpid()} is writing there"):
+    with (
+        lease(other.out),
+        pytest.raises(Exception, match=f"process {os.getpid()} is writing there"),
+    ):
         launched(functools.partial(embedding, other), 2, tmp_path / "refused")
     told = launched(functools.partial(embedding, other), 2, tmp_path / "again")
-    assert told == [[[6, 8], [8, 8]], []], "the missing part alone, and the first process tells of both"
+    assert told == [[[6, 8], [8, 8]], []], (
+        "the missing part alone, and the first process tells of both"
+    )
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
@@ -246,12 +273,16 @@ def embedding(settings):
 def test_a_configuration_that_would_empty_the_weights_is_refused(tmp_path):
     plugin = SimpleNamespace(cpu_ram_efficient_loading=True)
     told = launched(functools.partial(refused, plugin, tmp_path / "run"), 2, tmp_path)
-    assert all(one.startswith("fsdp_cpu_ram_efficient_loading: this option leaves every process") for one in told)
+    assert all(
+        one.startswith("fsdp_cpu_ram_efficient_loading: this option leaves every process")
+        for one in told
+    )
 
 
 @pytest.mark.parametrize("kind", ["DEEPSPEED", "MEGATRON_LM"])
 def test_another_way_to_split_a_model_is_refused(kind, tmp_path, monkeypatch):
-    found = SimpleNamespace(distributed_type=DistributedType[kind])  # neither library is here to be configured
+    # Neither library is here to be configured.
+    found = SimpleNamespace(distributed_type=DistributedType[kind])
     monkeypatch.setattr("trainer.training.distributed.Accelerator", lambda **_: found)
     told = rf"{kind}: .* Use deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"
     with pytest.raises(SettingsError, match=told), processes("cpu", tmp_path / "run"):
@@ -267,7 +298,9 @@ def refused(plugin, folder):
 
 def test_a_process_group_of_other_libraries_stays(tmp_path):
     """vLLM in the same process makes one."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
     try:
         with processes("cpu", tmp_path / "out"):
             pass

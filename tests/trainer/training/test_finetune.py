@@ -49,16 +49,26 @@ def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, mod
     Run(tmp_path / "run", settings, {})
     more = {"max_tokens": 8192, "max_source_pixels": 10**9, "batch_tokens": 64}
     elsewhere = model.model_copy(update={"vision_cache_mb": 1, "device": "auto"} | more)
-    Run(tmp_path / "run", settings.model_copy(update={"model": elsewhere, "gradient_checkpointing": True}), {})
-    Run(tmp_path / "run", settings.model_copy(update={"out": tmp_path / "there" / ".." / "run"}), {})
+    Run(
+        tmp_path / "run",
+        settings.model_copy(update={"model": elsewhere, "gradient_checkpointing": True}),
+        {},
+    )
+    Run(
+        tmp_path / "run", settings.model_copy(update={"out": tmp_path / "there" / ".." / "run"}), {}
+    )
     other = settings.model_copy(update={"lora": LoraSettings(rank=4, alpha=16)})
     with pytest.raises(DataError, match=r"with other settings or inputs: lora\.rank was 8, is 4"):
         Run(tmp_path / "run", other, {})
 
 
-def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(corpus, triples, model, tmp_path):
+def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(
+    corpus, triples, model, tmp_path
+):
     with pytest.raises(TrainingError, match="num_negatives = 50"):
-        train_embedder(run_settings(corpus, triples, model, tmp_path / "run", num_negatives=50), quiet)
+        train_embedder(
+            run_settings(corpus, triples, model, tmp_path / "run", num_negatives=50), quiet
+        )
     assert not (tmp_path / "run").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -70,15 +80,22 @@ def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(cor
 def test_a_rate_that_is_never_reached_is_said(corpus, triples, model, tmp_path, caplog):
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=2, warmup_steps=5)
     train_embedder(settings, quiet)
-    assert "warmup_steps = 5, max_steps = 2: the training never reaches learning_rate" in caplog.text
+    assert (
+        "warmup_steps = 5, max_steps = 2: the training never reaches learning_rate" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_row_of_an_image_that_is_gone_is_named(copied, model, tmp_path, workers):
     (tmp_path / "images" / "white.png").unlink()
-    settings = run_settings(copied, write_rows(copied, tmp_path / "rows"), model, tmp_path / "run", workers=workers)
+    settings = run_settings(
+        copied, write_rows(copied, tmp_path / "rows"), model, tmp_path / "run", workers=workers
+    )
     query_id = copied.queries[3].query_id
-    with pytest.raises(DataError, match=rf"the row of query '{query_id}': .*white\.png: cannot be read .no such file"):
+    with pytest.raises(
+        DataError,
+        match=rf"the row of query '{query_id}': .*white\.png: cannot be read .no such file",
+    ):
         train_embedder(settings, quiet)
     assert not (tmp_path / "run" / "adapter").exists()
 
@@ -86,7 +103,10 @@ def test_the_row_of_an_image_that_is_gone_is_named(copied, model, tmp_path, work
 def test_the_row_of_a_picture_that_is_too_large_is_named(corpus, triples, model, tmp_path):
     """What only the model cannot take is found when the batch is made, ahead; its row is named all the same."""
     small = model.model_copy(update={"max_source_pixels": 100})
-    with pytest.raises(DataError, match=r"the row of query 'squares\.jsonl:\d': image of 60×60 pixels: more than 100"):
+    with pytest.raises(
+        DataError,
+        match=r"the row of query 'squares\.jsonl:\d': image of 60×60 pixels: more than 100",
+    ):
         train_embedder(run_settings(corpus, triples, small, tmp_path / "run"), quiet)
 
 
@@ -94,7 +114,9 @@ def test_rows_of_another_version_are_refused(corpus, triples, tmp_path):
     shutil.copytree(triples, tmp_path / "rows")
     manifest = json.loads((triples / "triples.json").read_text())
     (tmp_path / "rows" / "triples.json").write_text(json.dumps(manifest | {"version": 2}))
-    with pytest.raises(DataError, match=r"triples\.json: no triple manifest of this version .version: Input should"):
+    with pytest.raises(
+        DataError, match=r"triples\.json: no triple manifest of this version .version: Input should"
+    ):
         Examples(corpus, tmp_path / "rows", negatives=1)
 
 
@@ -115,9 +137,13 @@ def test_rows_and_images_in_an_object_store_train_the_same(copied, model, bucket
     for name in ("corpus", "images", "rows"):
         store.fs.put(str(tmp_path / name), f"{store.path.rstrip('/')}/{name}", recursive=True)
     here = run_settings(copied, rows, model, tmp_path / "here", max_steps=2)
-    there = here.model_copy(update={"corpus": store / "corpus", "triples": store / "rows", "out": tmp_path / "there"})
+    there = here.model_copy(
+        update={"corpus": store / "corpus", "triples": store / "rows", "out": tmp_path / "there"}
+    )
     digests = [
-        hashlib.sha256((train_embedder(one, quiet) / "adapter_model.safetensors").read_bytes()).digest()
+        hashlib.sha256(
+            (train_embedder(one, quiet) / "adapter_model.safetensors").read_bytes()
+        ).digest()
         for one in (here, there)
     ]
     assert digests[0] == digests[1]
@@ -131,15 +157,21 @@ def gradients(model, *, checkpointing):
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     backbone.model.train()
     kept = []
-    with saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+    with saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor
+    ):
         found = embed(backbone, [Content(text="a red square"), Content(text="green")])
         product = found[0] @ found[1]
     product.backward()
-    return {name: one.grad for name, one in backbone.model.named_parameters() if one.requires_grad}, sum(kept)
+    return {
+        name: one.grad for name, one in backbone.model.named_parameters() if one.requires_grad
+    }, sum(kept)
 
 
 def test_gradient_checkpointing_changes_no_gradient(model):
-    (plain, everything), (again, kept) = (gradients(model, checkpointing=one) for one in (False, True))
+    (plain, everything), (again, kept) = (
+        gradients(model, checkpointing=one) for one in (False, True)
+    )
     assert kept < everything / 3
     assert plain.keys() == again.keys()
     assert max((plain[name] - again[name]).abs().max() for name in plain) < 1e-6
@@ -149,7 +181,9 @@ def test_gradient_checkpointing_changes_no_gradient(model):
 def test_an_adapter_in_float32_learns_on_weights_in_bfloat16(model):
     """To within a tenth, which is what bfloat16 may cost; a gradient that underflowed would be 0."""
     dtypes = ("float32", "bfloat16")
-    exact, rough = (gradients(model.model_copy(update={"dtype": one}), checkpointing=False)[0] for one in dtypes)
+    exact, rough = (
+        gradients(model.model_copy(update={"dtype": one}), checkpointing=False)[0] for one in dtypes
+    )
     assert {one.dtype for one in rough.values()} == {torch.float32}
     exact, rough = (torch.cat([one.ravel() for one in found.values()]) for found in (exact, rough))
     assert (exact - rough).norm() < 0.1 * exact.norm()
@@ -175,7 +209,9 @@ def test_one_target_that_does_not_exist_is_refused_though_others_do(model):
     ):
         add_lora(open_backbone(model), LoraSettings(target_modules=("q_proj", "v_porj")))
     with pytest.raises(SettingsError, match=r"lora\.target_modules"):
-        load_settings(EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "lora.target_modules=[]"])
+        load_settings(
+            EmbedderSettings, None, ["corpus=c", "triples=t", "out=o", "lora.target_modules=[]"]
+        )
 
 
 def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, tmp_path):
@@ -185,7 +221,9 @@ def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, t
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(DataError, match=r"step-000001: cannot be written .*run the same command again"):
+        with pytest.raises(
+            DataError, match=r"step-000001: cannot be written .*run the same command again"
+        ):
             Checkpoints(tmp_path).save(1, {}, Adapter(backbone.model).save)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -193,20 +231,31 @@ def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, t
 
 
 def test_four_bits_need_a_gpu(model):
-    with pytest.raises(ModelError, match=r"model\.dtype = 'nf4': needs a GPU and the package bitsandbytes"):
+    with pytest.raises(
+        ModelError, match=r"model\.dtype = 'nf4': needs a GPU and the package bitsandbytes"
+    ):
         open_backbone(model.model_copy(update={"dtype": "nf4"}))
 
 
 def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, model, tmp_path):
-    adapter = train_embedder(run_settings(corpus, triples, model, tmp_path / "run", max_steps=1), quiet)
+    adapter = train_embedder(
+        run_settings(corpus, triples, model, tmp_path / "run", max_steps=1), quiet
+    )
     save_merged(model.model_copy(update={"dtype": "nf4"}), adapter, tmp_path / "merged")
-    assert {one.dtype for one in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
+    assert {one.dtype for one in load_file(tmp_path / "merged" / "model.safetensors").values()} == {
+        torch.bfloat16
+    }
 
 
 def test_a_tracker_that_is_not_installed_is_said(corpus, triples, model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"trackers: wandb is not installed. Run pip install .unijudge\[trackers\]"):
-        train_embedder(run_settings(corpus, triples, model, tmp_path / "run", trackers=("wandb",)), quiet)
+    with pytest.raises(
+        SettingsError,
+        match=r"trackers: wandb is not installed. Run pip install .unijudge\[trackers\]",
+    ):
+        train_embedder(
+            run_settings(corpus, triples, model, tmp_path / "run", trackers=("wandb",)), quiet
+        )
 
 
 class Notebook(GeneralTracker):
@@ -234,18 +283,28 @@ def test_trackers_get_what_the_metrics_file_has(tmp_path):
     notebook = Notebook()
     accelerator = Accelerator(cpu=True, log_with=notebook)
     accelerator.init_trackers("unijudge", {})
-    _, run, _ = train(tmp_path / "run", settings=SETTINGS.model_copy(update={"max_steps": 3}), accelerator=accelerator)
-    assert notebook.lines[1:] == [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    _, run, _ = train(
+        tmp_path / "run",
+        settings=SETTINGS.model_copy(update={"max_steps": 3}),
+        accelerator=accelerator,
+    )
+    assert notebook.lines[1:] == [
+        json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, model, tmp_path):
     """One of eight rows, with one negative that nobody judged: not at the step that meets it."""
     rows = list(read_triples(triples, corpus.fingerprint))
-    rows[5].negatives[1] = replace(rows[5].negatives[1], yes_logprob=None, no_logprob=None, error="too_long")
+    rows[5].negatives[1] = replace(
+        rows[5].negatives[1], yes_logprob=None, no_logprob=None, error="too_long"
+    )
     write_triples(tmp_path / "rows", rows)
     finish_triples(tmp_path / "rows", read_json(triples / "triples.json", TripleManifest))
     settings = run_settings(corpus, tmp_path / "rows", model, tmp_path / "run", max_steps=1)
-    with pytest.raises(TrainingError, match=r"but 1 of 8 rows lack scores .the first: query 'squares\.jsonl:6'"):
+    with pytest.raises(
+        TrainingError, match=r"but 1 of 8 rows lack scores .the first: query 'squares\.jsonl:6'"
+    ):
         train_embedder(settings, quiet)
     assert not (tmp_path / "run" / "settings.json").exists()
     infonce = settings.model_copy(update={"loss": LossSettings(name="infonce")})
@@ -254,7 +313,10 @@ def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, m
 
 def test_rows_say_which_negatives_were_drawn_at_random(corpus, triples, tmp_path):
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "rows", fallback=True), negatives=3)
-    assert (drawn[0].drawn, Examples(corpus, triples, negatives=3)[0].drawn) == ({1, 2, 3}, frozenset())
+    assert (drawn[0].drawn, Examples(corpus, triples, negatives=3)[0].drawn) == (
+        {1, 2, 3},
+        frozenset(),
+    )
 
 
 def test_rows_that_repeat_negatives_are_counted(corpus, triples, tmp_path, caplog):
@@ -266,4 +328,6 @@ def test_rows_that_repeat_negatives_are_counted(corpus, triples, tmp_path, caplo
     Examples(corpus, tmp_path / "rows", negatives=2)
     assert not caplog.messages, "the third is not taken"
     Examples(corpus, tmp_path / "rows", negatives=3)
-    assert "3 of 8 rows repeat negatives, since fewer than num_negatives = 3 survived" in caplog.text
+    assert (
+        "3 of 8 rows repeat negatives, since fewer than num_negatives = 3 survived" in caplog.text
+    )

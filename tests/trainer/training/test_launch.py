@@ -23,7 +23,13 @@ def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
     """torchrun, as the help says; the first process alone tells."""
     anywhere = model.model_copy(update={"device": "cpu" if torch.cuda.is_available() else "auto"})
     settings = run_settings(
-        corpus, triples, anywhere, tmp_path / "run", max_steps=2, batch_size=2, gradient_accumulation_steps=2
+        corpus,
+        triples,
+        anywhere,
+        tmp_path / "run",
+        max_steps=2,
+        batch_size=2,
+        gradient_accumulation_steps=2,
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unijudge",
                "train", "embedder"]  # fmt: skip
@@ -44,7 +50,9 @@ def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
 def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
     """As far as the environment that its launcher gives to the processes."""
     path = str(ROOT / "deploy" / "recipes" / "accelerate" / f"{recipe}.yaml")
-    asked = launch_command_parser().parse_args(["--config_file", path, "-m", "unijudge", "train", "embedder"])
+    asked = launch_command_parser().parse_args(
+        ["--config_file", path, "-m", "unijudge", "train", "embedder"]
+    )
     args, _, _ = _validate_launch_command(asked)
     assert (args.num_processes, args.module, args.training_script) == (8, True, "unijudge")
     made = prepare_multi_gpu_env(args)
@@ -59,11 +67,17 @@ def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
 def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variables, named):
     """A cluster's own, or what is left of another job: torch and accelerate know only numbers that fit together."""
     program = (
-        f"from trainer.training.distributed import processes\nwith processes('cpu', {str(tmp_path / 'out')!r}): pass"
+        "from trainer.training.distributed import processes\n"
+        f"with processes('cpu', {str(tmp_path / 'out')!r}): pass"
     )
     plain = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
     done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, env=plain | variables, cwd=ROOT
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=plain | variables,
+        cwd=ROOT,
     )
     assert (
         "SettingsError: the processes of this job cannot join each other with the launcher's environment variables"
@@ -81,7 +95,9 @@ def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variab
         ({"RANK": "1", "WORLD_SIZE": "2"}, False),
     ],
 )
-def test_kind_launcher_variables_a_single_process_says_what_it_did(monkeypatch, capsys, variables, is_told):
+def test_kind_launcher_variables_a_single_process_says_what_it_did(
+    monkeypatch, capsys, variables, is_told
+):
     for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -44,14 +44,18 @@ def test_an_unfinished_run_says_so(tmp_path):
         check(tmp_path / "run")
     train(tmp_path / "run")
     assert check(tmp_path / "run").endswith("run, whole: 12 steps and 0 files of weights read")
-    assert [line for line in describe(tmp_path / "run").splitlines() if "made." in line] == begun != []
+    assert (
+        [line for line in describe(tmp_path / "run").splitlines() if "made." in line] == begun != []
+    )
 
 
 def test_it_learns(tmp_path):
     def sum_of_inputs(module, batch):
         return {"squared": ((module(batch) - batch.sum(1, keepdim=True)) ** 2).mean()}
 
-    model, run, _ = train(tmp_path / "run", loss=sum_of_inputs, settings=SETTINGS.model_copy(update={"max_steps": 60}))
+    model, run, _ = train(
+        tmp_path / "run", loss=sum_of_inputs, settings=SETTINGS.model_copy(update={"max_steps": 60})
+    )
     assert (model.weight - 1).abs().max() < 0.1
     assert lines(run)[-1]["loss"] < 0.05 < lines(run)[0]["loss"]
 
@@ -79,11 +83,15 @@ def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
         return {"squared": (module(batch) ** 2).mean()} | seen
 
     _, run, _ = train(
-        tmp_path / "run", loss=watched, settings=SETTINGS.model_copy(update={"gradient_accumulation_steps": 2})
+        tmp_path / "run",
+        loss=watched,
+        settings=SETTINGS.model_copy(update={"gradient_accumulation_steps": 2}),
     )
     partly = 0
     for line in lines(run):
-        batches = order_of(SETTINGS.model_copy(update={"gradient_accumulation_steps": 2})).batches(line["step"])
+        batches = order_of(SETTINGS.model_copy(update={"gradient_accumulation_steps": 2})).batches(
+            line["step"]
+        )
         showing = [rows for rows in batches if 0 not in rows]
         partly += 0 < len(showing) < len(batches)
         assert not any(name.startswith("share") for name in line)
@@ -97,7 +105,10 @@ def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
         return {"squared": (module(batch) ** 2).mean()}
 
     def watched(module, batch):
-        return plain(module, batch) | {"size": Observed(batch.abs().mean()), "pull": Observed(module.weight.sum())}
+        return plain(module, batch) | {
+            "size": Observed(batch.abs().mean()),
+            "pull": Observed(module.weight.sum()),
+        }
 
     bare, unwatched, _ = train(tmp_path / "bare", loss=plain)
     model, run, _ = train(tmp_path / "run", loss=watched)
@@ -137,7 +148,9 @@ def test_nothing_to_train_is_said(tmp_path):
 
 def test_other_settings_are_another_run(tmp_path):
     train(tmp_path / "run", stop_at=1)
-    with pytest.raises(DataError, match=r"with other settings or inputs: max_steps was 12, is 13\. Give another"):
+    with pytest.raises(
+        DataError, match=r"with other settings or inputs: max_steps was 12, is 13\. Give another"
+    ):
         Run(tmp_path / "run", SETTINGS.model_copy(update={"max_steps": 13}), {})
     Run(tmp_path / "run", SETTINGS.model_copy(update={"workers": 0}), {})
     Run(tmp_path / "more", SETTINGS, {"the rows": "1"})
@@ -154,17 +167,22 @@ def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path):
     del begun["settings"]["weight_decay"]
     (tmp_path / "settings.json").write_text(json.dumps(begun))
     Run(tmp_path, SETTINGS, {})
-    with pytest.raises(DataError, match=r"with other settings or inputs: weight_decay was 0\.0, is 0\.5"):
+    with pytest.raises(
+        DataError, match=r"with other settings or inputs: weight_decay was 0\.0, is 0\.5"
+    ):
         Run(tmp_path, SETTINGS.model_copy(update={"weight_decay": 0.5}), {})
     begun["settings"]["momentum"] = 0.9
     (tmp_path / "settings.json").write_text(json.dumps(begun))
     with pytest.raises(
-        DataError, match=r"settings\.json: not the settings of this kind of training in this version .momentum: Extra"
+        DataError,
+        match=r"settings\.json: not the settings of this kind of training in this version .momentum: Extra",
     ):
         Run(tmp_path, SETTINGS, {})
 
 
-def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(tmp_path, monkeypatch, caplog):
+def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(
+    tmp_path, monkeypatch, caplog
+):
     run = Run(tmp_path, SETTINGS, {})
     before = (tmp_path / "environment.json").read_bytes()
     run.note_versions()
@@ -174,6 +192,8 @@ def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(tmp_path, 
     for _ in range(2):
         Run(tmp_path, SETTINGS, {}).note_versions()
     (message,) = caplog.messages
-    assert f"resumes with other versions of its libraries: torch 99 (was {real('torch')})" in message
+    assert (
+        f"resumes with other versions of its libraries: torch 99 (was {real('torch')})" in message
+    )
     noted = json.loads((tmp_path / "environment.json").read_text())
     assert noted == json.loads(before) | {"torch": f"{real('torch')}, then 99"}

@@ -72,8 +72,12 @@ def compare(model, **lora):
     assert kept == pytest.approx(whole_model(backbone, streams), rel=0.1)
 
     backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
-    assert block_memory(backbone, streams) == block, "checkpointing does not hide what a block keeps"
-    entries = hidden_bytes(block, blocks, passes, checkpointing=True) - block.everything * max(passes)
+    assert block_memory(backbone, streams) == block, (
+        "checkpointing does not hide what a block keeps"
+    )
+    entries = hidden_bytes(block, blocks, passes, checkpointing=True) - block.everything * max(
+        passes
+    )
     assert entries == pytest.approx(whole_model(backbone, streams), rel=0.1)
     assert entries < kept / 10
 
@@ -83,10 +87,16 @@ def test_bytes_by_hand():
     weight, given = torch.ones(3, 2), torch.ones(5, 2, requires_grad=True)
     both = saved_bytes(lambda: (given * given) @ weight.T, but=set())
     assert both == 4 * (5 * 2 + 3 * 2)
-    assert saved_bytes(lambda: (given * given) @ weight.T, but={weight.untyped_storage().data_ptr()}) == 4 * 5 * 2
+    assert (
+        saved_bytes(lambda: (given * given) @ weight.T, but={weight.untyped_storage().data_ptr()})
+        == 4 * 5 * 2
+    )
     block, passes = BlockMemory(everything=118_000, entry=3_072, norm=9_216), [16_000, 9_200]
     assert hidden_bytes(block, 28, passes, checkpointing=False) == (118_000 * 28 + 9_216) * 25_200
-    assert hidden_bytes(block, 28, passes, checkpointing=True) == (3_072 * 28 + 9_216) * 25_200 + 118_000 * 16_000
+    assert (
+        hidden_bytes(block, 28, passes, checkpointing=True)
+        == (3_072 * 28 + 9_216) * 25_200 + 118_000 * 16_000
+    )
 
 
 def test_chunks_are_kept_one_at_a_time_and_questions_have_logits(model):
@@ -101,7 +111,9 @@ def test_chunks_are_kept_one_at_a_time_and_questions_have_logits(model):
     assert cached.hidden < whole.hidden
     trained = sum(one.numel() for one in backbone.model.parameters() if one.requires_grad)
     assert whole.adapter == cached.adapter == 3 * 4 * trained
-    asked = training_memory(backbone, [[streams], [streams[:1]]], checkpointing=False, questions=True)
+    asked = training_memory(
+        backbone, [[streams], [streams[:1]]], checkpointing=False, questions=True
+    )
     assert whole.logits == 0
     assert asked.logits == 4 * 4 * len(streams) * backbone.model.lm_head.weight.shape[0]
     assert (asked.hidden, asked.batches) == (whole.hidden, 2)
@@ -110,7 +122,8 @@ def test_chunks_are_kept_one_at_a_time_and_questions_have_logits(model):
 def test_equal_inputs_count_once(model):
     backbone, streams = opened(model)
     once, twice = (
-        training_memory(backbone, [[batch]], checkpointing=True, questions=False) for batch in (streams, streams * 2)
+        training_memory(backbone, [[batch]], checkpointing=True, questions=False)
+        for batch in (streams, streams * 2)
     )
     assert once == twice
 
@@ -127,7 +140,9 @@ def test_the_warning_by_hand():
     assert will_not_fit(need, enough, []) is None
 
 
-def test_a_training_that_will_not_fit_is_told_before_it_starts(corpus, triples, model, tmp_path, monkeypatch, caplog):
+def test_a_training_that_will_not_fit_is_told_before_it_starts(
+    corpus, triples, model, tmp_path, monkeypatch, caplog
+):
     """A stand-in for the GPU that the estimate is held against; the training itself runs to its end."""
     monkeypatch.setattr(DeviceMemory, "of", lambda device: SMALL_GPU)
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1, warmup_steps=0)
@@ -138,14 +153,19 @@ def test_a_training_that_will_not_fit_is_told_before_it_starts(corpus, triples, 
     assert "gradient_checkpointing = true; model.dtype = 'bfloat16'; batch_size = " in line
     monkeypatch.undo()
     assert warned(plain, caplog) == []
-    weights = [(one.out / "adapter" / "adapter_model.safetensors").read_bytes() for one in (settings, plain)]
+    weights = [
+        (one.out / "adapter" / "adapter_model.safetensors").read_bytes()
+        for one in (settings, plain)
+    ]
     assert weights[0] == weights[1], "measuring changes nothing"
 
 
 def warned(settings, caplog):
     caplog.clear()
     train_embedder(settings, quiet)
-    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("memory")]
+    return [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("memory")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -160,7 +180,9 @@ def test_hidden_states_are_computed_again_on_a_gpu_unless_told_otherwise(
     begun = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert begun["settings"]["gradient_checkpointing"] is (kind == "cuda")
     train_embedder(settings, quiet)
-    told = run_settings(corpus, triples, model, tmp_path / "told", max_steps=1, gradient_checkpointing=kind == "cpu")
+    told = run_settings(
+        corpus, triples, model, tmp_path / "told", max_steps=1, gradient_checkpointing=kind == "cpu"
+    )
     train_embedder(told, quiet)
     begun = json.loads((tmp_path / "told" / "settings.json").read_text())
     assert begun["settings"]["gradient_checkpointing"] is (kind == "cpu")

@@ -23,7 +23,11 @@ def test_pictures_that_are_prepared_ahead_are_still_there_when_their_batch_runs(
     a pixel; one batch runs, two for each worker are ahead."""
     training = EmbedderSettings(corpus="c", triples="t", out="o")
     embedding, measuring = EmbedSettings(corpus="c", out="o"), BenchmarkSettings(root="r")
-    contents = [training.batch_size * (2 + training.num_negatives), embedding.batch_size, measuring.batch_size]
+    contents = [
+        training.batch_size * (2 + training.num_negatives),
+        embedding.batch_size,
+        measuring.batch_size,
+    ]
     for job, in_batch in zip((training, embedding, measuring), contents, strict=True):
         assert (1 + 2 * job.workers) * in_batch * 3 * job.model.max_pixels < PICTURES_AHEAD
 
@@ -40,13 +44,22 @@ def test_an_embedders_recipe_is_the_papers(name):
         "symmetric_kl", 0.02, 0.02,
     )  # fmt: skip
     side, rate = (336, 2e-5) if name.endswith("ov") else (672, 1e-4)
-    assert (recipe.model.encoding, recipe.model.resize, recipe.model.max_pixels) == ("vlm2vec", "square", side**2)
+    assert (recipe.model.encoding, recipe.model.resize, recipe.model.max_pixels) == (
+        "vlm2vec",
+        "square",
+        side**2,
+    )
     assert recipe.learning_rate == rate
 
 
 def test_the_rerankers_recipe_is_the_papers():
     recipe = load_settings(RerankerSettings, RECIPES / "unime-v2-reranker.toml")
     assert recipe.model.name == "Qwen/Qwen2.5-VL-7B-Instruct"
-    assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout, recipe.learning_rate) == (128, 256, 0.05, 2e-5)
+    assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout, recipe.learning_rate) == (
+        128,
+        256,
+        0.05,
+        2e-5,
+    )
     assert recipe.batch_size * recipe.gradient_accumulation_steps == 64
     assert recipe.warmup_steps == 0.03 * recipe.max_steps

@@ -43,13 +43,26 @@ def test_one_run_has_a_curve_for_each_metric_and_all_that_made_it(tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert labels(html) == ["loss", "nats", "share of rows", "gradient norm", "learning rate"]
     legends = re.findall(r'<rect class="key s\d"[^>]*/><text[^>]*>([^<]+)</text>', html)
-    assert legends == ["loss", "kl", "in batch", "teacher entropy", "student entropy", "teacher one hot"]
-    assert re.search(r"<td>20 of 20</td>\s*<td>19.5</td><td>0.25</td><td>0.5</td><td>0.125</td>", html), (
-        "means of 19, 20"
-    )
+    assert legends == [
+        "loss",
+        "kl",
+        "in batch",
+        "teacher entropy",
+        "student entropy",
+        "teacher one hot",
+    ]
+    assert re.search(
+        r"<td>20 of 20</td>\s*<td>19.5</td><td>0.25</td><td>0.5</td><td>0.125</td>", html
+    ), "means of 19, 20"
     assert "finished" in html
     assert "not finished" not in html
-    for fact in ("settings.seed", "inputs.the rows", "5e1ec7ed", "made.created", "environment.torch"):
+    for fact in (
+        "settings.seed",
+        "inputs.the rows",
+        "5e1ec7ed",
+        "made.created",
+        "environment.torch",
+    ):
         assert fact in html
     assert "run&lt;1&gt;" in html
     assert "<1>" not in html
@@ -61,7 +74,9 @@ def test_a_page_of_ours_is_replaced_and_nothing_else(tmp_path):
     for _ in range(2):
         write_report([run], page)
     page.write_text("<p>notes</p>")
-    with pytest.raises(DataError, match=r"report\.html: exists already, and is no page of `train report`"):
+    with pytest.raises(
+        DataError, match=r"report\.html: exists already, and is no page of `train report`"
+    ):
         write_report([run], page)
     assert page.read_text() == "<p>notes</p>"
 
@@ -77,8 +92,13 @@ def test_several_runs_lie_over_one_another_and_what_differs_stands_first(tmp_pat
     html = (tmp_path / "report.html").read_text()
     assert labels(html)[:5] == ["loss", "kl", "in batch", "pairwise", "listwise"]
     charts = html.split('role="img"')[1:]
-    assert all(chart.count('class="key') == 2 for chart in charts), "a run has the same colour in every chart"
-    drawn = [len(points.split()) for points in re.findall(r'class="line s\d" points="([^"]*)"', charts[0])]
+    assert all(chart.count('class="key') == 2 for chart in charts), (
+        "a run has the same colour in every chart"
+    )
+    drawn = [
+        len(points.split())
+        for points in re.findall(r'class="line s\d" points="([^"]*)"', charts[0])
+    ]
     assert drawn == [20, 5]
     assert "5 of 20" in html
     assert "not finished" in html
@@ -100,7 +120,10 @@ def test_losses_of_different_kinds_are_said_to_be_incomparable_once(tmp_path):
         pages.append((tmp_path / "report.html").read_text())
     different, same = pages
     assert different.count("not comparable") == 1
-    assert "not comparable" in different.split('<text x="4" y="12">loss</text>')[1].split("</figure>")[0]
+    assert (
+        "not comparable"
+        in different.split('<text x="4" y="12">loss</text>')[1].split("</figure>")[0]
+    )
     assert "not comparable" not in same
     assert [page.count("Mean entropies of Q") for page in pages] == [1, 1]
     assert "loss.name" in different.split("What differs")[1].split("What all runs share")[0]
@@ -115,7 +138,9 @@ def test_a_line_that_is_being_written_is_left_out_and_a_broken_one_is_named(tmp_
     assert [line["step"] for line in Reading.of(folder).steps] == [1, 2, 3]
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl:4: not the metrics of a step .Invalid JSON"):
+    with pytest.raises(
+        DataError, match=r"metrics\.jsonl:4: not the metrics of a step .Invalid JSON"
+    ):
         Reading.of(folder)
 
 

@@ -15,7 +15,12 @@ from trainer.training.run_folder import Run
 from trainer.training.settings import LoopSettings
 
 SETTINGS = LoopSettings(
-    max_steps=12, batch_size=2, gradient_accumulation_steps=2, learning_rate=0.1, warmup_steps=3, save_steps=5
+    max_steps=12,
+    batch_size=2,
+    gradient_accumulation_steps=2,
+    learning_rate=0.1,
+    warmup_steps=3,
+    save_steps=5,
 )
 
 
@@ -26,7 +31,10 @@ def order_of(settings):
     groups = np.zeros(len(DATA), int)
     accumulation_steps = settings.gradient_accumulation_steps
     return BatchSampler(
-        groups, batch_size=settings.batch_size, accumulation_steps=accumulation_steps, seed=settings.seed
+        groups,
+        batch_size=settings.batch_size,
+        accumulation_steps=accumulation_steps,
+        seed=settings.seed,
     )
 
 

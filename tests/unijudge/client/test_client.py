@@ -41,7 +41,9 @@ def asked(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_fo
         transport = Counting(app, spoil)
         if change is not None:
             transport = Changing(app, change)
-        async with JudgeClient("http://judge", transport=transport, retry_for_s=retry_for_s) as client:
+        async with JudgeClient(
+            "http://judge", transport=transport, retry_for_s=retry_for_s
+        ) as client:
             found = await getattr(client, method)(QUERY, candidates)
         return found, sum(request.method == "POST" for request in transport.seen)
 
@@ -57,7 +59,9 @@ def refusing(*numbers, status=422, code="bad_query"):
     return change
 
 
-@pytest.mark.parametrize(("status", "code"), [(422, "bad_query"), (400, "bad_request"), (413, "too_large")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(422, "bad_query"), (400, "bad_request"), (413, "too_large")]
+)
 @pytest.mark.parametrize("refused", [1, 2, 3])
 def test_a_refused_request_costs_its_own_candidates_alone(app, refused, status, code):
     whole, _ = asked(app)
@@ -66,7 +70,9 @@ def test_a_refused_request_costs_its_own_candidates_alone(app, refused, status, 
     assert sent == 3
     for place, (answer, expected) in enumerate(zip(found, whole, strict=True)):
         if place in lost:
-            assert answer == PairError(code="refused", message=f"http://judge/v1/score: {status}: no")
+            assert answer == PairError(
+                code="refused", message=f"http://judge/v1/score: {status}: no"
+            )
         else:
             assert answer == expected
 
@@ -81,7 +87,9 @@ def test_a_query_that_every_request_is_refused_for_is_refused(app):
 def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, monkeypatch):
     """Another error than being busy: that is tried for as long as the settings say."""
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
-    broken = httpx2.Response(500, json=ErrorBody(code="internal", message="its log says why").model_dump())
+    broken = httpx2.Response(
+        500, json=ErrorBody(code="internal", message="its log says why").model_dump()
+    )
     with pytest.raises(JudgeRefused, match=r"500: its log says why\. It was sent 3 times"):
         asked(app, candidates=SEVEN[:1], spoil=[broken] * 9)
     found, sent = asked(app, candidates=SEVEN[:1], spoil=[broken] * (FAILED_TRIES - 1))
@@ -112,14 +120,19 @@ def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
 @pytest.mark.parametrize("method", ["judge", "choose"])
 def test_an_answer_of_another_judge_is_not_taken(app, method):
     """A hop drops the pin and sends the request to another judge."""
-    other = WatchedJudge(ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0))
+    other = WatchedJudge(
+        ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0)
+    )
     elsewhere = httpx2.ASGITransport(create_app(other, LimitSettings(max_candidates=3)))
 
     async def change(number, request, go_on):
         del request.headers["If-Match"]
         return await elsewhere.handle_async_request(request)
 
-    with pytest.raises(JudgeChanged, match=r"/v1/\w+: asked scripted \(.*answers: prompt_fingerprint is '\w+', not '"):
+    with pytest.raises(
+        JudgeChanged,
+        match=r"/v1/\w+: asked scripted \(.*answers: prompt_fingerprint is '\w+', not '",
+    ):
         asked(app, method, SEVEN[:3], change=change)
 
 
@@ -146,7 +159,12 @@ def test_an_empty_image_is_an_error_in_its_own_place(app):
     odd = [Content("a cat", b""), Content(""), Content("  \u200b"), Content(image=b"")]
     found, _ = asked(app, candidates=[SEVEN[0], *odd])
     assert found[0] == whole[0]
-    assert [getattr(answer, "code", "verdict") for answer in found[1:]] == ["bad_image", "empty", "empty", "bad_image"]
+    assert [getattr(answer, "code", "verdict") for answer in found[1:]] == [
+        "bad_image",
+        "empty",
+        "empty",
+        "bad_image",
+    ]
 
 
 def test_a_damaged_answer_is_asked_for_again(app):
@@ -191,13 +209,23 @@ def test_an_image_that_is_too_large_to_be_kept_is_no_reason_to_send_the_others_i
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("ALL_PROXY", "socks5://me:secret@proxy:9", "cannot be reached with the environment's proxy"),
+        (
+            "ALL_PROXY",
+            "socks5://me:secret@proxy:9",
+            "cannot be reached with the environment's proxy",
+        ),
         ("HTTP_PROXY", "ftp://proxy", "cannot be reached with the environment's proxy"),
         ("SSL_CERT_FILE", "/nowhere/at/all", "cannot be reached with the environment's proxy"),
-        ("HTTP_PROXY", "http://me:secret@127.0.0.1:9", r"no judge answers there through the proxy http://127.0.0.1:9 "),
+        (
+            "HTTP_PROXY",
+            "http://me:secret@127.0.0.1:9",
+            r"no judge answers there through the proxy http://127.0.0.1:9 ",
+        ),
     ],
 )
-def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(monkeypatch, name, value, reason):
+def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(
+    monkeypatch, name, value, reason
+):
     for one in (*FROM_OUTSIDE, *(one.lower() for one in FROM_OUTSIDE)):
         monkeypatch.delenv(one, raising=False)
     monkeypatch.setenv(name, value)
@@ -226,10 +254,15 @@ def test_kind_too_many_files_is_no_missing_judge():
         async with JudgeClient("http://127.0.0.1:1", retry_for_s=0.01, transport=Full()):
             pass
 
-    with pytest.raises(JudgeUnavailable, match=r"this machine cannot send a request .* raise the limit \(ulimit -n\)$"):
+    with pytest.raises(
+        JudgeUnavailable,
+        match=r"this machine cannot send a request .* raise the limit \(ulimit -n\)$",
+    ):
         asyncio.run(ask())
 
 
 def test_kind_port_that_is_too_large_is_one_line():
-    with pytest.raises(JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"):
+    with pytest.raises(
+        JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"
+    ):
         JudgeClient("http://h:80000")

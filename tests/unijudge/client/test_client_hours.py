@@ -139,10 +139,13 @@ def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fa
     """
     random.seed(0)
     alone, together = (
-        virtual_time.run(shares(Service(seconds=0.2, slots=4, waiting=waiting), clients), monkeypatch)
+        virtual_time.run(
+            shares(Service(seconds=0.2, slots=4, waiting=waiting), clients), monkeypatch
+        )
         for clients in (1, 10)
     )
-    assert sum(together) ** 2 / (10 * sum(share**2 for share in together)) > fair  # Jain's fairness index
+    # Jain's fairness index.
+    assert sum(together) ** 2 / (10 * sum(share**2 for share in together)) > fair
     assert sum(together) > 0.95 * sum(alone)
 
 
@@ -151,7 +154,9 @@ async def shares(service, clients, for_s=120, max_in_flight=64):
     counts = [0] * clients
 
     async def client(number):
-        async with JudgeClient("http://judge", transport=service, max_in_flight=max_in_flight) as judge:
+        async with JudgeClient(
+            "http://judge", transport=service, max_in_flight=max_in_flight
+        ) as judge:
 
             async def asking(worker):
                 for query in itertools.count():
@@ -176,17 +181,23 @@ class Nowhere(httpx2.AsyncBaseTransport):
         self.refuses -= 1
         if self.refuses >= 0:
             raise httpx2.ConnectError("Connection refused")
-        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(-2, "Name or service not known")
+        raise httpx2.ConnectError("Name or service not known") from socket.gaierror(
+            -2, "Name or service not known"
+        )
 
 
 @pytest.mark.parametrize(("refuses", "least_s", "most_s"), [(0, 15, 30), (3, 250, 300)])
-def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(monkeypatch, refuses, least_s, most_s):
+def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(
+    monkeypatch, refuses, least_s, most_s
+):
     """One that was there is: its name may come back."""
 
     async def enter():
         begun = asyncio.get_running_loop().time()
         with pytest.raises(JudgeUnavailable) as refusal:
-            async with JudgeClient("http://me:secret@judg:8000", transport=Nowhere(refuses), retry_for_s=300):
+            async with JudgeClient(
+                "http://me:secret@judg:8000", transport=Nowhere(refuses), retry_for_s=300
+            ):
                 pass
         return refusal.value, asyncio.get_running_loop().time() - begun
 

@@ -42,7 +42,9 @@ def queries(number, name="query"):
 
 
 def busy(status=429, code="busy", **headers):
-    return httpx2.Response(status, json=ErrorBody(code=code, message="no").model_dump(), headers=headers)
+    return httpx2.Response(
+        status, json=ErrorBody(code=code, message="no").model_dump(), headers=headers
+    )
 
 
 def asked(app, change, number=1, **options):
@@ -59,7 +61,8 @@ def asked(app, change, number=1, **options):
 
 def test_a_client_that_could_send_nothing_is_refused():
     with pytest.raises(
-        SettingsError, match=r"max_in_flight = 0, first = 4: no request could ever be sent\. Set 1 or more"
+        SettingsError,
+        match=r"max_in_flight = 0, first = 4: no request could ever be sent\. Set 1 or more",
     ):
         JudgeClient("http://judge", max_in_flight=0)
 
@@ -71,7 +74,9 @@ def test_a_client_that_could_send_nothing_is_refused():
 async def dribbling(part, identity):
     """A service that says who it is, and answers a question one byte at a time, without an end; or reads none."""
     limits = Limits(**LimitSettings().model_dump(), blobs=False)
-    info = ServiceInfo(identity=identity, digest=identity.digest, limits=limits, shape=None, replicas=1)
+    info = ServiceInfo(
+        identity=identity, digest=identity.digest, limits=limits, shape=None, replicas=1
+    )
 
     async def serve(reader, writer):
         try:
@@ -84,13 +89,18 @@ async def dribbling(part, identity):
     async def answer(head, writer):
         if head.startswith(b"GET"):
             body = info.model_dump_json().encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+                + body
+            )
             writer.close()
             await writer.wait_closed()
             return
         if part == "nothing":
             await asyncio.Event().wait()
-        writer.write(b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 9999\r\n\r\n" if part == "body" else b"X: "))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 9999\r\n\r\n" if part == "body" else b"X: ")
+        )
         while True:
             await asyncio.sleep(0.05)
             writer.write(b"x")
@@ -105,7 +115,8 @@ async def dribbling(part, identity):
 
 @pytest.mark.parametrize("part", ["head", "body", "nothing"])
 def test_a_server_that_answers_one_byte_at_a_time_holds_nobody(identity, part):
-    large = [Content("x" * 2**23)]  # more than the sockets' buffers take: sending it does not end either
+    # More than the sockets' buffers take: sending it does not end either.
+    large = [Content("x" * 2**23)]
 
     async def ask():
         async with (
@@ -114,7 +125,9 @@ def test_a_server_that_answers_one_byte_at_a_time_holds_nobody(identity, part):
         ):
             await client.judge(Content("a"), ONE if part != "nothing" else large)
 
-    with pytest.raises(JudgeLate, match=r"/v1/score: no complete answer within 0\.4 s\. Raise request_timeout_s"):
+    with pytest.raises(
+        JudgeLate, match=r"/v1/score: no complete answer within 0\.4 s\. Raise request_timeout_s"
+    ):
         asyncio.run(asyncio.wait_for(ask(), 30))
 
 
@@ -126,7 +139,9 @@ def test_each_try_tells_the_service_its_deadline(app, timeout_s, told):
         return busy() if number < 3 else await go_on(request)
 
     _, sent = asked(app, change, request_timeout_s=timeout_s)
-    assert [request.headers["Judge-Timeout"] for request in sent if request.method == "POST"] == [told] * 3
+    assert [request.headers["Judge-Timeout"] for request in sent if request.method == "POST"] == [
+        told
+    ] * 3
 
 
 # When to come back
@@ -156,7 +171,9 @@ def test_a_request_waits_as_long_as_the_service_said(app, monkeypatch):
 
     async def change(number, request, go_on):
         headers = {1: {"Retry-After": "7"}, 2: {"Retry-After": "0"}, 3: {"Retry-After": "nan"}}
-        return busy(503, "not_ready", **headers[number]) if number in headers else await go_on(request)
+        return (
+            busy(503, "not_ready", **headers[number]) if number in headers else await go_on(request)
+        )
 
     monkeypatch.setattr("unijudge.client.retry._wait", wait)
     asked(app, change)
@@ -202,7 +219,9 @@ def test_what_says_that_there_is_too_much_to_do_halves(app, monkeypatch, status,
                 return busy(status, code)
             return await go_on(request)
 
-        async with JudgeClient("http://judge", transport=Changing(app, change), first=16, max_in_flight=16) as client:
+        async with JudgeClient(
+            "http://judge", transport=Changing(app, change), first=16, max_in_flight=16
+        ) as client:
             answers = await asyncio.gather(*(client.judge(query, ONE) for query in queries(16)))
             return answers, client._connection._retrying._limit.number
 
@@ -242,7 +261,9 @@ class Service(httpx2.ASGITransport):
 def crowd(service, clients, number, **options):
     async def client(name):
         async with JudgeClient("http://judge", transport=service, **options) as judge:
-            return await asyncio.gather(*(judge.judge(query, ONE) for query in queries(number, name)))
+            return await asyncio.gather(
+                *(judge.judge(query, ONE) for query in queries(number, name))
+            )
 
     async def run():
         return await asyncio.gather(*(client(f"client {n}, query") for n in range(clients)))
@@ -257,7 +278,9 @@ def test_ten_clients_of_one_full_service_are_all_answered_once(monkeypatch):
     answers = crowd(service, 10, 30, max_in_flight=32)
     alone = ScriptedJudge(Prompt())
     for n, found in enumerate(answers):
-        assert found == [asyncio.run(alone.judge(query, ONE)) for query in queries(30, f"client {n}, query")]
+        assert found == [
+            asyncio.run(alone.judge(query, ONE)) for query in queries(30, f"client {n}, query")
+        ]
     assert len(service.answered) == 300
     assert set(service.answered.values()) == {1}
     assert service.refused > 0
@@ -282,7 +305,12 @@ def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
 
     async def ask():
         transport = Changing(app, change)
-        options = {"max_in_flight": 1, "request_timeout_s": 0.1, "retry_for_s": 0.5, "transport": transport}
+        options = {
+            "max_in_flight": 1,
+            "request_timeout_s": 0.1,
+            "retry_for_s": 0.5,
+            "transport": transport,
+        }
         async with JudgeClient("http://judge", **options) as client:
             asking = (client.judge(query, ONE) for query in queries(20))
             return await asyncio.gather(*asking, return_exceptions=True)
@@ -294,7 +322,11 @@ def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(None, r"no complete answer within 0\.5 s"), (busy(), "429: no"), (httpx2.Response(502), "502: Bad Gateway")],
+    [
+        (None, r"no complete answer within 0\.5 s"),
+        (busy(), "429: no"),
+        (httpx2.Response(502), "502: Bad Gateway"),
+    ],
 )
 def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch, answer, reason):
     """The others go on being answered, so the service is not away: the job gets an error for this one's pairs."""

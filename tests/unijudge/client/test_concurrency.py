@@ -183,7 +183,15 @@ def test_after_a_halving_nothing_is_sent_until_few_enough_are_left():
         return seen
 
     # Four may be in flight; seven are when the first comes back, and it is sent when three are left.
-    assert asyncio.run(left()) == [(7, False), (6, False), (5, False), (4, False), (4, True), (3, True), (2, True)]
+    assert asyncio.run(left()) == [
+        (7, False),
+        (6, False),
+        (5, False),
+        (4, False),
+        (4, True),
+        (3, True),
+        (2, True),
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -46,7 +46,9 @@ class Mortal(ScriptedJudge):
         self.company.append(len(self.inside))
         try:
             await asyncio.wait([death], timeout=self.seconds)
-            killers = [one.text for one in candidates if "lethal" in one.text or "lethal" in query.text]
+            killers = [
+                one.text for one in candidates if "lethal" in one.text or "lethal" in query.text
+            ]
             if killers and not death.done():
                 self.deaths[query.text, killers[0]] += 1
                 for one in self.inside:
@@ -90,14 +92,17 @@ def test_a_pair_that_kills_is_an_error_of_its_own_and_all_others_get_their_verdi
     """Fifty queries; two candidates kill, with six queries each, on a replica that works on four requests at once."""
     dice = random.Random(seed)
     questions = [
-        (Content(f"query {n}"), [Content(f"candidate {dice.randrange(100)}") for _ in range(9)]) for n in range(50)
+        (Content(f"query {n}"), [Content(f"candidate {dice.randrange(100)}") for _ in range(9)])
+        for n in range(50)
     ]
     for name in ("one", "other"):
         for place in dice.sample(range(50), 6):
             questions[place][1][dice.randrange(9)] = Content(f"lethal, {name}")
     judge = Mortal()
     for (query, candidates), answers in zip(questions, asked(judge, questions), strict=True):
-        for candidate, answer, true in zip(candidates, answers, truth(query, candidates), strict=True):
+        for candidate, answer, true in zip(
+            candidates, answers, truth(query, candidates), strict=True
+        ):
             if "lethal" in candidate.text:
                 assert isinstance(answer, PairError)
                 assert answer.code == "kills_judge"
@@ -111,13 +116,22 @@ def test_what_kills_with_every_query_is_asked_about_no_more():
     judge = Mortal()
 
     async def ask():
-        async with JudgeClient("http://judge", transport=httpx2.ASGITransport(app_of(judge))) as client:
-            return [await client.judge(Content(f"query {n}"), [Content("b"), LETHAL]) for n in range(6)]
+        async with JudgeClient(
+            "http://judge", transport=httpx2.ASGITransport(app_of(judge))
+        ) as client:
+            return [
+                await client.judge(Content(f"query {n}"), [Content("b"), LETHAL]) for n in range(6)
+            ]
 
     answers = asyncio.run(ask())
-    assert all(isinstance(verdict, Verdict) and error.code == "kills_judge" for verdict, error in answers)
+    assert all(
+        isinstance(verdict, Verdict) and error.code == "kills_judge" for verdict, error in answers
+    )
     assert list(judge.deaths.values()) == [MOST] + [1] * (KILLS - 1)
-    assert "the judge died of this candidate with 3 other queries; leave it out" in answers[-1][1].message
+    assert (
+        "the judge died of this candidate with 3 other queries; leave it out"
+        in answers[-1][1].message
+    )
 
 
 @pytest.mark.parametrize("candidates", [1, 5])
@@ -139,7 +153,10 @@ def test_a_query_that_kills_is_refused_and_convicts_no_candidate(candidates):
 
 def test_a_list_that_kills_is_an_error_and_others_get_their_choice():
     judge = Mortal()
-    questions = [(Content(f"query {n}"), [Content("b"), LETHAL if n == 3 else Content("c")]) for n in range(8)]
+    questions = [
+        (Content(f"query {n}"), [Content("b"), LETHAL if n == 3 else Content("c")])
+        for n in range(8)
+    ]
     found = asked(judge, questions, "choose")
     assert found.pop(3).code == "kills_judge"
     assert all(isinstance(choice, ListVerdict) for choice in found)
@@ -152,7 +169,9 @@ def test_a_death_or_two_beside_a_request_cost_it_nothing():
     questions = [(Content(f"query {n}"), [Content("b"), Content("c")]) for n in range(40)]
 
     async def ask():
-        async with JudgeClient("http://judge", transport=httpx2.ASGITransport(app_of(judge)), first=16) as client:
+        async with JudgeClient(
+            "http://judge", transport=httpx2.ASGITransport(app_of(judge)), first=16
+        ) as client:
             asking = asyncio.gather(*(client.judge(*one) for one in questions))
             for _ in range(2):
                 await asyncio.sleep(0.015)

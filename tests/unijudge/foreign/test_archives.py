@@ -31,7 +31,12 @@ def made(members, *, comment=b"", before=b"", **options):
     return before + out.getvalue()
 
 
-MEMBERS = [("a.txt", b"one"), ("a folder/", b""), ("a folder/b.txt", b"two" * 1000), ("a folder/é.txt", b"three")]
+MEMBERS = [
+    ("a.txt", b"one"),
+    ("a folder/", b""),
+    ("a folder/b.txt", b"two" * 1000),
+    ("a folder/é.txt", b"three"),
+]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,14 @@ MEMBERS = [("a.txt", b"one"), ("a folder/", b""), ("a folder/b.txt", b"two" * 10
         made(MEMBERS, compression=zipfile.ZIP_LZMA, comment=b"c"),
         made([(f"{number}.txt", str(number)) for number in range(70_000)]),
     ],
-    ids=["plain", "with a comment", "behind a program", "deflated", "LZMA", "70,000 members: with a longer record"],
+    ids=[
+        "plain",
+        "with a comment",
+        "behind a program",
+        "deflated",
+        "LZMA",
+        "70,000 members: with a longer record",
+    ],
 )
 def test_members_are_those_of_the_standard_library(data):
     archive = Archive("a", io.BytesIO(data))
@@ -54,7 +66,14 @@ def test_members_are_those_of_the_standard_library(data):
             if info.is_dir():
                 assert found is None
                 continue
-            for name in ("header_offset", "file_size", "compress_size", "CRC", "flag_bits", "compress_type"):
+            for name in (
+                "header_offset",
+                "file_size",
+                "compress_size",
+                "CRC",
+                "flag_bits",
+                "compress_type",
+            ):
                 assert getattr(found, name) == getattr(info, name)
             assert archive.open(found).read() == theirs.read(info)
     assert archive.find("nowhere") is None
@@ -65,9 +84,9 @@ def test_sizes_and_places_of_eight_bytes_are_read(monkeypatch):
     data = made(MEMBERS)
     assert b"PK\6\6" in data
     archive = Archive("a", io.BytesIO(data))
-    assert [archive.open(archive.find(name)).read() for name, _ in MEMBERS if not name.endswith("/")] == [
-        data for name, data in MEMBERS if not name.endswith("/")
-    ]
+    assert [
+        archive.open(archive.find(name)).read() for name, _ in MEMBERS if not name.endswith("/")
+    ] == [data for name, data in MEMBERS if not name.endswith("/")]
 
 
 def test_of_members_that_are_called_the_same_the_last_is_taken():
@@ -98,5 +117,7 @@ def test_a_member_takes_few_bytes(tmp_path):
     """200,000 members: the standard library takes over 100 MB."""
     data = made([(f"a folder/{number:06}.txt", str(number)) for number in range(200_000)])
     (tmp_path / "a.zip").write_bytes(data)
-    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "a.zip"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, tmp_path / "a.zip"], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 40 * 10**6

@@ -18,13 +18,28 @@ def test_a_closed_list_names_rows_of_items(tmp_path, closed, row):
     """−1 would be the last item, and a row beyond them an IndexError in the middle of an evaluation."""
     good = Query("good", "s", ("a",), "x", candidates=(0, 2))
     assert opened(tmp_path, good, Query("open", "s", ("b",), "y")).queries[0].candidates == (0, 2)
-    with pytest.raises(DataError, match=rf"corpus: query 'bad': its closed list names item row {row}, but the corpus"):
-        opened(tmp_path, good, Query("open", "s", ("b",), "y"), Query("bad", "s", ("a",), "z", candidates=closed))
+    with pytest.raises(
+        DataError,
+        match=rf"corpus: query 'bad': its closed list names item row {row}, but the corpus",
+    ):
+        opened(
+            tmp_path,
+            good,
+            Query("open", "s", ("b",), "y"),
+            Query("bad", "s", ("a",), "z", candidates=closed),
+        )
 
 
 def test_a_query_without_a_positive_is_named(tmp_path):
-    with pytest.raises(DataError, match="corpus: query 'bad' has no positive; import again, or leave that row out"):
-        opened(tmp_path, Query("good", "s", ("a",), "x"), Query("bad", "s", (), "y"), Query("next", "s", ("b",), "z"))
+    with pytest.raises(
+        DataError, match="corpus: query 'bad' has no positive; import again, or leave that row out"
+    ):
+        opened(
+            tmp_path,
+            Query("good", "s", ("a",), "x"),
+            Query("bad", "s", (), "y"),
+            Query("next", "s", ("b",), "z"),
+        )
 
 
 def test_a_negative_row_is_no_row(tmp_path):
@@ -36,12 +51,15 @@ def test_a_negative_row_is_no_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"images": []}', "[]", "no JSON", '{"files": {"a": 1}}', '{"files": "corpus/corpus.json"}']
+    "text",
+    ['{"images": []}', "[]", "no JSON", '{"files": {"a": 1}}', '{"files": "corpus/corpus.json"}'],
 )
 def test_a_file_that_happens_to_be_called_dataset_makes_no_dataset(tmp_path, text):
     """Karpathy's splits of Flickr30K lie in a file dataset.json, and a corpus may lie beside it."""
     (tmp_path / "dataset.json").write_text(text)
     assert opened(tmp_path, Query("q", "s", ("a",), "x")).images == tmp_path
-    (tmp_path / "dataset.json").write_text('{"files": {"corpus/corpus.json": {"size": 1, "sha256": "0"}}}')
+    (tmp_path / "dataset.json").write_text(
+        '{"files": {"corpus/corpus.json": {"size": 1, "sha256": "0"}}}'
+    )
     with pytest.raises(DataError, match="is part of a dataset, whose images lie in"):
         Corpus(tmp_path / "corpus")

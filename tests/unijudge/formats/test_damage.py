@@ -22,9 +22,13 @@ def test_a_flipped_byte_of_any_column_or_mark_is_found_by_a_check(tmp_path, iden
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     make_vectors(tmp_path / "vectors", corpus)
     make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
-    retrieval = CandidateManifest(corpus="c", vectors="v", queries=3, k=2, pool="global", retrieval={})
+    retrieval = CandidateManifest(
+        corpus="c", vectors="v", queries=3, k=2, pool="global", retrieval={}
+    )
     start_candidates(tmp_path / "candidates", retrieval)
-    write_candidates(tmp_path / "candidates", retrieval, 0, iter([NearestItems([1, 2], [0.5, 0.25], [0.75])] * 3))
+    write_candidates(
+        tmp_path / "candidates", retrieval, 0, iter([NearestItems([1, 2], [0.5, 0.25], [0.75])] * 3)
+    )
     path = min((tmp_path / name).glob("*.parquet"))
     data = path.read_bytes()
     group = pq.ParquetFile(path).metadata.row_group(0)
@@ -38,7 +42,9 @@ def test_a_flipped_byte_of_any_column_or_mark_is_found_by_a_check(tmp_path, iden
     path.write_bytes(data)
     table = pq.read_table(path)
     for key, mark in table.schema.metadata.items():
-        pq.write_table(table.replace_schema_metadata(table.schema.metadata | {key: b"\xff" + mark[1:]}), path)
+        pq.write_table(
+            table.replace_schema_metadata(table.schema.metadata | {key: b"\xff" + mark[1:]}), path
+        )
         with pytest.raises(DataError, match=path.name):
             check(tmp_path / name)
 
@@ -47,11 +53,17 @@ def test_a_renamed_column_of_vectors_is_named(tmp_path):
     folder = make_vectors(tmp_path / "v", make_corpus(tmp_path / "c", tmp_path))
     made, path = read_json(folder / "vectors.json", VectorManifest), folder / "items-00000.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.rename_columns(["it", "vector"]).replace_schema_metadata(table.schema.metadata), path)
-    with pytest.raises(DataError, match=r"items-00000\.parquet: its columns are not those of vectors"):
+    pq.write_table(
+        table.rename_columns(["it", "vector"]).replace_schema_metadata(table.schema.metadata), path
+    )
+    with pytest.raises(
+        DataError, match=r"items-00000\.parquet: its columns are not those of vectors"
+    ):
         check_part(path, made)
     pq.write_table(pa.table({"id": ["a"]}, metadata=table.schema.metadata), path)
-    with pytest.raises(DataError, match=r"items-00000\.parquet: its columns are not those of vectors"):
+    with pytest.raises(
+        DataError, match=r"items-00000\.parquet: its columns are not those of vectors"
+    ):
         check_part(path, made)
 
 
@@ -63,12 +75,15 @@ def test_vectors_that_are_none_of_the_manifests_are_found_when_they_are_read(tmp
     marks = pq.read_schema(path).metadata
 
     def put(matrix):
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel(), pa.float32()), matrix.shape[1])
+        vectors = pa.FixedSizeListArray.from_arrays(
+            pa.array(matrix.ravel(), pa.float32()), matrix.shape[1]
+        )
         pq.write_table(pa.table({"id": corpus.item_ids, "vector": vectors}, metadata=marks), path)
 
     put(np.eye(8)[: len(corpus.items)])
     with pytest.raises(
-        DataError, match=r"items-00000\.parquet: vectors of .*\[8\], but vectors\.json says width 4; delete"
+        DataError,
+        match=r"items-00000\.parquet: vectors of .*\[8\], but vectors\.json says width 4; delete",
     ):
         VectorFolder(folder, corpus).whole("items")
     for value, length in [(np.nan, "nan"), (2.0, "2")]:
@@ -96,7 +111,9 @@ def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
         sync(place)
 
     monkeypatch.setattr("unijudge.storage.files._sync", refuse)
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written .Input/output error.; no partial file"):
+    with pytest.raises(
+        DataError, match=r"a\.txt: cannot be written .Input/output error.; no partial file"
+    ):
         files.publish_text(path, "whole")
     assert {place.name: place.read_text() for place in tmp_path.iterdir()} == {"a.txt": "whole"}
 
@@ -106,12 +123,20 @@ def spoilt(table, name, row, value):
     place, column = table.schema.get_field_index(name), table[name].to_pylist()
     column[row] = value
     if pa.types.is_string(table.schema.field(name).type):
-        cells = pa.array([cell.encode() if isinstance(cell, str) else cell for cell in column], pa.binary())
+        cells = pa.array(
+            [cell.encode() if isinstance(cell, str) else cell for cell in column], pa.binary()
+        )
         return table.set_column(place, table.schema.field(name), cells.view(pa.string()))
-    return table.set_column(place, table.schema.field(name), pa.array(column, table.schema.field(name).type))
+    return table.set_column(
+        place, table.schema.field(name), pa.array(column, table.schema.field(name).type)
+    )
 
 
-TEXTS = {"corpus": ("items", "text"), "scores": ("part-00001", "query_id"), "triples": ("part-00000", "subset")}
+TEXTS = {
+    "corpus": ("items", "text"),
+    "scores": ("part-00001", "query_id"),
+    "triples": ("part-00000", "subset"),
+}
 LISTS = {
     "corpus": ("queries", "positive_ids"),
     "scores": ("part-00000", "candidates"),
@@ -135,9 +160,13 @@ def rewritten(tmp_path, identity, name, part, column, row, value):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_kind_a6_text_that_is_not_utf8_in_a_table_of_ours_is_named_with_its_place(tmp_path, identity, name):
+def test_kind_a6_text_that_is_not_utf8_in_a_table_of_ours_is_named_with_its_place(
+    tmp_path, identity, name
+):
     part, column = TEXTS[name]
-    row = pq.read_metadata(rewritten(tmp_path, identity, name, part, column, 0, b"x")[1]).num_rows - 1
+    row = (
+        pq.read_metadata(rewritten(tmp_path, identity, name, part, column, 0, b"x")[1]).num_rows - 1
+    )
     folder, path = rewritten(tmp_path / "again", identity, name, part, column, row, b"caf\xe9")
     expected = rf"{path.name}: row {row + 1}, column '{column}': not UTF-8; another program wrote it: delete the file"
     with pytest.raises(DataError, match=expected) as refusal:
@@ -157,7 +186,9 @@ def test_kind_a6_a_null_in_a_table_of_ours_is_named_with_its_place(tmp_path, ide
 def test_kind_a6_a_null_inside_of_a_list_is_found(tmp_path, identity):
     pairs = pq.read_table(make_scores_at(tmp_path, identity))["candidates"].to_pylist()
     pairs[0][1]["item_id"] = None
-    folder, _ = rewritten(tmp_path / "again", identity, "scores", "part-00000", "candidates", 0, pairs[0])
+    folder, _ = rewritten(
+        tmp_path / "again", identity, "scores", "part-00000", "candidates", 0, pairs[0]
+    )
     with pytest.raises(DataError, match="row 1, column 'candidates': null where a value belongs"):
         check(folder)
 
@@ -176,5 +207,8 @@ def test_kind_a6_a_column_of_times_in_a_table_of_ours_is_no_column_of_it(tmp_pat
     place = table.schema.get_field_index("subset")
     marked = table.set_column(place, "subset", times).replace_schema_metadata(table.schema.metadata)
     pq.write_table(marked, path)
-    with pytest.raises(DataError, match=r"part-00000\.parquet: its columns are not those of table 'scores' version 3"):
+    with pytest.raises(
+        DataError,
+        match=r"part-00000\.parquet: its columns are not those of table 'scores' version 3",
+    ):
         check(path.parent)

@@ -13,7 +13,14 @@ from unijudge.formats.corpus import ITEMS, Corpus, Item, Query, write_corpus
 from unijudge.formats.inventory import check, describe
 from unijudge.formats.parts import part_path
 from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, read_scores, write_shard
-from unijudge.formats.triples import Negative, Triple, TripleManifest, finish_triples, read_triples, write_triples
+from unijudge.formats.triples import (
+    Negative,
+    Triple,
+    TripleManifest,
+    finish_triples,
+    read_triples,
+    write_triples,
+)
 from unijudge.formats.vectors import (
     VectorFolder,
     VectorManifest,
@@ -70,13 +77,22 @@ def test_an_image_that_is_gone_is_named(corpus):
 
 def manifest(identity, queries=3, in_shard=2):
     return ScoreManifest(
-        corpus="c", vectors="v", queries=queries, shard_size=in_shard, k=50, pool="global", judge=identity
+        corpus="c",
+        vectors="v",
+        queries=queries,
+        shard_size=in_shard,
+        k=50,
+        pool="global",
+        judge=identity,
     )
 
 
 def test_scores_are_read_back(tmp_path, identity):
     rows = [
-        JudgedQuery(f"q{i}", "s", bytes(16), [judged("p", None)], [judged("a"), judged("b", 1, None)]) for i in range(3)
+        JudgedQuery(
+            f"q{i}", "s", bytes(16), [judged("p", None)], [judged("a"), judged("b", 1, None)]
+        )
+        for i in range(3)
     ]
     plan = manifest(identity)
     publish_json(tmp_path / "manifest.json", plan)
@@ -105,7 +121,9 @@ def test_a_damaged_shard_is_named(tmp_path, identity, damage):
         pq.write_table(pa.table({"x": [1]}), path)
     else:
         write_triples(tmp_path, [Triple("q", "s", judged("p"), [])])
-    with pytest.raises(DataError, match=r"part-00000\.parquet: (not a whole|expected table 'scores')"):
+    with pytest.raises(
+        DataError, match=r"part-00000\.parquet: (not a whole|expected table 'scores')"
+    ):
         list(read_scores(tmp_path))
 
 
@@ -115,10 +133,14 @@ def test_a_shard_of_another_plan_or_place_is_named(tmp_path, identity):
     rows = [JudgedQuery("q", "s", bytes(16), [], [judged("a")])] * 2
     write_shard(tmp_path, plan, 0, rows)
     write_shard(tmp_path, plan.model_copy(update={"k": 1}), 1, rows)
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
+    with pytest.raises(
+        DataError, match=r"part-00001\.parquet: was written for another plan or another shard"
+    ):
         list(read_scores(tmp_path))
     shutil.copy(part_path(tmp_path, 0), part_path(tmp_path, 1))
-    with pytest.raises(DataError, match=r"part-00001\.parquet: was written for another plan or another shard"):
+    with pytest.raises(
+        DataError, match=r"part-00001\.parquet: was written for another plan or another shard"
+    ):
         check(tmp_path)
 
 
@@ -128,7 +150,9 @@ def test_triples_are_read_back(tmp_path):
     assert write_triples(tmp_path, rows) == 1
     with pytest.raises(DataError, match=r"triples\.json: no such file"):
         list(read_triples(tmp_path, "c"))
-    made = TripleManifest(corpus="c", scores="s", selection={}, rows=1, negatives_in_row=1, statistics={})
+    made = TripleManifest(
+        corpus="c", scores="s", selection={}, rows=1, negatives_in_row=1, statistics={}
+    )
     finish_triples(tmp_path, made)
     assert list(read_triples(tmp_path, "c")) == rows
     with pytest.raises(DataError, match="another corpus"):
@@ -154,7 +178,9 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
         VectorFolder(folder, corpus).whole("items")
     write_vectors_part(path, made, ["i0", "i1"], vectors)
     assert (VectorFolder(folder, corpus).whole("items") == vectors).all()
-    assert (VectorFolder(folder, corpus).take("items", np.array([1, 0, 1])) == vectors[[1, 0, 1]]).all()
+    assert (
+        VectorFolder(folder, corpus).take("items", np.array([1, 0, 1])) == vectors[[1, 0, 1]]
+    ).all()
     write_vectors_part(path, made, ["i0", "x"], vectors)
     with pytest.raises(DataError, match="ids are not those"):
         VectorFolder(folder, corpus).whole("items")
@@ -167,7 +193,9 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
     with pytest.raises(DataError, match="belongs to another embedding"):
         VectorFolder(folder, corpus).whole("items")
     (folder / "vectors.json").unlink()
-    with pytest.raises(DataError, match=r"holds items-00000\.parquet.* already, which would be mixed"):
+    with pytest.raises(
+        DataError, match=r"holds items-00000\.parquet.* already, which would be mixed"
+    ):
         start_vectors(folder, made)
 
 
@@ -183,16 +211,26 @@ def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr("unijudge.formats.vectors.ROWS_IN_BLOCK", 2)
     items = [Item(f"i{n}", ("p",), text=f"{n}") for n in range(11)]
     manifest = write_corpus(
-        tmp_path / "many", items, [Query("q", "p", ("i0",), text="q")], images=tmp_path, rejects=0, source="t"
+        tmp_path / "many",
+        items,
+        [Query("q", "p", ("i0",), text="q")],
+        images=tmp_path,
+        rejects=0,
+        source="t",
     )
-    many, made = Corpus(tmp_path / "many"), vector_manifest(corpus=manifest.fingerprint, items=11, dtype="float32")
+    many, made = (
+        Corpus(tmp_path / "many"),
+        vector_manifest(corpus=manifest.fingerprint, items=11, dtype="float32"),
+    )
     vectors = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     start_vectors(tmp_path / "v", made)
     for path, rows in missing_vector_parts(tmp_path / "v", made, "items"):
         write_vectors_part(path, made, [f"i{row}" for row in rows], vectors[rows.start : rows.stop])
     folder = VectorFolder(tmp_path / "v", many)
-    assert [rows for rows, _ in folder.blocks("items")] == [range(a, min(a + 2, 11)) for a in range(0, 11, 2)]
+    assert [rows for rows, _ in folder.blocks("items")] == [
+        range(a, min(a + 2, 11)) for a in range(0, 11, 2)
+    ]
     assert [rows for rows, _ in folder.blocks("items", range(5, 7))] == [range(4, 6), range(6, 8)]
     wanted = np.array([10, 0, 3, 3, 7])
     assert np.array_equal(folder.take("items", wanted), vectors[wanted])
@@ -208,7 +246,14 @@ def test_ids_that_stand_twice_are_refused(tmp_path):
 
 def test_a_positive_outside_of_the_corpus_is_named(tmp_path):
     queries = [Query("q0", "p", ("i",), text="q"), Query("q1", "p", ("i", "gone"), text="r")]
-    write_corpus(tmp_path / "c", [Item("i", ("p",), text="a")], queries, images=tmp_path, rejects=0, source="t")
+    write_corpus(
+        tmp_path / "c",
+        [Item("i", ("p",), text="a")],
+        queries,
+        images=tmp_path,
+        rejects=0,
+        source="t",
+    )
     with pytest.raises(DataError, match=r"query 'q1': positive 'gone' is not among the items"):
         Corpus(tmp_path / "c")
 
@@ -216,21 +261,30 @@ def test_a_positive_outside_of_the_corpus_is_named(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, 3.0, 0.0])
 def test_vectors_without_unit_length_are_refused(tmp_path, value):
     with pytest.raises(DataError, match="1 vectors are not of unit length"):
-        write_vectors_part(tmp_path / "x.parquet", vector_manifest(), ["a"], np.array([[value, 0.0]]))
+        write_vectors_part(
+            tmp_path / "x.parquet", vector_manifest(), ["a"], np.array([[value, 0.0]])
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_half_written_is_left(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
-    with pytest.raises(UnicodeEncodeError), publishing(path) as draft, draft.open("w", encoding="ascii") as out:
+    with (
+        pytest.raises(UnicodeEncodeError),
+        publishing(path) as draft,
+        draft.open("w", encoding="ascii") as out,
+    ):
         out.write("half, then é")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert path.read_text() == "before"
 
 
 def test_a_full_disk_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written"), publishing(tmp_path / "x" / "a.txt"):
+    with (
+        pytest.raises(DataError, match=r"a\.txt: cannot be written"),
+        publishing(tmp_path / "x" / "a.txt"),
+    ):
         raise OSError(28, "No space left on device")
 
 
@@ -248,5 +302,7 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_a_corpus_that_changed_since_its_manifest_is_refused(corpus):
     items = [Item("i0", ("p",), text="something else"), Item("i1", ("p",), text="b")]
     ITEMS.write(corpus.folder / "items.parquet", [vars(item) for item in items])
-    with pytest.raises(DataError, match=r"items\.parquet: changed since it was written; import again"):
+    with pytest.raises(
+        DataError, match=r"items\.parquet: changed since it was written; import again"
+    ):
         Corpus(corpus.folder)

@@ -31,10 +31,14 @@ def folders(tmp_path, identity):
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     (run / "adapter").mkdir()
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (run / "adapter" / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    (run / "adapter" / "w.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(4)
+    )
     rankings = tmp_path / "evaluation" / "rankings.parquet"
     write_rankings(rankings, [Ranking("q", "s", 1, ["i"], [0.5], ["i"], 1, bytes(16))])
-    measured = Evaluation(corpus="c", subsets={"s": {"queries": 1, "mrr": 1}}, rankings_sha256=file_sha256(rankings))
+    measured = Evaluation(
+        corpus="c", subsets={"s": {"queries": 1, "mrr": 1}}, rankings_sha256=file_sha256(rankings)
+    )
     publish_json(tmp_path / "evaluation" / "metrics.json", measured)
     return {kind: tmp_path / kind for kind in KINDS}
 
@@ -95,7 +99,10 @@ def test_kind_b5_a_torn_small_file_of_a_run_is_found(folders, name, torn):
 
 
 def test_what_made_a_folder_stands_in_it(folders, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/usr/bin/unijudge", "mine", "import", "pairs", "a b.csv", "https://me:pw@host/x"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["/usr/bin/unijudge", "mine", "import", "pairs", "a b.csv", "https://me:pw@host/x"],
+    )
     made = make_corpus(folders["corpus"], folders["corpus"].parent / "images").manifest.made
     assert made.command == "unijudge mine import pairs 'a b.csv' https://host/x"
     told = dict(line.split(maxsplit=1) for line in describe(folders["corpus"]).splitlines()[1:])
@@ -118,12 +125,17 @@ def test_settings_are_kept_without_passwords():
 
 def test_another_minute_is_no_other_plan(folders, identity):
     """Who made a folder, and when, is neither compared nor hashed; nor must a folder of before say it."""
-    early, late = (Provenance.now().model_copy(update={"created": when}) for when in ("2026", "2027"))
+    early, late = (
+        Provenance.now().model_copy(update={"created": when}) for when in ("2026", "2027")
+    )
     plan = read_json(folders["scores"] / "manifest.json", ScoreManifest)
     assert plan.made is None
     publish_json(folders["scores"] / "manifest.json", plan.model_copy(update={"made": early}))
     assert len(list(read_scores(folders["scores"]))) == 3
-    assert differences(plan.model_copy(update={"made": early}), plan.model_copy(update={"made": late})) == []
+    assert (
+        differences(plan.model_copy(update={"made": early}), plan.model_copy(update={"made": late}))
+        == []
+    )
     assert differences(plan, plan.model_copy(update={"k": 9, "made": late})) == ["k"]
 
     plain = read_json(folders["vectors"] / "vectors.json", VectorManifest)
@@ -151,5 +163,7 @@ def test_several_folders_are_told_of_and_a_faulty_one_hides_no_other(folders, ca
 def test_folders_of_ours_and_files_of_others_are_checked_apart(folders, tmp_path):
     other = tmp_path / "rows.csv"
     other.write_text("query_text,positive_text\na,b\n")
-    with pytest.raises(SettingsError, match=r"rows\.csv: is no folder of this program, but .* is\. Give files"):
+    with pytest.raises(
+        SettingsError, match=r"rows\.csv: is no folder of this program, but .* is\. Give files"
+    ):
         cli.run(["check", str(folders["corpus"]), str(other)])

@@ -9,7 +9,12 @@ from demo.tiny_model import make_model
 from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from tests.pictures import png
 from unijudge.errors import DataError
-from unijudge.formats.candidates import CandidateManifest, NearestItems, start_candidates, write_candidates_part
+from unijudge.formats.candidates import (
+    CandidateManifest,
+    NearestItems,
+    start_candidates,
+    write_candidates_part,
+)
 from unijudge.formats.corpus import Item
 from unijudge.formats.inventory import check, describe
 from unijudge.formats.triples import TripleManifest
@@ -31,7 +36,10 @@ def test_all_faults_are_counted_and_the_first_few_named(tmp_path, identity, monk
     scores = make_scores(tmp_path / "scores", corpus, identity)
     for part in scores.glob("part-*"):
         part.write_bytes(b"torn")
-    with pytest.raises(DataError, match=r"2 faults:(.|\n)*part-00000\.parquet: not a whole(.|\n)*part-00001\.parquet"):
+    with pytest.raises(
+        DataError,
+        match=r"2 faults:(.|\n)*part-00000\.parquet: not a whole(.|\n)*part-00001\.parquet",
+    ):
         check(scores)
     vectors = make_vectors(tmp_path / "vectors", corpus)
     for part in vectors.glob("*.parquet"):
@@ -46,7 +54,8 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
     rows = make_triples(tmp_path / "work" / "triples", corpus, scores)
     manifest = read_json(rows / "triples.json", TripleManifest)
     publish_json(
-        rows / "triples.json", manifest.model_copy(update={"selection": {"corpus": str(tmp_path / "work" / "corpus")}})
+        rows / "triples.json",
+        manifest.model_copy(update={"selection": {"corpus": str(tmp_path / "work" / "corpus")}}),
     )
     assert check(rows).endswith("triples, whole: 3 rows read")
     shutil.move(tmp_path / "work", tmp_path / "moved")
@@ -55,7 +64,8 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
     gone = r"triples: 3 rows are valid, but they were selected from the corpus .*/corpus with the fingerprint"
     shutil.move(tmp_path / "moved" / "corpus", tmp_path / "away")
     with pytest.raises(
-        DataError, match=rf"{gone} .*, and no corpus is there; put the corpus back there or beside this folder"
+        DataError,
+        match=rf"{gone} .*, and no corpus is there; put the corpus back there or beside this folder",
     ):
         check(rows)
     make_corpus(tmp_path / "moved" / "corpus", tmp_path / "moved" / "images", extra=[Item("x", ())])
@@ -64,14 +74,24 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
 
 
 @pytest.mark.parametrize(
-    "place", ["http://127.0.0.1:9/x/corpus", "s3://strangers-bucket/corpus", "hdfs://host:1/corpus", "nothing://corpus"]
+    "place",
+    [
+        "http://127.0.0.1:9/x/corpus",
+        "s3://strangers-bucket/corpus",
+        "hdfs://host:1/corpus",
+        "nothing://corpus",
+    ],
 )
 def test_a_manifest_sends_nobody_to_another_place(tmp_path, identity, monkeypatch, place):
     """Where the corpus was is a stranger's word: beside the rows it is looked for, at an address it is not."""
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
-    rows = make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
+    rows = make_triples(
+        tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity)
+    )
     manifest = read_json(rows / "triples.json", TripleManifest)
-    publish_json(rows / "triples.json", manifest.model_copy(update={"selection": {"corpus": place}}))
+    publish_json(
+        rows / "triples.json", manifest.model_copy(update={"selection": {"corpus": place}})
+    )
 
     def contacted(*_, **__):
         raise AssertionError("a place was opened that a manifest names")
@@ -81,13 +101,16 @@ def test_a_manifest_sends_nobody_to_another_place(tmp_path, identity, monkeypatc
     assert check(rows).endswith("triples, whole: 3 rows read")
     shutil.move(tmp_path / "corpus", tmp_path / "away")
     with pytest.raises(
-        DataError, match=rf"selected from the corpus {place} with .*, and no corpus is there; put the corpus"
+        DataError,
+        match=rf"selected from the corpus {place} with .*, and no corpus is there; put the corpus",
     ):
         check(rows)
 
 
 def test_a_folder_of_scores_that_is_only_planned(tmp_path):
-    manifest = CandidateManifest(corpus="c", vectors="v", queries=2, k=1, pool="global", retrieval={})
+    manifest = CandidateManifest(
+        corpus="c", vectors="v", queries=2, k=1, pool="global", retrieval={}
+    )
     folder = tmp_path / "scores" / "candidates"
     start_candidates(folder, manifest)
     assert (
@@ -125,16 +148,30 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     (model / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f" + b"{")
     with pytest.raises(DataError, match=r"model\.safetensors: damaged or foreign"):
         check(model)
-    for header in (b"[]", b"null", b'{"a":1}', b'{"a":{"dtype":"F32"}}', b"{", b"\xff", b"[" * 99_999):
+    for header in (
+        b"[]",
+        b"null",
+        b'{"a":1}',
+        b'{"a":{"dtype":"F32"}}',
+        b"{",
+        b"\xff",
+        b"[" * 99_999,
+    ):
         (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(
-            DataError, match=r"model\.safetensors: damaged or foreign \(.{,120}\); train or download it again$"
+            DataError,
+            match=r"model\.safetensors: damaged or foreign \(.{,120}\); train or download it again$",
         ):
             check(model)
     (model / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"1 files are missing, first model\.safetensors"):
         check(model)
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    index = {
+        "weight_map": {
+            "a": "model-00001-of-00002.safetensors",
+            "b": "model-00002-of-00002.safetensors",
+        }
+    }
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "2 files missing, first model-00001-of-00002.safetensors" in describe(model)
 
@@ -143,5 +180,7 @@ def test_an_adapter_is_one_too(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
     assert "adapter; 1 files missing, first adapter_model.safetensors" in describe(tmp_path)
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (tmp_path / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    (tmp_path / "adapter_model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + bytes(4)
+    )
     assert check(tmp_path).endswith("adapter, whole: 1 JSON files and 1 files of weights read")

@@ -17,7 +17,12 @@ from unijudge.formats.datasets import pull
 from unijudge.formats.inventory import describe
 from unijudge.formats.scores import ScoreManifest, read_scores
 from unijudge.formats.triples import read_triples
-from unijudge.formats.vectors import VectorFolder, VectorManifest, missing_vector_parts, start_vectors
+from unijudge.formats.vectors import (
+    VectorFolder,
+    VectorManifest,
+    missing_vector_parts,
+    start_vectors,
+)
 from unijudge.storage.access_errors import unwritable
 from unijudge.storage.files import publish_text, read_json, read_text
 from unijudge.storage.leases import lease
@@ -28,7 +33,9 @@ from unijudge.storage.locations import locate
     "refusal", [OSError("Forbidden: key"), PermissionError(13, "denied"), RuntimeError("slow down")]
 )
 @pytest.mark.parametrize("moment", ["_fetch_range", "__init__"])
-def test_a_store_that_refuses_says_nothing_about_a_file(bucket, identity, monkeypatch, refusal, moment):
+def test_a_store_that_refuses_says_nothing_about_a_file(
+    bucket, identity, monkeypatch, refusal, moment
+):
     """Some stores raise the very class, without a number, in which Arrow says that bytes are torn."""
     from s3fs.core import S3File
 
@@ -77,7 +84,9 @@ def test_a_store_that_may_not_be_listed_is_one_clear_error(bucket, identity, mon
     corpus = make_corpus(root / "corpus", root / "images")
     make_triples(root / "triples", corpus, make_scores(root / "scores", corpus, identity))
     vectors = make_vectors(root / "vectors", corpus) / "vectors.json"
-    retrieval = CandidateManifest(corpus="c", vectors="v", queries=1, k=1, pool="global", retrieval={})
+    retrieval = CandidateManifest(
+        corpus="c", vectors="v", queries=1, k=1, pool="global", retrieval={}
+    )
 
     async def refuse(*_, **__):
         raise PermissionError("Access Denied")
@@ -99,9 +108,13 @@ def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, mon
     """Whatever their number: a page of a listing holds a thousand names."""
     root = locate(bucket)
     corpus = make_corpus(root / "corpus", root / "images")
-    plan = read_json(make_scores(root / "scores", corpus, identity) / "manifest.json", ScoreManifest)
+    plan = read_json(
+        make_scores(root / "scores", corpus, identity) / "manifest.json", ScoreManifest
+    )
     vectors = read_json(make_vectors(root / "vectors", corpus) / "vectors.json", VectorManifest)
-    retrieval = CandidateManifest(corpus="c", vectors="v", queries=500_000, k=1, pool="global", retrieval={})
+    retrieval = CandidateManifest(
+        corpus="c", vectors="v", queries=500_000, k=1, pool="global", retrieval={}
+    )
     start_candidates(root / "candidates", retrieval)
     asked = []
     call = type(root.fs)._call_s3
@@ -175,12 +188,17 @@ def test_the_cure_fits_what_the_disk_said(number, cure):
 
 def test_a_folder_in_the_place_of_a_file_is_not_called_a_full_disk(tmp_path):
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written \(Is a directory\).*This path is taken"):
+    with pytest.raises(
+        DataError, match=r"a\.txt: cannot be written \(Is a directory\).*This path is taken"
+    ):
         publish_text(tmp_path / "a.txt", "a")
 
 
 def test_a_server_that_cannot_be_reached_is_no_missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/x/dataset\.json: not found \(Cannot connect to host"):
+    with pytest.raises(
+        DataError,
+        match=r"http://127\.0\.0\.1:9/x/dataset\.json: not found \(Cannot connect to host",
+    ):
         pull(locate("http://127.0.0.1:9/x"), tmp_path / "out")
     with pytest.raises(DataError, match=r"^o\.json: no such file; check the path"):
         read_overrides(Path("o.json"), "c")
@@ -188,10 +206,14 @@ def test_a_server_that_cannot_be_reached_is_no_missing_file(tmp_path):
 
 def test_a_file_of_another_kind_is_named_in_words(tmp_path):
     path = tmp_path / "o.json"
-    for text, reason in [("[]", r"Input should be an object"), ('{"corpus": "c"}', "overrides: Field required")]:
+    for text, reason in [
+        ("[]", r"Input should be an object"),
+        ('{"corpus": "c"}', "overrides: Field required"),
+    ]:
         path.write_text(text)
         with pytest.raises(
-            DataError, match=rf"o\.json: no file of overrides of this version \({reason}.*another program"
+            DataError,
+            match=rf"o\.json: no file of overrides of this version \({reason}.*another program",
         ):
             read_overrides(path, "c")
     with pytest.raises(DataError, match=r"o\.json: no score manifest of this version"):

@@ -20,7 +20,9 @@ def test_only_a_torn_file_is_to_be_deleted(tmp_path, monkeypatch):
     path = tmp_path / "rows.parquet"
     TRIPLES.write(path, [])
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(DataError, match=r"rows\.parquet: not a whole Parquet file, or damaged .*delete it"):
+    with pytest.raises(
+        DataError, match=r"rows\.parquet: not a whole Parquet file, or damaged .*delete it"
+    ):
         list(TRIPLES.read(path))
     for refusal in (
         PermissionError(13, "Permission denied"),
@@ -40,10 +42,18 @@ def test_only_a_torn_file_is_to_be_deleted(tmp_path, monkeypatch):
 def test_a_flipped_byte_is_noticed(tmp_path, identity):
     """Somewhere inside the pages: every page has a checksum."""
     rows = [
-        JudgedQuery(f"q{n}", "s", bytes(16), [judged("p", None)], [judged(f"i{n}-{rank}", rank) for rank in range(9)])
+        JudgedQuery(
+            f"q{n}",
+            "s",
+            bytes(16),
+            [judged("p", None)],
+            [judged(f"i{n}-{rank}", rank) for rank in range(9)],
+        )
         for n in range(50)
     ]
-    plan = ScoreManifest(corpus="c", vectors="v", queries=50, shard_size=50, k=9, pool="global", judge=identity)
+    plan = ScoreManifest(
+        corpus="c", vectors="v", queries=50, shard_size=50, k=9, pool="global", judge=identity
+    )
     publish_json(tmp_path / "s" / "manifest.json", plan)
     write_shard(tmp_path / "s", plan, 0, rows)
     assert list(read_scores(tmp_path / "s")) == rows
@@ -59,7 +69,9 @@ def test_rows_are_read_in_small_batches(tmp_path):
     """Whatever the row groups: a reader that takes one row holds a few thousand."""
     path = tmp_path / "q.parquet"
     QUERIES.write(
-        path, ({"query_id": f"{n}", "subset": "s", "positive_ids": ["i"]} for n in range(20_000)), rows_in_group=20_000
+        path,
+        ({"query_id": f"{n}", "subset": "s", "positive_ids": ["i"]} for n in range(20_000)),
+        rows_in_group=20_000,
     )
     rows = QUERIES.read(path)
     next(rows)

@@ -33,7 +33,9 @@ def test_a_bad_image_is_refused(data, reason):
 
 def test_kind_d1_a_picture_of_900_million_pixels_is_refused_in_our_words():
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
@@ -122,13 +124,25 @@ def test_sixteen_bit_and_transparent_images_become_rgb():
 
 @pytest.mark.parametrize(
     ("depth", "shade", "row"),
-    [(1, 1, b"\xaa"), (1, 0, b"\x55"), (2, 1, b"\x44"), (4, 7, b"\x70"), (8, 7, b"\x07\0"), (16, 300, b"\x01\x2c\0\0")],
+    [
+        (1, 1, b"\xaa"),
+        (1, 0, b"\x55"),
+        (2, 1, b"\x44"),
+        (4, 7, b"\x70"),
+        (8, 7, b"\x07\0"),
+        (16, 300, b"\x01\x2c\0\0"),
+    ],
 )
 def test_a_transparent_shade_of_gray_is_white_at_every_depth(depth, shade, row):
     """The first pixel has the transparent shade; Pillow scales the shades of shallow pictures, but not this one."""
 
     def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     head = struct.pack(">IIBBBBB", 2, 1, depth, 0, 0, 0, 0)
     chunks = [

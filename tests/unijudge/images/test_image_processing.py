@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+    Qwen2VLImageProcessorPil,
+    smart_resize,
+)
 
 from judge_service.settings import ModelSettings
 from unijudge.errors import SettingsError
@@ -30,7 +33,12 @@ def reader_of(*resize, **options):
     return PictureReader(family_of(*BUDGET.values(), *resize), max_source_pixels=10**6, **options)
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([28, 32]), st.sampled_from([3136, 12845056]))
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 3000),
+    st.sampled_from([28, 32]),
+    st.sampled_from([3136, 12845056]),
+)
 def test_sizes_are_the_processors_own(height, width, side, most):
     if max(height, width) <= 200 * min(height, width):
         theirs = smart_resize(height, width, factor=side, min_pixels=3136, max_pixels=most)
@@ -72,7 +80,9 @@ def test_no_processor_scales_what_was_scaled(height, width, budget, patch):
     assert math.prod(ours) <= max(budget[1], side**2)
     assert max(ours) <= 200 * min(ours)
     bounds = family.engine_options["size"]
-    theirs = smart_resize(*ours, side, min_pixels=bounds["shortest_edge"], max_pixels=bounds["longest_edge"])
+    theirs = smart_resize(
+        *ours, side, min_pixels=bounds["shortest_edge"], max_pixels=bounds["longest_edge"]
+    )
     assert theirs == ours
 
 
@@ -94,9 +104,13 @@ def test_a_size_below_the_least_remains_where_the_next_is_above_the_most():
 
 
 def test_bounds_that_no_size_meets_are_refused():
-    with pytest.raises(SettingsError, match=r"^model.min_pixels: 5000 is more than model.max_pixels = 3136"):
+    with pytest.raises(
+        SettingsError, match=r"^model.min_pixels: 5000 is more than model.max_pixels = 3136"
+    ):
         PixelBudget(5000, 3136)
-    with pytest.raises(SettingsError, match=r"^model.min_pixels: 5000 is more than model.max_pixels = 3136"):
+    with pytest.raises(
+        SettingsError, match=r"^model.min_pixels: 5000 is more than model.max_pixels = 3136"
+    ):
         ModelSettings(min_pixels=5000, max_pixels=3136)
 
 
@@ -106,7 +120,10 @@ def test_squares_are_the_references(most):
     side = {451584: 672, 1280 * 28 * 28: 980, 3000: 28, 100: 28}[most]
     for size in [(1, 2999), (500, 900), (1344, 1344)]:
         assert family_of(3136, most, "square").fit(*size) == (side, side)
-        assert smart_resize(side, side, factor=28, min_pixels=1, max_pixels=max(most, 784)) == (side, side)
+        assert smart_resize(side, side, factor=28, min_pixels=1, max_pixels=max(most, 784)) == (
+            side,
+            side,
+        )
 
 
 def test_a_square_holds_the_pixels_that_pillow_makes():
@@ -141,7 +158,11 @@ def test_many_threads_read_at_once():
     reader = reader_of(keep_bytes=3 * 3 * 56 * 56)
     pictures = [encode(value) for value in range(12)]
     with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(lambda place: reader(pictures[place % 12]).image.getpixel((0, 0))[0], range(2000)))
+        read = list(
+            pool.map(
+                lambda place: reader(pictures[place % 12]).image.getpixel((0, 0))[0], range(2000)
+            )
+        )
     assert read == [place % 12 for place in range(2000)]
     assert len(reader._recent) == 3
     assert reader._recent.currsize == 3 * 3 * 56 * 56

@@ -29,7 +29,13 @@ def qwen_7b():
         "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
         "num_key_value_heads": 4, "vocab_size": 152064,
     }  # fmt: skip
-    tower = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    tower = {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+    }
     return shape_of(Qwen2_5_VLConfig(text_config=text, vision_config=tower))
 
 
@@ -69,19 +75,32 @@ def rate(qwen_7b, query, candidate, shared):
     ],
     ids=["S1", "S2", "S3", "S4", "S5", "S6", "S7"],
 )
-def test_the_limits_of_an_h100(qwen_7b, query, candidate, naive, vision, query_first, candidate_first):
+def test_the_limits_of_an_h100(
+    qwen_7b, query, candidate, naive, vision, query_first, candidate_first
+):
     """Pairs a second, worked out before this file was, on the real modules at their real widths."""
     found = rate(qwen_7b, query, candidate, "query")
     assert found == pytest.approx([naive, vision, query_first], rel=0.01)
-    assert rate(qwen_7b, query, candidate, "candidate")[2] == pytest.approx(candidate_first, rel=0.01)
+    assert rate(qwen_7b, query, candidate, "candidate")[2] == pytest.approx(
+        candidate_first, rel=0.01
+    )
 
 
 def test_more_that_share_never_cost_more(qwen_7b):
-    count = TokenCount(tokens=642, shared_tokens=362, query_image_tokens=256, candidate_image_tokens=256)
-    costs = [pair_flops(qwen_7b, count, candidates_of_query=k, queries_of_candidate=k) for k in (1, 2, 10, 50)]
-    assert [c.prefix_cached for c in costs] == sorted((c.prefix_cached for c in costs), reverse=True)
+    count = TokenCount(
+        tokens=642, shared_tokens=362, query_image_tokens=256, candidate_image_tokens=256
+    )
+    costs = [
+        pair_flops(qwen_7b, count, candidates_of_query=k, queries_of_candidate=k)
+        for k in (1, 2, 10, 50)
+    ]
+    assert [c.prefix_cached for c in costs] == sorted(
+        (c.prefix_cached for c in costs), reverse=True
+    )
     assert costs[0].vision_cached == costs[0].naive == costs[1].naive
-    alone = pair_flops(qwen_7b, count, candidates_of_query=1, queries_of_candidate=1, wasted_tokens=0)
+    alone = pair_flops(
+        qwen_7b, count, candidates_of_query=1, queries_of_candidate=1, wasted_tokens=0
+    )
     assert alone.prefix_cached == pytest.approx(alone.naive)
     with pytest.raises(ValueError, match="0 candidates, 1 queries"):
         pair_flops(qwen_7b, count, candidates_of_query=0, queries_of_candidate=1)
@@ -95,7 +114,10 @@ def test_where_little_is_shared_the_waste_is_no_more(qwen_7b):
 
 def test_nothing_is_said_of_what_is_not_known():
     assert shape_of(LlavaNextConfig()) is None
-    assert shape_of(Qwen2_5_VLConfig(text_config={"use_sliding_window": True, "max_window_layers": 2})) is None
+    assert (
+        shape_of(Qwen2_5_VLConfig(text_config={"use_sliding_window": True, "max_window_layers": 2}))
+        is None
+    )
     assert shape_of(Qwen3VLConfig()) is not None
 
 
@@ -110,8 +132,12 @@ def attention_on_a_cpu(query, key, value, *_, **__):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
-@pytest.mark.parametrize(("num_candidates", "order"), [(1, "query_first"), (4, "query_first"), (4, "candidate_first")])
-def test_as_many_operations_as_the_backend_runs(family, num_candidates, order, tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("num_candidates", "order"), [(1, "query_first"), (4, "query_first"), (4, "candidate_first")]
+)
+def test_as_many_operations_as_the_backend_runs(
+    family, num_candidates, order, tiny_model, tmp_path
+):
     """The judge's whole work is counted, its prefix cache included: language model, vision tower and head.
 
     One thing is put right: the counter takes causal attention for the whole square, of which we count the triangle.
@@ -124,22 +150,38 @@ def test_as_many_operations_as_the_backend_runs(family, num_candidates, order, t
     judge = open_judge(ServiceSettings(model=model, prompt=Prompt(order=order)))
     counter = counter_of(judge)
     query = Content(text="Which?", image=pattern(0, WIDE))
-    candidates = [Content(text="seven apples", image=pattern(1 + seed, TALL)) for seed in range(num_candidates)]
+    candidates = [
+        Content(text="seven apples", image=pattern(1 + seed, TALL))
+        for seed in range(num_candidates)
+    ]
     mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_on_a_cpu}
     with FlopCounterMode(display=False, custom_mapping=mapping) as run:
         judge._judge(Caller(), query, candidates)
     counts, shape = counter.count(query, candidates), counter.shape
-    sharing = {"candidates_of_query": num_candidates, "queries_of_candidate": 1, **sharing_of("transformers", order)}
+    sharing = {
+        "candidates_of_query": num_candidates,
+        "queries_of_candidate": 1,
+        **sharing_of("transformers", order),
+    }
     expected = sum(pair_flops(shape, count, **sharing).prefix_cached for count in counts)
     (shared,) = {count.shared_tokens for count in counts}
     parts = [shared, *(count.tokens - shared for count in counts)]
     squares = sum(n * (n - 1) / 2 for n in parts) * shape.attention_flops
-    print(f"{family}, {num_candidates}: {run.get_total_flops():.5g} run, {expected + squares:.5g} expected")
+    print(
+        f"{family}, {num_candidates}: {run.get_total_flops():.5g} run, {expected + squares:.5g} expected"
+    )
     assert run.get_total_flops() == pytest.approx(expected + squares, rel=1e-6)
 
-    times = 1 if order == "query_first" else num_candidates  # after the candidate it is in no prefix
-    pictures = [counts[0].query_image_tokens] * times + [count.candidate_image_tokens for count in counts]
+    # After the candidate it is in no prefix.
+    times = 1 if order == "query_first" else num_candidates
+    pictures = [counts[0].query_image_tokens] * times + [
+        count.candidate_image_tokens for count in counts
+    ]
     towers = sum(vision_flops(shape.vision, tokens) for tokens in pictures)
-    (ran,) = [sum(found.values()) for name, found in run.get_flop_counts().items() if name.endswith("Model.visual")]
+    (ran,) = [
+        sum(found.values())
+        for name, found in run.get_flop_counts().items()
+        if name.endswith("Model.visual")
+    ]
     print(f"  of which the vision tower: {ran:.5g} run, {towers:.5g} expected")
     assert ran == pytest.approx(towers, rel=1e-6)

@@ -25,7 +25,11 @@ def changed(source, folder, change):
     shutil.copytree(source, folder)
     path = next(folder.glob("*.safetensors"))
     weights = change(load_file(path))
-    save_file({name: weight.contiguous() for name, weight in weights.items()}, path, metadata={"format": "pt"})
+    save_file(
+        {name: weight.contiguous() for name, weight in weights.items()},
+        path,
+        metadata={"format": "pt"},
+    )
     return folder
 
 
@@ -46,7 +50,10 @@ FAULTS = {
         without(LAYER),
         r"tensors missing: 3 \(model.language_model.layers.0.mlp.down_proj.weight, \S+gate_proj.weight, \S+up_proj",
     ),
-    "the tower": (without("visual"), r"tensors missing: 30 \((model.visual\S+, ){4}\S+ and 25 more\)\. Download"),
+    "the tower": (
+        without("visual"),
+        r"tensors missing: 30 \((model.visual\S+, ){4}\S+ and 25 more\)\. Download",
+    ),
     "the head": (without("lm_head"), r"tensors missing: 1 \(lm_head.weight\)"),
     "one too many": (
         lambda weights: weights | {"model.layers.7.x.weight": torch.zeros(2)},
@@ -60,7 +67,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_kind_b1_a_checkpoint_that_does_not_fit_is_refused_everywhere(tiny_model, tmp_path, monkeypatch, fault):
+def test_kind_b1_a_checkpoint_that_does_not_fit_is_refused_everywhere(
+    tiny_model, tmp_path, monkeypatch, fault
+):
     change, message = FAULTS[fault]
     folder = changed(tiny_model, tmp_path / "model", change)
     for backend in ("transformers", "vllm"):
@@ -100,21 +109,30 @@ def test_a_tied_head_is_not_missing(tiny_model, tmp_path):
     check_checkpoint(str(folder), None)
 
 
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"{" * 999])
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"{" * 999]
+)
 def test_kind_b3_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).write_bytes(content)
-    with pytest.raises(ModelError, match=r"^its weights cannot be read: .*model\.safetensors: .*(torn|git lfs pull)"):
+    with pytest.raises(
+        ModelError,
+        match=r"^its weights cannot be read: .*model\.safetensors: .*(torn|git lfs pull)",
+    ):
         check_checkpoint(str(tmp_path / "model"), None)
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"cos\nsystem\n(S'true'\ntR."])
-def test_kind_b3_pickled_weights_that_are_none_are_named_without_torchs_advice(tiny_model, tmp_path, content):
+def test_kind_b3_pickled_weights_that_are_none_are_named_without_torchs_advice(
+    tiny_model, tmp_path, content
+):
     """Torch says how to run what stands in the file."""
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(ModelError, match=r"pytorch_model\*\.bin holds no tensors, or holds code too") as refused:
+    with pytest.raises(
+        ModelError, match=r"pytorch_model\*\.bin holds no tensors, or holds code too"
+    ) as refused:
         check_checkpoint(str(tmp_path / "model"), None)
     assert "weights_only" not in str(refused.value)
 
@@ -137,11 +155,19 @@ def packed(weights):
 def test_packed_weights_count_by_layer(tiny_model, tmp_path):
     folder = changed(tiny_model, tmp_path / "packed", packed)
     path = folder / "config.json"
-    awq = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+    awq = {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": 32,
+        "zero_point": True,
+        "version": "gemm",
+    }
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": awq}))
     check_checkpoint(str(folder), None)
     changed(folder, tmp_path / "torn", without(f"{LAYER}.up_proj"))
-    with pytest.raises(ModelError, match=r"tensors missing: 1 \(model.language_model.layers.0.mlp.up_proj.weight\)"):
+    with pytest.raises(
+        ModelError, match=r"tensors missing: 1 \(model.language_model.layers.0.mlp.up_proj.weight\)"
+    ):
         check_checkpoint(str(tmp_path / "torn"), None)
 
 
@@ -168,7 +194,11 @@ def test_a_packed_layer_without_one_of_its_tensors(tiny_model, tmp_path, lost):
 def in_eight_bits(weights):
     """As FP8 packs: the weight in eight bits, and its scale."""
     found = dict(weights)
-    for name in [name for name in weights if ".mlp." in name and "visual" not in name and name.endswith("weight")]:
+    for name in [
+        name
+        for name in weights
+        if ".mlp." in name and "visual" not in name and name.endswith("weight")
+    ]:
         found[name] = weights[name].to(torch.float8_e4m3fn)
         found[f"{name}_scale_inv"] = torch.ones(1, 1)
     return found
@@ -177,15 +207,24 @@ def in_eight_bits(weights):
 @pytest.mark.parametrize(
     ("lost", "reason"),
     [
-        ("up_proj.weight_scale_inv", r"1 layers that are packed by fp8 .* no weight_scale or weight_scale_inv\)"),
+        (
+            "up_proj.weight_scale_inv",
+            r"1 layers that are packed by fp8 .* no weight_scale or weight_scale_inv\)",
+        ),
         ("up_proj.weight", r"tensors missing: 1 \(\S+layers.0.mlp.up_proj.weight\)"),
     ],
 )
 def test_eight_bits_need_weight_and_scale(tiny_model, tmp_path, lost, reason):
-    folder = packed_by(changed(tiny_model, tmp_path / "packed", in_eight_bits), {"quant_method": "fp8"})
+    folder = packed_by(
+        changed(tiny_model, tmp_path / "packed", in_eight_bits), {"quant_method": "fp8"}
+    )
     check_checkpoint(str(folder), None)
     ends = f"{LAYER}.{lost}"
-    changed(folder, tmp_path / "torn", lambda weights: {k: v for k, v in weights.items() if not k.endswith(ends)})
+    changed(
+        folder,
+        tmp_path / "torn",
+        lambda weights: {k: v for k, v in weights.items() if not k.endswith(ends)},
+    )
     with pytest.raises(ModelError, match=reason):
         check_checkpoint(str(tmp_path / "torn"), None)
 
@@ -202,7 +241,11 @@ def test_a_scale_alone_is_no_weight_by_an_unknown_method(tiny_model, tmp_path):
 
 def test_whole_numbers_where_nothing_is_packed(tiny_model, tmp_path):
     name = f"{LAYER}.up_proj.weight"
-    folder = changed(tiny_model, tmp_path / "ints", lambda weights: weights | {name: weights[name].to(torch.int8)})
+    folder = changed(
+        tiny_model,
+        tmp_path / "ints",
+        lambda weights: weights | {name: weights[name].to(torch.int8)},
+    )
     reason = rf"names no quantisation, but 1 tensors are not floating-point .*\(first {name}: I8\)"
     with pytest.raises(ModelError, match=reason):
         check_checkpoint(str(folder), None)
@@ -216,9 +259,14 @@ def test_an_adapter_beside_a_model_is_refused_everywhere(tiny_model, tmp_path):
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(tmp_path / "adapter" / file, tmp_path / "both" / file)
     for open_model in (judged, lambda name: open_backbone(BackboneSettings(name=name))):
-        with pytest.raises(ModelError, match=r"an adapter lies beside the model's weights.*\. Merge the adapter, or"):
+        with pytest.raises(
+            ModelError,
+            match=r"an adapter lies beside the model's weights.*\. Merge the adapter, or",
+        ):
             open_model(str(tmp_path / "both"))
-        with pytest.raises(ModelError, match=r"this folder holds an adapter and no model\. For a reranker, serve"):
+        with pytest.raises(
+            ModelError, match=r"this folder holds an adapter and no model\. For a reranker, serve"
+        ):
             open_model(str(tmp_path / "adapter"))
 
 
@@ -232,11 +280,15 @@ def test_two_sets_of_weights_are_refused(tiny_model, tmp_path):
     folder = tmp_path / "two"
     shutil.copytree(tiny_model, folder)
     shutil.copy(folder / WEIGHTS, folder / shard)
-    message = "its folder holds two sets of weights: transformers would read model.safetensors, vLLM "
+    message = (
+        "its folder holds two sets of weights: transformers would read model.safetensors, vLLM "
+    )
     with pytest.raises(ModelError, match=f"{message}{shard}, {WEIGHTS}. Move away the files"):
         check_checkpoint(str(folder), None)
     names = list(load_file(folder / WEIGHTS))
-    (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, shard)}))
+    (folder / index).write_text(
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, shard)})
+    )
     with pytest.raises(ModelError, match=f"{message}{shard}. Move"):
         check_checkpoint(str(folder), None)
     (folder / WEIGHTS).unlink()
@@ -244,7 +296,9 @@ def test_two_sets_of_weights_are_refused(tiny_model, tmp_path):
     shutil.copy(folder / shard, folder / "older.safetensors")
     check_checkpoint(str(folder), None)  # which both engines leave alone
     shutil.copy(folder / shard, folder / "consolidated.safetensors")
-    with pytest.raises(ModelError, match=f"transformers would read {shard}, vLLM consolidated.safetensors"):
+    with pytest.raises(
+        ModelError, match=f"transformers would read {shard}, vLLM consolidated.safetensors"
+    ):
         check_checkpoint(str(folder), None)
 
 
@@ -254,7 +308,10 @@ def test_pickled_weights_beside_others(tiny_model, tmp_path):
     torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
     check_checkpoint(str(folder), None)  # both engines take the other format first
     (folder / WEIGHTS).rename(folder / "older.safetensors")
-    with pytest.raises(ModelError, match=r"transformers would read pytorch_model.bin, vLLM older.safetensors\. Move"):
+    with pytest.raises(
+        ModelError,
+        match=r"transformers would read pytorch_model.bin, vLLM older.safetensors\. Move",
+    ):
         check_checkpoint(str(folder), None)
     (folder / "older.safetensors").unlink()
     check_checkpoint(str(folder), None)
@@ -284,6 +341,8 @@ def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, f
     folder = changed(tmp_path / "whole", tmp_path / "spoiled", change)
     with pytest.raises(ModelError, match=message) as refused:
         open_backbone(settings.model_copy(update={"adapter": folder}))
-    assert str(refused.value).startswith(f"{folder}: this adapter does not match the model (tensors ")
+    assert str(refused.value).startswith(
+        f"{folder}: this adapter does not match the model (tensors "
+    )
     with pytest.raises(ModelError, match=message):  # a run that goes on
         Adapter(backbone.model).load(folder)

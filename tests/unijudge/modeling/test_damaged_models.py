@@ -24,7 +24,11 @@ FAULTS = {
     "a list for the tokenizer's settings": ("tokenizer_config.json", "[]", "AttributeError: "),
     "a list for the processor's settings": ("preprocessor_config.json", "[]", "AttributeError: "),
     "a torn file": ("preprocessor_config.json", "{", "OSError: .* is not a valid JSON file"),
-    "a word for a width": ("config.json", '"hidden_size": "128"', "Field 'hidden_size' expected int"),
+    "a word for a width": (
+        "config.json",
+        '"hidden_size": "128"',
+        "Field 'hidden_size' expected int",
+    ),
     "a list for a packing": ("config.json", '"quantization_config": []', "AttributeError: "),
 }
 
@@ -54,10 +58,14 @@ def test_kind_b3_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
     assert len(str(refused.value)) < 400 + len(name)
 
 
-@pytest.mark.parametrize("fault", [fault for fault, (file, *_) in FAULTS.items() if file == "config.json"])
+@pytest.mark.parametrize(
+    "fault", [fault for fault, (file, *_) in FAULTS.items() if file == "config.json"]
+)
 def test_kind_b3_a_damaged_configuration_is_one_line_in_training(tiny_model, tmp_path, fault):
     name = damaged(tiny_model, tmp_path / "model", *FAULTS[fault][:2])
-    with pytest.raises(ModelError, match=f"^{name}: cannot be loaded as a model .*{FAULTS[fault][2]}") as refused:
+    with pytest.raises(
+        ModelError, match=f"^{name}: cannot be loaded as a model .*{FAULTS[fault][2]}"
+    ) as refused:
         base_weights(BackboneSettings(name=name))
     assert "\n" not in str(refused.value)
 
@@ -78,7 +86,9 @@ def adapter(tiny_model, tmp_path_factory):
 
 def vectors(tiny_model, adapter):
     with torch.inference_mode():
-        backbone = open_backbone(BackboneSettings(name=str(tiny_model), device="cpu", adapter=adapter))
+        backbone = open_backbone(
+            BackboneSettings(name=str(tiny_model), device="cpu", adapter=adapter)
+        )
         return embed(backbone, [Content("a red fox"), Content("seven apples")])
 
 
@@ -87,11 +97,16 @@ OLD_PATTERN = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj
 
 
 @pytest.mark.parametrize("pattern", [r".*\.layers\..*\.(q|k|v|o|gate|up|down)_proj", OLD_PATTERN])
-def test_kind_b2_an_adapter_of_an_older_transformers_gives_its_vectors(tiny_model, adapter, tmp_path, caplog, pattern):
+def test_kind_b2_an_adapter_of_an_older_transformers_gives_its_vectors(
+    tiny_model, adapter, tmp_path, caplog, pattern
+):
     old = tmp_path / "old"
     shutil.copytree(adapter, old)
     tensors = load_file(adapter / "adapter_model.safetensors")
-    renamed = {name.replace("model.language_model.layers", "model.layers"): one for name, one in tensors.items()}
+    renamed = {
+        name.replace("model.language_model.layers", "model.layers"): one
+        for name, one in tensors.items()
+    }
     assert not renamed.keys() & tensors.keys()
     save_file(renamed, old / "adapter_model.safetensors", metadata={"format": "pt"})
     config = json.loads((old / "adapter_config.json").read_text()) | {"target_modules": pattern}
@@ -99,7 +114,10 @@ def test_kind_b2_an_adapter_of_an_older_transformers_gives_its_vectors(tiny_mode
     with caplog.at_level("INFO"):
         found = vectors(tiny_model, old)
     assert torch.equal(found, vectors(tiny_model, adapter))
-    assert f"{old}: renamed {len(tensors)} tensors, which have names of an older transformers" in caplog.text
+    assert (
+        f"{old}: renamed {len(tensors)} tensors, which have names of an older transformers"
+        in caplog.text
+    )
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -107,8 +125,16 @@ SPOILED = {
     "another program's kind": ("adapter_config.json", b'{"peft_type": "NEWLORA"}', "NEWLORA"),
     "a torn configuration": ("adapter_config.json", b'{"peft_type": ', "Invalid JSON"),
     "a list for a configuration": ("adapter_config.json", b"[]", "should be an object"),
-    "a word for a rank": ("adapter_config.json", b'{"peft_type": "LORA", "r": "many"}', "valid integer"),
-    "a pointer": ("adapter_model.safetensors", LFS, "is a pointer of Git LFS, not the file itself; fetch it: git lfs"),
+    "a word for a rank": (
+        "adapter_config.json",
+        b'{"peft_type": "LORA", "r": "many"}',
+        "valid integer",
+    ),
+    "a pointer": (
+        "adapter_model.safetensors",
+        LFS,
+        "is a pointer of Git LFS, not the file itself; fetch it: git lfs",
+    ),
     "torn tensors": ("adapter_model.safetensors", b"\x10" + bytes(7) + b"{", "damaged or foreign"),
     "no tensors": ("adapter_model.safetensors", None, "are missing. Train or download it again"),
 }
@@ -130,9 +156,12 @@ def test_kind_b3_a_spoiled_adapter_is_one_line(tiny_model, adapter, tmp_path, fa
 
 
 def test_kind_b3_numbers_that_are_none_are_one_line(tiny_model, tmp_path):
-    spoiled = json.loads((tiny_model / "preprocessor_config.json").read_text()) | {"patch_size": "a"}
+    spoiled = json.loads((tiny_model / "preprocessor_config.json").read_text()) | {
+        "patch_size": "a"
+    }
     name = damaged(tiny_model, tmp_path / "model", "preprocessor_config.json", json.dumps(spoiled))
     with pytest.raises(
-        UnijudgeError, match=r"cannot be loaded as a model \(.*patch_size is a, but config\.json says 14"
+        UnijudgeError,
+        match=r"cannot be loaded as a model \(.*patch_size is a, but config\.json says 14",
     ):
         open_backbone(BackboneSettings(name=name, device="cpu"))

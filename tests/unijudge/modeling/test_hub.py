@@ -32,15 +32,23 @@ def hub(tiny_model, tmp_path, monkeypatch):
     for commit in (COMMIT, NEWER):
         shutil.copytree(tiny_model, folder / "snapshots" / commit)
     path = folder / "snapshots" / NEWER / "model.safetensors"
-    save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    save_file(
+        {name: 2 * tensor for name, tensor in load_file(path).items()},
+        path,
+        metadata={"format": "pt"},
+    )
     return folder
 
 
 def settings_of(**model):
-    return ServiceSettings(model=ModelSettings(**{"name": NAME, "backend": "transformers"} | model), port=0)
+    return ServiceSettings(
+        model=ModelSettings(**{"name": NAME, "backend": "transformers"} | model), port=0
+    )
 
 
-@pytest.mark.parametrize(("revision", "commit"), [(None, COMMIT), ("main", COMMIT), (COMMIT, COMMIT), (NEWER, NEWER)])
+@pytest.mark.parametrize(
+    ("revision", "commit"), [(None, COMMIT), ("main", COMMIT), (COMMIT, COMMIT), (NEWER, NEWER)]
+)
 def test_a_revision_is_a_commit_everywhere(hub, revision, commit):
     judge = open_judge(settings_of(revision=revision))
     assert judge.identity.weights == commit
@@ -105,7 +113,9 @@ def test_a_folder_has_a_digest_and_no_commit(tiny_model):
     assert len(weights_of(str(tiny_model), "main")) == 16
 
 
-def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_found(hub, monkeypatch):
+def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_found(
+    hub, monkeypatch
+):
     monkeypatch.setenv("HF_ENDPOINT", "127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:1")
     with pytest.raises(
@@ -118,5 +128,7 @@ def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_fo
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./missing", "models/acme/tiny", "my model"])
 def test_kind_path_a_folder_that_is_not_there_is_no_question_for_a_hub(hub, name):
-    with pytest.raises(ModelError, match=r"^no such folder, and not a hub name \(owner/model\)\. Check the path$"):
+    with pytest.raises(
+        ModelError, match=r"^no such folder, and not a hub name \(owner/model\)\. Check the path$"
+    ):
         commit_of(name, None)

@@ -34,16 +34,25 @@ def attention_of_its_own(folder):
 
 
 def quantisation_left_over(folder):
-    change(folder / "config.json", quantization_config={"quant_method": "awq", "bits": 4, "group_size": 128})
+    change(
+        folder / "config.json",
+        quantization_config={"quant_method": "awq", "bits": 4, "group_size": 128},
+    )
 
 
 def quantisation_of_a_merge(folder):
     """As a merge of an adapter that was trained on four bits leaves it: transformers would pack the weights anew."""
-    change(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    change(
+        folder / "config.json",
+        quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True},
+    )
 
 
 def code_of_its_own(folder):
-    classes = {"AutoConfig": "configuration_house.C", "AutoModelForImageTextToText": "modeling_house.M"}
+    classes = {
+        "AutoConfig": "configuration_house.C",
+        "AutoModelForImageTextToText": "modeling_house.M",
+    }
     change(folder / "config.json", model_type="house_vl", auto_map=classes)
     (folder / "configuration_house.py").write_text("raise SystemExit('was run')")
 
@@ -84,7 +93,9 @@ def last_token(folder, before=""):
     path = str(folder / "tokenizer.json")
     tokenizer = Tokenizer.from_file(path)
     end = "<|endoftext|>"
-    form = processors.TemplateProcessing(single=f"{before}$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))])
+    form = processors.TemplateProcessing(
+        single=f"{before}$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
     tokenizer.post_processor = form
     tokenizer.save(path)
 
@@ -132,9 +143,18 @@ READ = {
 }
 """Kind → how to spoil a folder; the model in it is the same as before."""
 REFUSED = {
-    "quantisation left over": (quantisation_left_over, "are packed by awq, but no weight is packed. Remove"),
-    "quantisation of a merge": (quantisation_of_a_merge, "are packed by bitsandbytes, but no weight is packed"),
-    "code of its own": (code_of_its_own, "its files require their own code, which is never run here"),
+    "quantisation left over": (
+        quantisation_left_over,
+        "are packed by awq, but no weight is packed. Remove",
+    ),
+    "quantisation of a merge": (
+        quantisation_of_a_merge,
+        "are packed by bitsandbytes, but no weight is packed",
+    ),
+    "code of its own": (
+        code_of_its_own,
+        "its files require their own code, which is never run here",
+    ),
     "the date in a template": (template_with_the_date, "its chat template writes today's date"),
     "a token beyond the weights": (
         token_beyond_the_weights,
@@ -144,14 +164,26 @@ REFUSED = {
         picture_beyond_the_weights,
         r"a token \d+, but config.json has a vocab_size of \d+",
     ),
-    "a picture beyond the tokenizer": (picture_beyond_the_tokenizer, "names token 10000 for pictures"),
+    "a picture beyond the tokenizer": (
+        picture_beyond_the_tokenizer,
+        "names token 10000 for pictures",
+    ),
     "a processor of another name": (
         processor_of_another_name,
         "Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor",
     ),
-    "a mean that is none": (mean_that_is_none, "`image_mean` and `image_std` must both be specified"),
-    "pixels that are no numbers": (pixels_that_are_no_numbers, "turns a picture into numbers that are not finite"),
-    "patches of another model": (patches_of_another_model, r"patch_size is 16, but config\.json says 14"),
+    "a mean that is none": (
+        mean_that_is_none,
+        "`image_mean` and `image_std` must both be specified",
+    ),
+    "pixels that are no numbers": (
+        pixels_that_are_no_numbers,
+        "turns a picture into numbers that are not finite",
+    ),
+    "patches of another model": (
+        patches_of_another_model,
+        r"patch_size is 16, but config\.json says 14",
+    ),
 }
 
 
@@ -189,9 +221,13 @@ def test_kind_of_model_folder_that_is_refused_in_one_line(tiny_model, tmp_path, 
         assert "\n" not in str(refused.value)
 
 
-def test_kind_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(tiny_model, tmp_path):
+def test_kind_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(
+    tiny_model, tmp_path
+):
     """In a chat the template writes what there is to write: only the first token stands before it."""
-    name = spoiled(tiny_model, tmp_path / "model", lambda folder: last_token(folder, before="<|endoftext|> "))
+    name = spoiled(
+        tiny_model, tmp_path / "model", lambda folder: last_token(folder, before="<|endoftext|> ")
+    )
     encoder = open_backbone(BackboneSettings(name=name, device="cpu")).inputs.encoder
     tokenizer = AutoTokenizer.from_pretrained(name)
     assert encoder.bare_stream(["a cat"]) == tokenizer("a cat")["input_ids"]
@@ -211,7 +247,9 @@ def sharded(tiny_model, folder, name="model-00001-of-00002.safetensors", **index
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         save_file({key: weights[key] for key in names}, folder / file, metadata={"format": "pt"})
     places = {key: file for file, names in files.items() for key in names}
-    (folder / INDEX).write_text(json.dumps({"weight_map": places, "metadata": {"total_size": 1.5}} | index))
+    (folder / INDEX).write_text(
+        json.dumps({"weight_map": places, "metadata": {"total_size": 1.5}} | index)
+    )
     return folder
 
 
@@ -220,11 +258,14 @@ def test_kind_index_a_size_that_is_no_whole_number_is_read(tiny_model, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", ["../other/model-00001.safetensors", "weights/model-00001.safetensors", "./model.safetensors"]
+    "name",
+    ["../other/model-00001.safetensors", "weights/model-00001.safetensors", "./model.safetensors"],
 )
 def test_kind_index_weights_outside_of_the_folder_are_refused(tiny_model, tmp_path, name):
     """What a model is known by are the files of its folder: others could change, and nobody would see it."""
-    with pytest.raises(ModelError, match=r"index\.json names weights in other folders .*into the model's folder"):
+    with pytest.raises(
+        ModelError, match=r"index\.json names weights in other folders .*into the model's folder"
+    ):
         weight_files(sharded(tiny_model, tmp_path / "model", name))
 
 
@@ -237,7 +278,9 @@ def test_kind_index_a_tensor_in_two_files_is_refused(tiny_model, tmp_path):
     folder = sharded(tiny_model, tmp_path / "model")
     first, second = weight_files(folder)
     twice = min(load_file(first))
-    save_file(load_file(second) | {twice: load_file(first)[twice] + 1}, second, metadata={"format": "pt"})
+    save_file(
+        load_file(second) | {twice: load_file(first)[twice] + 1}, second, metadata={"format": "pt"}
+    )
     with pytest.raises(ModelError, match=rf"its files hold 1 tensors twice \(first {twice}\)"):
         check_numbers(weight_files(folder), "none")
 
@@ -248,7 +291,9 @@ def test_kind_generation_that_contradicts_itself_can_be_merged(tiny_model, tmp_p
     backbone = open_backbone(BackboneSettings(name=name, device="cpu"))
     add_lora(backbone, LoraSettings(rank=2))
     Adapter(backbone.model).save(tmp_path / "adapter")
-    save_merged(BackboneSettings(name=name, device="cpu"), tmp_path / "adapter", tmp_path / "merged")
+    save_merged(
+        BackboneSettings(name=name, device="cpu"), tmp_path / "adapter", tmp_path / "merged"
+    )
     written = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
     assert written["eos_token_id"] == [1, 2]
     assert not {"temperature", "top_p"} & written.keys()

@@ -9,28 +9,46 @@ from unijudge.pages.charts import FINEST, WIDTH, bars, curves, histogram, ticks
 
 def test_bars_are_a_histogram_that_was_counted_elsewhere():
     shape = {"low": 0, "high": 1, "x_label": "x", "mark": (0.5, "here")}
-    assert bars({"a": [3, 0, 0, 1]}, **shape) == histogram({"a": [0.1, 0.2, 0.0, 0.9]}, bins=4, **shape)
+    assert bars({"a": [3, 0, 0, 1]}, **shape) == histogram(
+        {"a": [0.1, 0.2, 0.0, 0.9]}, bins=4, **shape
+    )
     assert "nan" not in bars({"none": [0, 0]}, **shape)
 
 
 def test_a_histogram_has_a_step_for_each_bin_and_holds_what_lies_outside():
     chart = str(
-        histogram({"a": [0.05] * 3 + [0.95], "b": [-7.0, 9.0]}, low=0, high=1, x_label="x", mark=(0.5, "here"), bins=10)
+        histogram(
+            {"a": [0.05] * 3 + [0.95], "b": [-7.0, 9.0]},
+            low=0,
+            high=1,
+            x_label="x",
+            mark=(0.5, "here"),
+            bins=10,
+        )
     )
     first, second = re.findall(r'class="area s\d" d="M([^"]+)Z"', chart)
-    heights = [[float(y) for _, y in re.findall(r"L([\d.]+) ([\d.]+)", path)] for path in (first, second)]
+    heights = [
+        [float(y) for _, y in re.findall(r"L([\d.]+) ([\d.]+)", path)] for path in (first, second)
+    ]
     bottom, tallest = max(heights[0]), min(heights[0])
     assert len(heights[0]) == 2 * 10 + 1
     assert heights[0][:2] == [tallest, tallest], "three quarters of a stand in the first bin"
-    assert heights[0][18] == pytest.approx(bottom - (bottom - tallest) / 3, abs=0.11), "a third as many in the last"
+    assert heights[0][18] == pytest.approx(bottom - (bottom - tallest) / 3, abs=0.11), (
+        "a third as many in the last"
+    )
     assert heights[1][0] == heights[1][18] < bottom, "values outside are counted at the ends"
     assert "here" in chart
 
 
 def test_curves_go_through_their_points():
-    chart = str(curves({"one <&>": [(0, 0.0), (10, 1.0)], "two": [(5, 0.5)]}, x_label="step", y_label="loss"))
+    chart = str(
+        curves(
+            {"one <&>": [(0, 0.0), (10, 1.0)], "two": [(5, 0.5)]}, x_label="step", y_label="loss"
+        )
+    )
     points = [
-        [tuple(map(float, p.split(","))) for p in line.split()] for line in re.findall(r'points="([^"]+)"', chart)
+        [tuple(map(float, p.split(","))) for p in line.split()]
+        for line in re.findall(r'points="([^"]+)"', chart)
     ]
     (x0, y0), (x1, y1) = points[0]
     ((x, y),) = points[1]
@@ -66,15 +84,22 @@ def test_a_smoothed_curve_lies_over_a_faint_one_of_all_points():
 
 
 def test_a_long_curve_is_drawn_by_means_of_neighbours():
-    (drawn,) = lines(curves({"a": [(x, x % 2) for x in range(20_001)]}, x_label="x", y_label="y"), "line")
+    (drawn,) = lines(
+        curves({"a": [(x, x % 2) for x in range(20_001)]}, x_label="x", y_label="y"), "line"
+    )
     assert FINEST / 2 < len(drawn) <= FINEST
-    assert max(y for _, y in drawn[:-1]) - min(y for _, y in drawn[:-1]) < 10, "about a half everywhere"
+    assert max(y for _, y in drawn[:-1]) - min(y for _, y in drawn[:-1]) < 10, (
+        "about a half everywhere"
+    )
 
 
 def test_a_legend_that_is_too_long_takes_another_row_and_the_chart_is_taller():
     names = [f"a rather long name of run {number}" for number in range(4)]
     chart = str(curves({name: [(0, 0.0), (1, 1.0)] for name in names}, x_label="x", y_label="y"))
-    keys = [tuple(map(float, key)) for key in re.findall(r'class="key s\d" x="([\d.]+)" y="(\d+)"', chart)]
+    keys = [
+        tuple(map(float, key))
+        for key in re.findall(r'class="key s\d" x="([\d.]+)" y="(\d+)"', chart)
+    ]
     assert len(set(keys)) == 4
     assert len({y for _, y in keys}) > 1
     assert all(x + 14 + 5 * len(names[0]) < WIDTH for x, _ in keys)

@@ -14,13 +14,20 @@ from unijudge.pages.pages import Script, data, page, picture
 def made(tmp_path, body, **values):
     template = tmp_path / "t.html.jinja"
     template.write_text(
-        '{% extends "page.html.jinja" %}{% set title = "T" %}{% block body %}' + body + "{% endblock %}"
+        '{% extends "page.html.jinja" %}{% set title = "T" %}{% block body %}'
+        + body
+        + "{% endblock %}"
     )
     return page(template, **values)
 
 
 def test_a_page_stands_alone_and_escapes(tmp_path):
-    html = made(tmp_path, "{{ said }}{{ image }}", said="<script>x</script>", image=picture(png(), alt='a "b"'))
+    html = made(
+        tmp_path,
+        "{{ said }}{{ image }}",
+        said="<script>x</script>",
+        image=picture(png(), alt='a "b"'),
+    )
     assert "&lt;script&gt;" in html
     assert "<script" not in html
     assert 'alt="a &#34;b&#34;"' in html
@@ -30,7 +37,12 @@ def test_a_page_stands_alone_and_escapes(tmp_path):
 
 def test_a_page_carries_its_own_script_and_data(tmp_path):
     script = Script("const said = 1 < 2 && '&';")
-    html = made(tmp_path, "{{ script.element }}{{ rows }}", script=script, rows=data("rows", {"a": "</script><b>&"}))
+    html = made(
+        tmp_path,
+        "{{ script.element }}{{ rows }}",
+        script=script,
+        rows=data("rows", {"a": "</script><b>&"}),
+    )
     assert "<script>const said = 1 < 2 && '&';</script>" in html
     assert '{"a":"\\u003c/script>\\u003cb>&"}' in html
     assert html.count("</script>") == 2

@@ -16,7 +16,9 @@ def test_columns_stand_under_each_other_whatever_the_script():
 def test_a_terminal_gets_lines_and_a_marked_row(monkeypatch, capsys):
     print_table(["β", "rows"], [["0.1", "12"], ["0.01", "9"]], marked=1)
     assert capsys.readouterr().out == "β     rows\n0.1     12\n0.01     9\n"
-    monkeypatch.setattr("unijudge.pages.terminal.Console", lambda: Console(force_terminal=True, width=40))
+    monkeypatch.setattr(
+        "unijudge.pages.terminal.Console", lambda: Console(force_terminal=True, width=40)
+    )
     print_table(["β", "rows"], [["0.1", "12"], ["0.01", "9"]], marked=1)
     lines = capsys.readouterr().out.splitlines()
     assert ["\x1b[1m" in line and "0.01" in line for line in lines].count(True) == 1

@@ -60,18 +60,24 @@ def test_credentials_that_expired_say_nothing_of_a_picture(code, passes, reason,
     from botocore.exceptions import ClientError
     from s3fs.errors import translate_boto_error
 
-    error = translate_boto_error(ClientError({"Error": {"Code": code, "Message": "said no"}}, "GetObject"))
+    error = translate_boto_error(
+        ClientError({"Error": {"Code": code, "Message": "said no"}}, "GetObject")
+    )
     said = unreadable(locate("s3://bucket/a.png"), error)
     assert isinstance(said, Unreachable) is passes
     assert reason in str(said)
     assert "mounted" not in str(unwritable(locate("s3://bucket/a.png"), error))
-    assert ("Renew the cred" in str(unwritable(locate("s3://bucket/a.png"), error))) is ("renew" in reason)
+    assert ("Renew the cred" in str(unwritable(locate("s3://bucket/a.png"), error))) is (
+        "renew" in reason
+    )
 
 
 def test_a_full_temporary_folder_is_named_with_the_cure(box, monkeypatch):
     """What a store gets is made there first."""
     monkeypatch.setattr(Path, "write_text", refusing(errno.ENOSPC))
-    with pytest.raises(DataError, match=r"a\.txt: cannot be written .*set TMPDIR to a folder of a larger disk"):
+    with pytest.raises(
+        DataError, match=r"a\.txt: cannot be written .*set TMPDIR to a folder of a larger disk"
+    ):
         publish_text(box / "a.txt", "whole")
 
 
@@ -92,7 +98,11 @@ def test_a_web_server_that_refuses_is_not_one_without_the_file(monkeypatch):
         place = locate(f"http://127.0.0.1:{server.server_port}")
         assert not exists(place / "404.jsonl")
         assert not is_folder(place / "410")
-        for name, kind in {"401.jsonl": DataError, "403.jsonl": DataError, "503.jsonl": Unreachable}.items():
+        for name, kind in {
+            "401.jsonl": DataError,
+            "403.jsonl": DataError,
+            "503.jsonl": Unreachable,
+        }.items():
             with pytest.raises(kind, match=rf"{name}: cannot be read \({name[:3]}, ") as raised:
                 is_file(place / name)
             assert type(raised.value) is kind
@@ -129,7 +139,10 @@ def test_a_folder_that_another_process_still_reads_is_left(tmp_path, monkeypatch
     old = tmp_path / "out"
     old.mkdir()
     (old / "a.txt").write_text("old")
-    with monkeypatch.context() as patch, replacing(old, lambda _: True, "result", overwrite=True) as place:
+    with (
+        monkeypatch.context() as patch,
+        replacing(old, lambda _: True, "result", overwrite=True) as place,
+    ):
         place.mkdir()
         (place / "a.txt").write_text("new")
         patch.setattr(shutil, "rmtree", refusing(errno.ENOTEMPTY))
@@ -154,7 +167,11 @@ def test_a_disk_that_cannot_sync_folders_is_written_to(tmp_path, monkeypatch, nu
     with publishing_folder(tmp_path / "folder") as draft:
         (draft / "sub").mkdir()
         (draft / "sub" / "b.txt").write_text("whole")
-    assert (tmp_path / "a.txt").read_text() == (tmp_path / "folder" / "sub" / "b.txt").read_text() == "whole"
+    assert (
+        (tmp_path / "a.txt").read_text()
+        == (tmp_path / "folder" / "sub" / "b.txt").read_text()
+        == "whole"
+    )
 
 
 def test_a_disk_that_cannot_sync_a_file_is_named(tmp_path, monkeypatch):
@@ -177,7 +194,9 @@ def test_a_mount_is_no_place_for_a_whole_folder(tmp_path, monkeypatch):
     (tmp_path / "lost+found").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
     with (
-        pytest.raises(DataError, match=r"A disk is mounted at this path: give a folder inside that disk"),
+        pytest.raises(
+            DataError, match=r"A disk is mounted at this path: give a folder inside that disk"
+        ),
         publishing_folder(tmp_path),
     ):
         pytest.fail("the work would have been in vain")
@@ -188,7 +207,8 @@ def test_a_lock_that_cannot_lie_beside_its_output_is_explained(tmp_path, monkeyp
     monkeypatch.setattr(os, "open", refusing(errno.EACCES))
     with (
         pytest.raises(
-            DataError, match=r"\.out\.lease: cannot be written .*lies beside the output: fix the permissions there, or"
+            DataError,
+            match=r"\.out\.lease: cannot be written .*lies beside the output: fix the permissions there, or",
         ),
         lease(tmp_path / "out"),
     ):
@@ -214,7 +234,11 @@ def test_files_behind_links_are_listed_once(tmp_path):
 def test_a_subfolder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     listed = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda path: refusing(errno.EACCES)() if path.name == "sub" else listed(path))
+    monkeypatch.setattr(
+        Path,
+        "iterdir",
+        lambda path: refusing(errno.EACCES)() if path.name == "sub" else listed(path),
+    )
     with pytest.raises(DataError, match=r"sub: cannot be read \(Permission denied\)"):
         all_files(tmp_path, ".json")
 
@@ -238,5 +262,9 @@ def test_a_page_of_links_is_a_folder_of_the_web(tmp_path):
         Thread(target=server.serve_forever, daemon=True).start()
         place = locate(f"http://127.0.0.1:{server.server_port}/images")
         assert (exists(place), is_folder(place), is_file(place)) == (True, True, False)
-        assert (exists(place / "a.txt"), is_folder(place / "a.txt"), is_file(place / "a.txt")) == (True, False, True)
+        assert (exists(place / "a.txt"), is_folder(place / "a.txt"), is_file(place / "a.txt")) == (
+            True,
+            False,
+            True,
+        )
         server.shutdown()

@@ -14,7 +14,10 @@ def test_a_lock_is_not_written_through_a_symbolic_link(tmp_path):
     victim.write_text("precious")
     (tmp_path / ".scores.lease").symlink_to(victim)
     with (
-        pytest.raises(DataError, match=r"\.scores\.lease: cannot be written .*This is a symbolic link: remove it"),
+        pytest.raises(
+            DataError,
+            match=r"\.scores\.lease: cannot be written .*This is a symbolic link: remove it",
+        ),
         lease(tmp_path / "scores"),
     ):
         pass

@@ -52,11 +52,20 @@ def test_a_location_is_called_by_its_url_without_the_user(url):
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("simplecache::https://me:secret@host/x", "simplecache::https://host/x: a chain of URLs may hold no user"),
-        ("zip://a::https://me:secret@host/x.zip", "zip://a::https://host/x.zip: a chain of URLs may hold no user"),
+        (
+            "simplecache::https://me:secret@host/x",
+            "simplecache::https://host/x: a chain of URLs may hold no user",
+        ),
+        (
+            "zip://a::https://me:secret@host/x.zip",
+            "zip://a::https://host/x.zip: a chain of URLs may hold no user",
+        ),
         ("https://host/x?token=secret", "https://host/x: a location may have no query"),
         ("https://me:secret@host/x?a=secret", "https://host/x: a location may have no query"),
-        ("zip://a::https://host/x.zip?a=secret", "zip://a::https://host/x.zip: a location may have no query"),
+        (
+            "zip://a::https://host/x.zip?a=secret",
+            "zip://a::https://host/x.zip: a location may have no query",
+        ),
     ],
 )
 def test_a_secret_that_would_be_shown_is_refused(url, reason):
@@ -64,7 +73,9 @@ def test_a_secret_that_would_be_shown_is_refused(url, reason):
         locate(url)
     assert str(refused.value).startswith(reason)
     assert "secret" not in str(refused.value).partition(": a ")[0]
-    assert str(locate("s3://bucket/is it?")) == "s3://bucket/is it?", "a name in a store may hold a question mark"
+    assert str(locate("s3://bucket/is it?")) == "s3://bucket/is it?", (
+        "a name in a store may hold a question mark"
+    )
 
 
 class _Job(Settings):
@@ -85,18 +96,25 @@ def test_settings_are_written_without_the_user_and_handed_on_whole(url):
 def test_a_picture_root_in_the_same_store_is_opened_as_the_same_user():
     folder = locate("sftp://me:secret@host:22/corpus")
     near, far = (inside_store(folder, f"sftp://{host}/pictures") for host in ("host:22", "other"))
-    assert (address(near), address(far)) == ("sftp://me:secret@host:22/pictures", "sftp://other/pictures")
+    assert (address(near), address(far)) == (
+        "sftp://me:secret@host:22/pictures",
+        "sftp://other/pictures",
+    )
 
 
 def test_no_message_of_others_repeats_a_password():
     said = unreadable(locate("https://me:secret@host/a"), OSError("https://me:secret@host/a: 404"))
     assert str(said) == "https://host/a: cannot be read (https://host/a: 404)"
-    record = logging.LogRecord("x", logging.INFO, "", 0, "asked %s", ("https://me:s@cret@host/a",), None)
+    record = logging.LogRecord(
+        "x", logging.INFO, "", 0, "asked %s", ("https://me:s@cret@host/a",), None
+    )
     assert _Safe("%(message)s").format(record) == "asked https://host/a"
 
 
 @pytest.mark.parametrize("password", ["a'b", 'a"b', "a<b>", "a/b", "a@b", "a/b@c'd", "12a/b"])
-@pytest.mark.parametrize("text", ["https://me:{}@judge:8000/v1", "service=s3://me:{}@judge:8000", "me:{}@judge:8000"])
+@pytest.mark.parametrize(
+    "text", ["https://me:{}@judge:8000/v1", "service=s3://me:{}@judge:8000", "me:{}@judge:8000"]
+)
 def test_whatever_stands_in_a_password_goes_with_it(password, text):
     for words in ("{}", "asked {} twice", '["{}", 1]', "({}: 404)"):
         whole = words.format(text.format(password))
@@ -115,7 +133,9 @@ def test_what_is_no_password_stays(text):
 
 
 def test_a_command_is_kept_without_passwords_however_it_is_quoted(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["unijudge", "mine", "score", "service=https://me:a'b\"c@judge:8000"])
+    monkeypatch.setattr(
+        "sys.argv", ["unijudge", "mine", "score", "service=https://me:a'b\"c@judge:8000"]
+    )
     assert Provenance.now().command == "unijudge mine score service=https://judge:8000"
 
 
@@ -136,4 +156,7 @@ def test_no_place_stays_in_what_is_published(word, safe):
 
 def test_the_last_at_before_a_slash_ends_a_password():
     assert without_passwords("service=https://me:p@ss@judge/x") == "service=https://judge/x"
-    assert without_passwords('["s3://a/b", "https://k@c"] me@home') == '["s3://a/b", "https://c"] me@home'
+    assert (
+        without_passwords('["s3://a/b", "https://k@c"] me@home')
+        == '["s3://a/b", "https://c"] me@home'
+    )

@@ -6,7 +6,14 @@ import pytest
 from pydantic import BaseModel
 
 from unijudge.errors import DataError, FolderBusy
-from unijudge.storage.outputs import check_absent, check_file, check_folder, is_folder_of, is_json_of, replacing
+from unijudge.storage.outputs import (
+    check_absent,
+    check_file,
+    check_folder,
+    is_folder_of,
+    is_json_of,
+    replacing,
+)
 
 
 class Small(BaseModel):
@@ -20,7 +27,9 @@ def test_a_file_of_its_own_kind_may_be_replaced_and_no_other(tmp_path):
     check_file(path, own, "small one")
     for other in ("", '{"letter": "a"}', "\x00"):
         path.write_text(other)
-        with pytest.raises(DataError, match=r"out\.json: exists already, and is no small one; give another file"):
+        with pytest.raises(
+            DataError, match=r"out\.json: exists already, and is no small one; give another file"
+        ):
             check_file(path, own, "small one")
         assert path.read_text() == other
     with pytest.raises(DataError, match="is a folder; give the name of a file"):
@@ -55,7 +64,9 @@ def test_an_older_output_goes_when_the_new_one_is_whole_and_comes_back_when_it_i
             (out / "thing.txt").write_text(text)
 
     write("first")
-    with pytest.raises(DataError, match=r"out: exists already .it holds thing\.txt.; .* --overwrite"):
+    with pytest.raises(
+        DataError, match=r"out: exists already .it holds thing\.txt.; .* --overwrite"
+    ):
         write("second", overwrite=False)
     with pytest.raises(DataError, match="exists already, and is no thing; give another output"):
         write("second", own=False)
@@ -99,7 +110,10 @@ def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path):
             (place / "thing.txt").write_text(number)
         assert link.is_symlink()
         assert (real / "thing.txt").read_text() == number
-    with replacing(link, lambda _: True, "thing", overwrite=False) as place, pytest.raises(DataError, match="exists"):
+    with (
+        replacing(link, lambda _: True, "thing", overwrite=False) as place,
+        pytest.raises(DataError, match="exists"),
+    ):
         check_absent(place)
 
 
@@ -128,7 +142,10 @@ def test_what_a_link_names_is_not_removed_with_what_was_set_aside(tmp_path):
 @pytest.mark.parametrize("strange", ["thesis.tex", "notes/thesis.tex", ".git/config", "part-1.txt"])
 def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
     """`{}` is no manifest; an own folder that holds somebody's file is not replaced; a draft of a kill is its own."""
-    out, is_own = tmp_path / "out", is_folder_of("small.json", Small, lambda small, name: name == f"{small.number}.txt")
+    out, is_own = (
+        tmp_path / "out",
+        is_folder_of("small.json", Small, lambda small, name: name == f"{small.number}.txt"),
+    )
 
     def replace():
         with replacing(out, is_own, "small folder", overwrite=True):
@@ -141,7 +158,10 @@ def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
     (out / "small.json").write_text('{"number": 7}')
     (out / strange).parent.mkdir(exist_ok=True)
     (out / strange).write_text("years of work")
-    with pytest.raises(DataError, match=rf"out: holds {strange}, which --overwrite would delete too; move these files"):
+    with pytest.raises(
+        DataError,
+        match=rf"out: holds {strange}, which --overwrite would delete too; move these files",
+    ):
         replace()
     assert (out / strange).read_text() == "years of work"
     (out / strange).unlink()

@@ -136,10 +136,16 @@ def test_vectors_scores_and_rows_are_read_back(bucket, tmp_path, identity):
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     root = locate(bucket)
     make_vectors(root / "vectors", corpus)
-    assert np.array_equal(VectorFolder(root / "vectors", corpus).whole("items"), np.eye(4, dtype=np.float32)[:3])
+    assert np.array_equal(
+        VectorFolder(root / "vectors", corpus).whole("items"), np.eye(4, dtype=np.float32)[:3]
+    )
     make_triples(root / "triples", corpus, make_scores(root / "scores", corpus, identity))
     assert [row.query_id for row in read_scores(root / "scores")] == ["q-red", "q-green", "q-blue"]
-    assert [len(row.negatives) for row in read_triples(root / "triples", corpus.fingerprint)] == [2, 2, 2]
+    assert [len(row.negatives) for row in read_triples(root / "triples", corpus.fingerprint)] == [
+        2,
+        2,
+        2,
+    ]
     for name in ("vectors", "scores", "triples"):
         assert f"{bucket}/{name}: {name}, whole: " in check(root / name)
     (root / "scores" / "part-00001.parquet").unlink()
@@ -159,14 +165,19 @@ def test_an_evaluation_reads_and_writes_a_store(bucket):
     report = evaluate(load_settings(EvaluateSettings, None, places))
     assert report.subsets["colors"]["precision@1"] == 1
     assert check(root / "out") == f"{bucket}/out: evaluation, whole: 3 rows read"
-    with pytest.raises(SettingsError, match=r"out: .* is in an object store, but checkpoints need a local disk"):
+    with pytest.raises(
+        SettingsError, match=r"out: .* is in an object store, but checkpoints need a local disk"
+    ):
         load_settings(EmbedderSettings, None, [*places[:1], f"triples={bucket}/triples", places[2]])
 
 
 def test_a_second_holder_is_refused_and_the_first_lets_go(bucket, quick):
     out = locate(bucket) / "out"
     with lease(out):
-        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on .* is writing there"), lease(out):
+        with (
+            pytest.raises(FolderBusy, match=f"process {os.getpid()} on .* is writing there"),
+            lease(out),
+        ):
             pass
         with lease(locate(bucket) / "other"):
             pass
@@ -191,7 +202,9 @@ def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkey
     left = {"holder": "process 1 on a machine that is gone", "token": "t", "until": 4e9}
     lock.fs.pipe_file(lock.path, json.dumps(left).encode())
     with lease(out):
-        assert json.loads(lock.fs.cat_file(lock.path))["holder"].startswith(f"process {os.getpid()} on")
+        assert json.loads(lock.fs.cat_file(lock.path))["holder"].startswith(
+            f"process {os.getpid()} on"
+        )
         monkeypatch.setattr(time, "time", lambda: 4e9)
         with pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), lease(out):
             pass
@@ -237,7 +250,9 @@ with leases.lease(locate(sys.argv[1])):
 
 def test_a_holder_that_was_killed_lets_go(bucket, quick):
     out = locate(bucket) / "out"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(FolderBusy, match=f"process {holder.pid} on"), lease(out):
         pass
@@ -249,7 +264,9 @@ def test_a_holder_that_was_killed_lets_go(bucket, quick):
 
 def test_a_wrong_bucket_is_one_clear_error(bucket):
     gone = locate("s3://no-such-bucket/corpus")
-    with pytest.raises(DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: not found .*; check the URL"):
+    with pytest.raises(
+        DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: not found .*; check the URL"
+    ):
         Corpus(gone)
     with pytest.raises(DataError, match="s3://no-such-bucket/corpus: not a folder of unijudge"):
         describe(gone)
@@ -272,11 +289,19 @@ def test_missing_credentials_are_one_clear_error(bucket, monkeypatch):
     for action in (Corpus, describe, check, lambda place: file_sha256(place / "a")):
         with pytest.raises(DataError, match=r"cannot be read \(Unable to locate credentials\)"):
             action(place)
-    with pytest.raises(DataError, match=r"cannot be written \(Unable to locate credentials\)"), lease(place):
+    with (
+        pytest.raises(DataError, match=r"cannot be written \(Unable to locate credentials\)"),
+        lease(place),
+    ):
         pass
-    done = subprocess.run([UNIJUDGE, "describe", str(place)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [UNIJUDGE, "describe", str(place)], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {place}/dataset.json: cannot be read (Unable to locate credentials)\n"
+    assert (
+        done.stderr
+        == f"error: {place}/dataset.json: cannot be read (Unable to locate credentials)\n"
+    )
 
 
 class Refusing:
@@ -295,7 +320,9 @@ class Refusing:
 def test_kind_c3_a_store_that_refuses_once_loses_nothing(bucket, identity, monkeypatch):
     root = locate(bucket)
     methods = ["cat_file", "open", "put_file", "ls", "find", "pipe_file"]
-    refusing = {name: Refusing(1, TimeoutError("no answer"), getattr(root.fs, name)) for name in methods}
+    refusing = {
+        name: Refusing(1, TimeoutError("no answer"), getattr(root.fs, name)) for name in methods
+    }
     for name in methods:
         monkeypatch.setattr(root.fs, name, refusing[name])
     corpus = make_corpus(root / "corpus", root / "images")
@@ -349,7 +376,9 @@ class Answer(Exception):
         (PermissionError("Forbidden"), False),
     ],
 )
-def test_kind_c3_a_store_that_does_not_answer_has_not_said_that_nothing_is_there(bucket, monkeypatch, error, is_known):
+def test_kind_c3_a_store_that_does_not_answer_has_not_said_that_nothing_is_there(
+    bucket, monkeypatch, error, is_known
+):
     place = locate(bucket) / "a.txt"
     publish_text(place, "text")
     assert stores.exists(place)
@@ -377,7 +406,10 @@ def test_kind_c3_no_result_is_written_over_while_a_store_is_silent(bucket, monke
     publish_text(place, "somebody's own")
     monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
     monkeypatch.setattr(place.fs, "info", Refusing(100, ConnectionError("reset"), place.fs.info))
-    for refuses in (lambda: check_file(place, lambda _: False, "page"), lambda: check_absent(place)):
+    for refuses in (
+        lambda: check_file(place, lambda _: False, "page"),
+        lambda: check_absent(place),
+    ):
         with pytest.raises(Unreachable, match=r"page\.html: cannot be read \(reset\)"):
             refuses()
     assert place.fs.cat_file(place.path) == b"somebody's own"
@@ -389,6 +421,8 @@ def test_kind_c3_a_listing_that_is_refused_once_lacks_nothing(bucket, monkeypatc
         publish_text(place / name, name)
     monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
     for method in ("glob", "find"):
-        monkeypatch.setattr(place.fs, method, Refusing(1, TimeoutError("no answer"), getattr(place.fs, method)))
+        monkeypatch.setattr(
+            place.fs, method, Refusing(1, TimeoutError("no answer"), getattr(place.fs, method))
+        )
     assert [path.name for path in matching(place, "*.zip")] == ["a.zip"]
     assert [path.name for path in all_files(place)] == ["a.zip", "b.ZIP"]
