@@ -81,3 +81,16 @@ def test_the_code_runs(name, tmp_path, monkeypatch, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"images/a\.png 0\.\d{3}", first)
     assert second == "images/b.png not a JPEG, PNG or WebP image"
+
+
+def test_the_errors_of_the_troubleshooting_page_are_messages():
+    """Each heading is a part of a message in the source. Messages of other programs are left out."""
+    page = PAGES["docs/troubleshooting.md"]
+    headings = set(re.findall(r"^### `(.+)`$", page, re.MULTILINE))
+    assert len(headings) > 15
+    source = ""
+    for package in ("unijudge", "judge_service", "miner", "trainer"):
+        for path in (ROOT / package).rglob("*.py"):
+            source += re.sub(r'"\s*\n\s*f?"', "", path.read_text())
+    missing = [heading for heading in headings if heading not in source]
+    assert missing == ["invalid peer certificate"]
