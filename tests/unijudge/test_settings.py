@@ -133,7 +133,7 @@ def test_overrides_are_read_as_toml_else_as_text(tmp_path):
         SelectSettings, None, ['scores=["a", "b"]', "corpus=c", "out=o", "calibration=d"]
     )
     assert (two.scores, two.calibration) == ((Path("a"), Path("b")), (Path("d"),))
-    with pytest.raises(SettingsError, match="calibration: 2 files for 1 folders"):
+    with pytest.raises(SettingsError, match="calibration: there are 2 files for 1 folders"):
         load_settings(
             SelectSettings, None, ["scores=a", "corpus=c", "out=o", 'calibration=["d", "e"]']
         )

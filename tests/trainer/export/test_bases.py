@@ -133,5 +133,5 @@ def test_a_reranker_is_trained_on_the_pictures_that_the_judge_serves(
     assert served_otherwise(merged, Prompt(), model.min_pixels, model.max_pixels) == []
     other = served_otherwise(merged, Prompt(yes="True"), model.min_pixels, served.max_pixels)
     assert [doubt.partition(" ")[0] for doubt in other] == ["model.max_pixels", "prompt.yes"]
-    assert f"set model.max_pixels = {model.max_pixels}" in other[0]
+    assert f"Set model.max_pixels = {model.max_pixels}" in other[0]
     assert served_otherwise(tmp_path / "no", Prompt(), 1, 2) == []

@@ -117,7 +117,7 @@ def test_kind_b3_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_
     (tmp_path / "model" / WEIGHTS).write_bytes(content)
     with pytest.raises(
         ModelError,
-        match=r"^its weights cannot be read: .*model\.safetensors: .*(torn|git lfs pull)",
+        match=r"^its weights cannot be read: .*model\.safetensors: .*(damaged or foreign|git lfs pull)",
     ):
         check_checkpoint(str(tmp_path / "model"), None)
 
