@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from unijudge.pages.terminal import aligned
+
 CLAIMS = {
     "random": "Training with random negatives",
     "unfiltered": "Using the eight most similar candidates instead, without a filter,",
@@ -37,16 +39,14 @@ def effect(comparison: dict[str, float]) -> str:
 def table(results: dict[str, Any]) -> list[str]:
     """Returns a table as lines of text: precision@1 of every student, and of the reranked base."""
     tasks = [*(task for task in results["rerank"] if task != "mean"), "mean"]
-    lines = [f"{'precision@1':<28}" + "".join(f"{task:>16}" for task in tasks)]
+    rows = [["precision@1", *tasks]]
     for name, values in results["students"].items():
-        cells = (_cell(**values[task]["precision_at_1"]) for task in tasks)
-        lines.append(f"{name.replace('_', ' '):<28}" + "".join(f"{cell:>16}" for cell in cells))
+        cells = [_cell(**values[task]["precision_at_1"]) for task in tasks]
+        rows.append([name.replace("_", " "), *cells])
     for name in ("judge", "reranker"):
-        cells = (f"{results['rerank'][task][name]:.3f}" for task in tasks)
-        lines.append(
-            f"{f'base, reranked by {name}':<28}" + "".join(f"{cell:>16}" for cell in cells)
-        )
-    return lines
+        cells = [f"{results['rerank'][task][name]:.3f}" for task in tasks]
+        rows.append([f"base, reranked by {name}", *cells])
+    return aligned(rows)
 
 
 def sentences(results: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from miner.stopping import Stopped, listening
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import present_shards
+from unijudge.pages.terminal import aligned
 from unijudge.storage.leases import lease, lost_lease
 from unijudge.storage.stores import exists
 
@@ -77,8 +78,9 @@ class Estimate:
                 for number in numbers
             ),
         ]
-        lines = [f"{name:<18}{text}" for name, text in rows]
-        lines += [] if self.in_band else self._table()
+        lines = aligned(rows, left=2)
+        if not self.in_band:
+            lines += ["", *self._table()]
         if budget_hours is not None:
             lines.append(f"within {budget_hours:g} replica-hours: {self._within(budget_hours)}")
         return lines
@@ -90,8 +92,8 @@ class Estimate:
 
     def _table(self) -> list[str]:
         ks = [*(k for k in TABLE_OF_K if k < self.tally.k), self.tally.k]
-        lines = [f"{k:>5}{self.tally.to_ask(k):>17,}{_hours(self.hours(k)):>15}" for k in ks]
-        return ["", f"{'k':>5}{'pairs to ask':>17}{'replica-hours':>15}", *lines]
+        rows = [(str(k), f"{self.tally.to_ask(k):,}", _hours(self.hours(k))) for k in ks]
+        return aligned([("k", "pairs to ask", "replica-hours"), *rows])
 
     def _within(self, budget_hours: float) -> str:
         if not self.in_band:
