@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from judge_service import gpus
 from judge_service.checks import doctor
 from judge_service.cli import app
-from judge_service.replica.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES
+from judge_service.replica.known_pairs import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES
 from unijudge.judging.verdicts import PairError, Verdict
 
 

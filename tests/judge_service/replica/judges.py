@@ -6,7 +6,7 @@ import math
 
 import httpx2
 
-from judge_service.replica.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES
+from judge_service.replica.known_pairs import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES
 from unijudge.judging.verdicts import Verdict
 
 

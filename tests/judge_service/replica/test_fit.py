@@ -9,7 +9,8 @@ import pytest
 
 from judge_service.backends import open_judge
 from judge_service.replica.app import create_app
-from judge_service.replica.health import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES, WatchedJudge
+from judge_service.replica.health import WatchedJudge
+from judge_service.replica.known_pairs import ASKED_RED, KNOWN_BLUE, KNOWN_RED, KNOWN_YES
 from judge_service.settings import HealthSettings, LimitSettings, ModelSettings, ServiceSettings
 from unijudge.content import Content
 from unijudge.errors import JudgeBroken, JudgeUnavailable, ModelError
