@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 ONLY_IN = {
     "transformers": {
-        "unijudge/modeling/inputs.py", "unijudge/modeling/checkpoints.py",
+        "unijudge/modeling/inputs.py", "unijudge/modeling/model_source.py", "unijudge/modeling/checkpoints.py",
         "judge_service/backends/model_sizes.py", "judge_service/backends/transformers.py",
         "trainer/models/lora.py", "trainer/models/attaching.py", "trainer/models/backbone.py",
         "trainer/models/pretrained.py",

@@ -26,8 +26,9 @@ ALLOWED = {
     "unijudge/storage/listing.py": ({"glob"}, "lists the folders of strangers for all others"),
     "unijudge/modeling/inputs.py": (
         {"from_pretrained", "loads"},
-        "loads configuration, tokenizer and processor for all others; what the library wrote of a tokenizer",
+        "loads tokenizer and processor for all others; what the library wrote of a tokenizer",
     ),
+    "unijudge/modeling/model_source.py": ({"from_pretrained"}, "loads the configuration for all others"),
     "unijudge/modeling/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
     "unijudge/foreign/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
@@ -73,6 +74,7 @@ ON_A_DISK = {
     "unijudge/formats/inventory.py": "lists a folder of a disk; of a store in one call",
     "unijudge/storage/outputs.py": "what is moved aside lies on a disk",
     "unijudge/modeling/inputs.py": "models lie on a disk, or on the hub",
+    "unijudge/modeling/model_source.py": "models lie on a disk, or on the hub",
     "unijudge/modeling/checkpoints.py": "models",
     "unijudge/judging/reranker_file.py": "models",
     "unijudge/modeling/weight_files.py": "models",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unijudge.errors import ModelError
-from unijudge.modeling.inputs import NO_CODE
+from unijudge.modeling.model_source import NO_CODE
 from unijudge.modeling.weight_files import packing_of
 from unijudge.storage.access_errors import in_one_line
 

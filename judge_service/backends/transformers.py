@@ -26,7 +26,7 @@ from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Ver
 from unijudge.memory import one_memory_error
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.families import Arrays
-from unijudge.modeling.inputs import NO_CODE
+from unijudge.modeling.model_source import NO_CODE
 from unijudge.storage.access_errors import in_one_line
 
 

@@ -19,7 +19,7 @@ from unijudge.errors import DataError, ModelError, SettingsError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.vectors import Vectors
 from unijudge.images.decoding import open_image
-from unijudge.modeling.inputs import commit_of, versions_of
+from unijudge.modeling.model_source import commit_of, versions_of
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import LOADED, file_sha256
 

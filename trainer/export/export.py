@@ -37,7 +37,8 @@ from unijudge.formats.vectors import VectorManifest
 from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import JudgeIdentity
 from unijudge.modeling.families import QwenVL
-from unijudge.modeling.inputs import ModelInputs, load_config
+from unijudge.modeling.inputs import ModelInputs
+from unijudge.modeling.model_source import load_config
 from unijudge.pages.markdown import check_license
 from unijudge.provenance import Beginning, Versions, without_places
 from unijudge.storage.files import (

@@ -14,7 +14,7 @@ from torch import Tensor
 from unijudge.errors import ModelError, UnijudgeError
 from unijudge.formats.model_folders import AdapterConfig, check_safetensors
 from unijudge.modeling.checkpoints import check_tensors
-from unijudge.modeling.inputs import ADAPTER_CONFIG
+from unijudge.modeling.model_source import ADAPTER_CONFIG
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import read_json
 

@@ -25,7 +25,8 @@ from unijudge.errors import ModelError, TooLong, UnijudgeError
 from unijudge.images.image_processing import PictureReader
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.checkpoints import check_checkpoint
-from unijudge.modeling.inputs import NO_CODE, ModelInputs
+from unijudge.modeling.inputs import ModelInputs
+from unijudge.modeling.model_source import NO_CODE
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import folder_sha256
 

@@ -8,7 +8,7 @@ import transformers
 
 from trainer.models.settings import Attention, BackboneSettings
 from unijudge.errors import ModelError, SettingsError
-from unijudge.modeling.inputs import commit_of, load_config, weights_of
+from unijudge.modeling.model_source import commit_of, load_config, weights_of
 
 KEPT_WHOLE = ("model.visual", "model.vision_tower", "model.multi_modal_projector", "lm_head")
 """The modules that are not quantised to four bits: the vision towers and projectors of all supported families, and the

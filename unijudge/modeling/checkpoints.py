@@ -11,7 +11,7 @@ from typing import Any
 
 from unijudge.errors import DataError, ModelError
 from unijudge.formats.model_folders import WEIGHTS_INDEX, check_safetensors
-from unijudge.modeling.inputs import NO_CODE, load_config
+from unijudge.modeling.model_source import NO_CODE, load_config
 from unijudge.modeling.weight_files import (
     WEIGHTS,
     check_numbers,

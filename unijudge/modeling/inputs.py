@@ -3,11 +3,8 @@
 This module loads a model's tokenizer and processor with transformers, but never its weights.
 """
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unijudge.errors import ModelError, UnijudgeError
+from unijudge.errors import ModelError
 from unijudge.images.image_processing import Picture, PictureReader, PixelBudget, Resize
 from unijudge.modeling.chat_encoder import ChatEncoder, Stream
-from unijudge.modeling.families import FAMILIES, Arrays, Family, TokenOrImage, family_of
-from unijudge.shown import listed
-from unijudge.storage.access_errors import in_one_line
+from unijudge.modeling.families import Arrays, Family, TokenOrImage, family_of
+from unijudge.modeling.model_source import NO_CODE, commit_of, load_config, reading, versions_of
 from unijudge.storage.files import folder_sha256, publish_text, read_text
-from unijudge.storage.reaching import FROM_OUTSIDE
 from unijudge.storage.texts import BYTE_ORDER_MARK
-
-ADAPTER_CONFIG = "adapter_config.json"
-"""The file by which peft recognises an adapter."""
-HUB_VARIABLES = (
-    "HF_ENDPOINT",
-    "HF_TOKEN",
-    "HF_HUB_OFFLINE",
-    "TRANSFORMERS_OFFLINE",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-)
-"""Environment variables that choose the hub and the folders of its files."""
-NO_CODE = {"trust_remote_code": False}
-"""Options for every `from_pretrained`. By default transformers asks in the terminal whether to run a model's code."""
 
 
 class ModelInputs:
@@ -77,20 +58,20 @@ class ModelInputs:
         pinned = self.revision
         self.config = load_config(name, pinned)
         kind = family_of(self.config.model_type)
-        with _reading("tokenizer.json or tokenizer_config.json"):
+        with reading("tokenizer.json or tokenizer_config.json"):
             # We pad rows ourselves. Programs that load the saved tokenizer get every row's last token at the end.
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 name, revision=pinned, padding_side="left", **NO_CODE
             )
         loader, options = kind.loader
-        with _reading("preprocessor_config.json or processor_config.json"):
+        with reading("preprocessor_config.json or processor_config.json"):
             processor = getattr(transformers, loader).from_pretrained(
                 name, revision=pinned, **options, **NO_CODE
             )
             # The processor's template supports pictures. The tokenizer's template may not.
             layout, _ = transformers.ProcessorMixin.get_processor_dict(name, revision=pinned)
             template = layout.get("chat_template") or tokenizer.chat_template
-        with _reading("config.json or preprocessor_config.json"):
+        with reading("config.json or preprocessor_config.json"):
             family = kind(self.config, processor, PixelBudget(min_pixels, max_pixels, resize))
             _check_pixels(family)
         tokenizer.chat_template = (
@@ -196,80 +177,6 @@ class ModelInputs:
         return [self.pictures(entry) if isinstance(entry, bytes) else entry for entry in stream]
 
 
-def commit_of(name: str, revision: str | None) -> str | None:
-    """Returns the commit that a hub model's revision names at this moment.
-
-    A branch may move between the downloads of two files. So a loader resolves the branch once, and takes all files from
-    the resulting commit.
-
-    Args:
-        name: A hub name or a folder.
-        revision: A commit, a branch or a tag. None is the main branch. For a folder it is ignored.
-
-    Returns:
-        Forty hex digits, or None for a folder.
-
-    Raises:
-        ModelError: Neither the hub nor its cache on this machine has the model.
-    """
-    if Path(name).is_dir():
-        return None
-    from transformers.utils import hub
-
-    resolved = hub.resolve_revision(name, revision)
-    if found := getattr(resolved, "resolved", None):
-        return str(found)
-    try:  # raises the reason in words; or finds the commit in a cache that holds files but no branch names
-        commit = hub.extract_commit_hash(
-            hub.cached_file(name, "config.json", revision=revision), None
-        )
-    except Exception as error:
-        if "Repo id must" in str(error):
-            raise ModelError(
-                "no such folder, and not a hub name (owner/model). Check the path"
-            ) from error
-        raise _unusable(error, cure=f"Check the name{_asked_by()}") from error
-    if commit is None:
-        raise ModelError(
-            f"{name}: its commit is not known here; download the model again, or give a folder"
-        )
-    return commit
-
-
-def load_config(name: str, commit: str | None) -> Any:
-    """Loads a model's Hugging Face configuration.
-
-    Args:
-        name: A hub name or a folder.
-        commit: The commit of a hub model.
-
-    Raises:
-        ModelError: The configuration is missing or damaged, or the folder holds only an adapter.
-    """
-    import transformers
-
-    folder = Path(name)
-    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
-        raise ModelError(
-            "this folder holds an adapter and no model. For a reranker, serve the folder merged/ beside this folder; "
-            "for an embedder, name the base model, and set model.adapter to this folder"
-        )
-    with _reading("config.json"):
-        config = transformers.AutoConfig.from_pretrained(name, revision=commit, **NO_CODE)
-        config._attn_implementation = None  # noqa: SLF001  a choice in the file would override ours
-    return config
-
-
-def weights_of(name: str, revision: str | None) -> str:
-    """Returns the identity of a model's weights: the commit of a hub model, or a digest of the folder.
-
-    Raises:
-        ModelError: Neither the hub nor its cache on this machine has the model.
-        DataError: A file of the folder cannot be read.
-    """
-    return commit_of(name, revision) or folder_sha256(Path(name))
-
-
 def _check_pixels(family: Family) -> None:
     """Checks that a processor turns a picture into finite numbers; otherwise every picture or score would be invalid.
 
@@ -322,46 +229,6 @@ def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:
             f"its tokenizer has a token {largest}, but config.json has a vocab_size of {rows}. Take the "
             "tokenizer's files and the weights of one model, or resize the model's embeddings"
         )
-
-
-def _asked_by() -> str:
-    """Returns the cure that names the environment's hub and proxy variables; empty if no such variable is set."""
-    proxies = [spelling for name in FROM_OUTSIDE for spelling in (name, name.lower())]
-    given = [name for name in (*HUB_VARIABLES, *proxies) if name in os.environ]
-    return f", and the environment variables of the hub: {listed(given)}" if given else ""
-
-
-@contextlib.contextmanager
-def _reading(files: str) -> Iterator[None]:
-    """Surrounds the reading of a model's files, and names these files in an error."""
-    try:
-        yield
-    except UnijudgeError:
-        raise
-    except Exception as error:  # a file may hold anything, and each library has its own errors
-        raise _unusable(error, files=f"{files}: ") from error
-
-
-def _unusable(
-    error: Exception, cure: str = "Check the name, or download its files again", *, files: str = ""
-) -> ModelError:
-    """Returns the error to raise when a library refuses a model's files."""
-    if "trust_remote_code" in str(error):
-        return ModelError(
-            "its files require their own code, which is never run here. Take a model type that transformers includes, "
-            f"such as {', '.join(FAMILIES)}"
-        )
-    if "Unrecognized image processor" in str(error):
-        return ModelError(
-            "preprocessor_config.json names an image_processor_type that this transformers does not have. Set it to "
-            "the publisher's value (for Qwen2-VL, Qwen2.5-VL and Qwen3-VL: Qwen2VLImageProcessor)"
-        )
-    return ModelError(f"{files}{in_one_line(error)}. {cure}")
-
-
-def versions_of(*libraries: str) -> str:
-    """Returns the names and versions of libraries for an identity, without the suffixes of builds (`+cpu`)."""
-    return ", ".join(f"{library} {version(library).partition('+')[0]}" for library in libraries)
 
 
 def _expanded(entries: Sequence[TokenOrImage]) -> list[int]:

@@ -316,7 +316,7 @@ def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_p
     other = settings.model_copy(update={"model": model.model_copy(update={"max_pixels": 6272})})
     with pytest.raises(DataError, match=r"holds other vectors .max_pixels differ"):
         embed_corpus(other, quiet)
-    monkeypatch.setattr("unijudge.modeling.inputs.version", lambda library: "0.1+cpu")
+    monkeypatch.setattr("unijudge.modeling.model_source.version", lambda library: "0.1+cpu")
     with pytest.raises(DataError, match=r"holds other vectors .inputs_version differ"):
         embed_corpus(settings, quiet)
     monkeypatch.undo()

@@ -14,7 +14,7 @@ from trainer.models.backbone import open_backbone
 from trainer.models.pretrained import base_weights
 from trainer.models.settings import BackboneSettings
 from unijudge.errors import ModelError
-from unijudge.modeling.inputs import commit_of, weights_of
+from unijudge.modeling.model_source import commit_of, weights_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NEWER = "fedcba9876543210fedcba9876543210fedcba98"
