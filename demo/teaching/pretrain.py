@@ -298,10 +298,6 @@ class Stages:
 
 def main(folder: Path) -> None:
     """Trains both models and writes them with the log."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(
-        True
-    )  # arithmetic with denormal numbers is several times slower on a CPU
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stages").mkdir(exist_ok=True)
     log, tokenizer = Log(), make_tokenizer()
@@ -359,4 +355,7 @@ def write(folder: Path, model: Any, tokenizer: Any) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    # Numbers near 0 would make a CPU several times slower. This setting holds for the whole process.
+    torch.set_flush_denormal(True)
     main(Path(sys.argv[1]))

@@ -191,5 +191,5 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path):
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 1
-    assert "no demo made it; give another folder" in done.stderr
+    assert "was not made by the demo. Give another folder" in done.stderr
     assert (tmp_path / "mine.txt").read_text() == "keep"
