@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unijudge.errors import BadImage, DataError
+from unijudge.images.file_kind import image_kind
 from unijudge.storage.files import DRAFT_SUFFIX, publishing
 
 NAME = re.compile("[0-9a-f]{64}")
@@ -31,7 +32,6 @@ FULL = (
     "the store is full: all of its images were used in the last blobs.min_age_s. Raise blobs.max_bytes, or send fewer "
     "images at the same time"
 )
-_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP", re.DOTALL)
 
 
 class BlobStore:
@@ -73,7 +73,7 @@ class BlobStore:
             raise BadImage(
                 f"the {len(data)} bytes have the SHA-256 {digest}, not {name}. Send the image again"
             )
-        if not _MAGIC.match(data):
+        if image_kind(data) is None:
             raise BadImage("not a JPEG, PNG or WebP image")
         if len(data) > self._max_bytes:
             raise DataError(

@@ -38,11 +38,11 @@ from unijudge.content import Content
 from unijudge.errors import EndpointBusy, EndpointError, EndpointNowhere, SettingsError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.vectors import Vectors
+from unijudge.images.file_kind import image_kind
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.reaching import by_way_of, is_nowhere, nowhere, open_http
 
 PATH = "/v1/embeddings"
-MEDIA_TYPES = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
 
 
 class _Embedding(BaseModel):
@@ -232,7 +232,7 @@ def turn_of(content: Content) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     if content.image is not None:
         data = base64.b64encode(content.image).decode()
-        url = f"data:image/{MEDIA_TYPES.get(content.image[:2], 'jpeg')};base64,{data}"
+        url = f"data:image/{image_kind(content.image) or 'jpeg'};base64,{data}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     if content.text:
         parts.append({"type": "text", "text": content.text})

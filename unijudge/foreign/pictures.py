@@ -25,6 +25,7 @@ from unijudge.errors import BadImage, DataError
 from unijudge.foreign.archives import Archive
 from unijudge.foreign.cells import Rejected
 from unijudge.images.decoding import MAX_BYTES, MAX_PIXELS, open_image
+from unijudge.images.file_kind import image_kind
 from unijudge.shown import shown_name
 from unijudge.storage.files import names_in
 from unijudge.storage.listing import matching
@@ -33,7 +34,8 @@ from unijudge.storage.names import Listing, inside, is_side_file, usual
 from unijudge.storage.stores import again, is_file, is_folder
 from unijudge.storage.texts import HEAD_BYTES, check_no_pointer
 
-ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
+ENDINGS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+"""Image format → the ending of its files."""
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 BASE64 = re.compile(r"[A-Za-z0-9+/=_\s-]+")
 BEGINNINGS = ("/9j/", "iVBORw0KGgo", "UklGR", "R0lGOD")
@@ -81,6 +83,7 @@ def inspect_picture(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS)
     Raises:
         Rejected: The picture is damaged, not supported or too large.
     """
+    kind = image_kind(data)
     try:
         open_image(data, max_pixels)
     except BadImage as error:
@@ -89,7 +92,8 @@ def inspect_picture(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS)
         raise Rejected(
             "the memory is full during decoding; free some memory, or lower --max-pixels"
         ) from error
-    return ForeignPicture(hashlib.sha256(data).hexdigest(), ENDINGS[data[:2]], path)
+    assert kind is not None  # noqa: S101  `open_image` opens no other format
+    return ForeignPicture(hashlib.sha256(data).hexdigest(), ENDINGS[kind], path)
 
 
 def check_name(name: str) -> None:

@@ -6,12 +6,12 @@ Pillow reads side data before the pixels, and refuses the whole picture if the s
 import zlib
 from collections.abc import Iterator
 
-PNG = b"\x89PNG\r\n\x1a\n"
+from unijudge.images.file_kind import JPEG, PNG, image_kind
+
 PNG_KEPT = frozenset(
     {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf"}
 )
 """Chunks that hold the pixels, their orientation, or an animation."""
-JPEG = b"\xff\xd8"
 JPEG_KEPT = frozenset({0xE0, 0xEE})
 """Application segments that define the colour coding: JFIF and Adobe."""
 EXIF = b"Exif\0\0"
@@ -20,14 +20,16 @@ WEBP_DROPPED = frozenset({b"EXIF", b"XMP ", b"ICCP"})
 
 def without_side_data(data: bytes) -> bytes:
     """Returns the bytes of a JPEG, PNG or WebP file without side data. After a damaged part, all bytes are kept."""
-    if data.startswith(PNG):
-        return PNG + b"".join(_png_chunks(data))
-    if data.startswith(JPEG):
-        return JPEG + b"".join(_jpeg_segments(data))
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        chunks = b"WEBP" + b"".join(_webp_chunks(data))
-        return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
-    return data
+    match image_kind(data):
+        case "png":
+            return PNG + b"".join(_png_chunks(data))
+        case "jpeg":
+            return JPEG + b"".join(_jpeg_segments(data))
+        case "webp":
+            chunks = b"WEBP" + b"".join(_webp_chunks(data))
+            return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
+        case None:
+            return data
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
