@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from miner.estimate.pair_counts import Division, PairCounts, count_pairs
 from miner.estimate.probe import Probe, probe
-from miner.scoring.plan import pair_source_of, plan_of
+from miner.scoring.plan import open_candidate_input, pair_source_of, plan_of
 from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
 from miner.settings import ScoreSettings
@@ -180,10 +180,13 @@ async def _bill(
 
     async with open_client(settings, settings.total_in_flight) as judge:
         with listening(heard, asked_to_stop):
-            plan = plan_of(settings, corpus, judge.identity)
+            candidate_input = open_candidate_input(settings, corpus)
+            plan = plan_of(settings, corpus, judge.identity, candidate_input)
             if settings.cascade.scores is None:
                 tell("searching candidates")
-            questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
+            questions = await asyncio.to_thread(
+                pair_source_of, settings, corpus, candidate_input, stop
+            )
             tell("counting pairs")
             begun = exists(settings.out / "manifest.json")
             written: frozenset[int] = frozenset()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from miner.scoring.executor import Executor
 from miner.scoring.local_executor import LocalExecutor
-from miner.scoring.plan import pair_source_of, plan_of, start_plan
+from miner.scoring.plan import open_candidate_input, pair_source_of, plan_of, start_plan
 from miner.scoring.service import open_client
 from miner.scoring.shard_scorer import ShardCounts, ShardInputs
 from miner.settings import ScoreSettings
@@ -132,12 +132,13 @@ async def _scored(
     report: ProgressCallback,
     stop: threading.Event,
 ) -> ScoreProgress:
-    plan = plan_of(settings, corpus, judge.identity)
+    candidate_input = open_candidate_input(settings, corpus)
+    plan = plan_of(settings, corpus, judge.identity, candidate_input)
     start_plan(settings.out, plan)
     todo = plan.parts.missing(settings.out)
     tally = _Tally(plan, len(todo), report)
     try:
-        questions = await asyncio.to_thread(pair_source_of, settings, corpus, stop)
+        questions = await asyncio.to_thread(pair_source_of, settings, corpus, candidate_input, stop)
     except Stopped:
         return tally.progress
     tally.begin()

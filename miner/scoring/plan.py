@@ -23,11 +23,34 @@ BEGUN = {"manifest.json", "candidates"}
 """The files and folders that may exist in the folder of a job without a plan."""
 
 
-def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> ScoreManifest:
-    """Returns the plan of a job, which will be the manifest of its folder.
+CandidateInput = VectorFolder | CascadePairs
+"""What the candidates come from: vectors to search, or the scores of a cascade's first judge."""
+
+
+def open_candidate_input(settings: ScoreSettings, corpus: Corpus) -> CandidateInput:
+    """Opens the vectors of a job, or a first judge's scores. A job opens this input once.
 
     Raises:
         SettingsError: Neither vectors nor a first judge's scores are given.
+        DataError: The input is missing, or belongs to another corpus.
+    """
+    if settings.cascade.scores is not None:
+        return CascadePairs(corpus, settings.cascade)
+    if settings.vectors is None:
+        raise SettingsError(
+            "vectors: is not set, but only the second step of a cascade works without vectors. Give the folder that "
+            "`train embed` wrote"
+        )
+    return VectorFolder(settings.vectors, corpus)
+
+
+def plan_of(
+    settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity, candidate_input: CandidateInput
+) -> ScoreManifest:
+    """Returns the plan of a job, which will be the manifest of its folder.
+
+    Raises:
+        SettingsError: The judge of a cascade's second step is the judge of its first step.
         JudgeChanged: A folder to reuse was scored by a different judge.
         DataError: An input is missing or belongs to something else, or `out` holds something else.
     """
@@ -41,8 +64,8 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         "judge": judge,
     }
     shape |= {"shard_size": settings.shard_size, "made": Provenance.now(settings)}
-    if settings.cascade.scores is not None:
-        questions = CascadePairs(corpus, settings.cascade)
+    if isinstance(candidate_input, CascadePairs):
+        questions = candidate_input
         first = questions.manifest
         if first.judge == judge:
             raise SettingsError(
@@ -56,20 +79,17 @@ def plan_of(settings: ScoreSettings, corpus: Corpus, judge: JudgeIdentity) -> Sc
         band |= questions.scale.model_dump()
         kept = first.model_dump(include={"vectors", "k", "pool", "retrieval"})
         return ScoreManifest(**shape, **kept, band=band)
-    if settings.vectors is None:
-        raise SettingsError(
-            "vectors: is not set, but only the second step of a cascade works without vectors. Give the folder that "
-            "`train embed` wrote"
-        )
-    VectorFolder(settings.vectors, corpus)
-    vectors = file_sha256(settings.vectors / "vectors.json")
+    vectors = file_sha256(candidate_input.folder / "vectors.json")
     return ScoreManifest(
         **shape, vectors=vectors, k=settings.k, pool=settings.pool, retrieval=settings.retrieval
     )
 
 
 def pair_source_of(
-    settings: ScoreSettings, corpus: Corpus, stop: threading.Event | None = None
+    settings: ScoreSettings,
+    corpus: Corpus,
+    candidate_input: CandidateInput,
+    stop: threading.Event | None = None,
 ) -> PairSource:
     """Returns the source of a job's pairs. Searches candidates first, if they are missing.
 
@@ -78,21 +98,19 @@ def pair_source_of(
             incomplete.
         Stopped: `stop` was set during the search.
     """
-    if settings.cascade.scores is not None:
-        return CascadePairs(corpus, settings.cascade)
-    assert settings.vectors is not None  # noqa: S101  `plan_of` checks this
+    if isinstance(candidate_input, CascadePairs):
+        return candidate_input
     manifest = CandidateManifest(
         corpus=corpus.fingerprint,
-        vectors=file_sha256(settings.vectors / "vectors.json"),
+        vectors=file_sha256(candidate_input.folder / "vectors.json"),
         queries=len(corpus.queries),
         k=settings.k,
         pool=settings.pool,
         retrieval=settings.retrieval,
         made=Provenance.now(settings),
     )
-    vectors = VectorFolder(settings.vectors, corpus)
     folder = settings.out / "candidates"
-    found = find_candidates(folder, manifest, corpus, vectors, settings, stop)
+    found = find_candidates(folder, manifest, corpus, candidate_input, settings, stop)
     return SearchedPairs(corpus, found, settings.k)
 
 

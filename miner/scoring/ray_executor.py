@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from miner.retrieval.pools import repeated_questions
 from miner.scoring.pairs import PairSource
-from miner.scoring.plan import pair_source_of
+from miner.scoring.plan import open_candidate_input, pair_source_of
 from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
 from miner.scoring.shard_scorer import ShardCounts, ShardInputs, ShardScorer
@@ -230,6 +230,6 @@ def _inputs(settings_text: str, plan_text: str) -> tuple[Corpus, PairSource, Sco
     corpus = Corpus(settings.corpus)
     return (
         corpus,
-        pair_source_of(settings, corpus),
+        pair_source_of(settings, corpus, open_candidate_input(settings, corpus)),
         ScoreCache([*settings.reuse, settings.out], plan.judge),
     )

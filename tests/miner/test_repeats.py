@@ -14,7 +14,7 @@ from miner.importers.building.ledger import Answers
 from miner.importers.pairs import read_pairs
 from miner.retrieval.pools import Allowed, Pools
 from miner.scoring.job import score
-from miner.scoring.plan import pair_source_of
+from miner.scoring.plan import open_candidate_input, pair_source_of
 from miner.scoring.score_cache import ScoreCache
 from miner.selection.select import select
 from miner.selection.settings import SelectSettings
@@ -112,7 +112,7 @@ def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
     """Two rows ask one question: the pairs of the others are counted without a look at an item."""
     with serving(Counting()) as url:
         score(job(url), quiet)
-    questions = pair_source_of(job("x"), corpus)
+    questions = pair_source_of(job("x"), corpus, open_candidate_input(job("x"), corpus))
     looked = []
     key = Item.key.fget
     monkeypatch.setattr(

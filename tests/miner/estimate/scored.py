@@ -3,16 +3,21 @@
 import asyncio
 
 from miner.retrieval.pools import repeated_questions
-from miner.scoring.plan import pair_source_of, plan_of
+from miner.scoring.plan import open_candidate_input, pair_source_of, plan_of
 from miner.scoring.shard_scorer import ShardInputs, ShardScorer
 from unijudge.storage.files import publish_json
 
 
 def scored(settings, corpus, judge, known, *, apart, shards=None):
     """Runs a job without a service, as one process does or as Ray's tasks do; how many pairs were asked."""
-    plan = plan_of(settings, corpus, judge.identity)
+    plan = plan_of(settings, corpus, judge.identity, open_candidate_input(settings, corpus))
     publish_json(settings.out / "manifest.json", plan)
-    inputs = ShardInputs(plan, corpus, pair_source_of(settings, corpus), judge)
+    inputs = ShardInputs(
+        plan,
+        corpus,
+        pair_source_of(settings, corpus, open_candidate_input(settings, corpus)),
+        judge,
+    )
     wanted = plan.parts.missing(settings.out) if shards is None else shards
     rows = [row for shard in wanted for row in plan.parts.rows_of(shard)]
 

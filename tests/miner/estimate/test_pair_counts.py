@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from miner.estimate.pair_counts import Division, count_pairs
-from miner.scoring.plan import pair_source_of
+from miner.scoring.plan import open_candidate_input, pair_source_of
 from miner.scoring.score_cache import ScoreCache
 from miner.settings import ScoreSettings
 from tests.miner.conftest import embed
@@ -49,7 +49,11 @@ def test_the_count_is_what_each_engine_asks(world, tmp_path, apart):
     settings = settings_of(world, tmp_path / "scores")
     asked = scored(settings, world, judge, nothing, apart=apart)
     tally = count_pairs(
-        world, pair_source_of(settings, world), nothing, K, division=Division(7, apart=apart)
+        world,
+        pair_source_of(settings, world, open_candidate_input(settings, world)),
+        nothing,
+        K,
+        division=Division(7, apart=apart),
     )
     assert tally.to_ask(K) == asked == judge.pairs.total()
     assert (max(judge.pairs.values()) > 1) == apart, "the example says something"
@@ -73,7 +77,13 @@ def test_a_job_that_goes_on_asks_nothing_about_the_shards_that_are_there(world, 
         part_path(settings.out, shard).unlink()
     known = ScoreCache([settings.out], judge.identity)
     division = Division(7, written=frozenset(present_shards(settings.out, plan, partial=True)))
-    tally = count_pairs(world, pair_source_of(settings, world), known, K, division=division)
+    tally = count_pairs(
+        world,
+        pair_source_of(settings, world, open_candidate_input(settings, world)),
+        known,
+        K,
+        division=division,
+    )
     assert tally.pairs(K) == sum(len(one.positives) + len(one.candidates) for one in [first, *rows])
     assert 0 < tally.to_ask(K) == scored(settings, world, judge, known, apart=False) < 14 * (K + 1)
 
@@ -84,15 +94,28 @@ def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
     nothing = ScoreCache([], None)
     scored(settings, corpus, judge, nothing, apart=False)
     rows = list(read_scores(settings.out))
-    assert count_pairs(corpus, pair_source_of(settings, corpus), nothing, 10).pictures(10) == 60
+    assert (
+        count_pairs(
+            corpus,
+            pair_source_of(settings, corpus, open_candidate_input(settings, corpus)),
+            nothing,
+            10,
+        ).pictures(10)
+        == 60
+    )
     place = next(place for place, query in enumerate(corpus.queries) if query.image)
     plan = read_json(settings.out / "manifest.json", ScoreManifest)
     rows[place] = JudgedQuery(**vars(rows[place]) | {"candidates": rows[place].candidates[:2]})
     write_shard(settings.out, plan, 0, rows)
     tally = count_pairs(
-        corpus, pair_source_of(settings, corpus), ScoreCache([settings.out], judge.identity), 10
+        corpus,
+        pair_source_of(settings, corpus, open_candidate_input(settings, corpus)),
+        ScoreCache([settings.out], judge.identity),
+        10,
     )
-    (question,) = pair_source_of(settings, corpus).of(range(place, place + 1))
+    (question,) = pair_source_of(settings, corpus, open_candidate_input(settings, corpus)).of(
+        range(place, place + 1)
+    )
     shown = {corpus.queries[place].image_sha256}
     shown |= {
         corpus.items[one.row].image_sha256
@@ -139,7 +162,9 @@ def test_a_question_is_looked_up_once_however_many_rows_ask_it(world, tmp_path, 
     monkeypatch.setattr(
         known, "_of", lambda key, read=known._read: looked.update([key]) or read(key)
     )
-    tally = count_pairs(world, pair_source_of(settings, world), known, K)
+    tally = count_pairs(
+        world, pair_source_of(settings, world, open_candidate_input(settings, world)), known, K
+    )
     assert tally.to_ask(K) == 0
     assert set(looked.values()) == {1}
     assert len(looked) == 21
