@@ -54,22 +54,25 @@ class ScoreCache:
             DataError: A folder or a shard is missing, truncated or of a different job.
         """
         self._files: list[tuple[Path, str]] = []
-        keys, files, groups = [], [], []
         for folder, manifest in zip(folders, check_reuse(folders, judge), strict=True):
-            for shard in sorted(
-                set(range(len(manifest.parts))) - set(manifest.parts.missing(folder))
-            ):
-                self._files.append((part_path(folder, shard), manifest.stamp(shard)))
-                for group, column in enumerate(self._keys(*self._files[-1])):
-                    keys.append(column)
-                    files.append(np.full(len(column), len(self._files) - 1, np.int32))
-                    groups.append(np.full(len(column), group, np.int32))
-        all_keys = np.concatenate(keys) if keys else np.empty(0, "S16")
+            missing = set(manifest.parts.missing(folder))
+            for shard in range(len(manifest.parts)):
+                if shard not in missing:
+                    self._files.append((part_path(folder, shard), manifest.stamp(shard)))
+
+        # A query is found by its key, in a row group of a file. The empty arrays give the types without a file.
+        keys = [np.empty(0, "S16")]
+        places = [np.empty((0, 2), np.int32)]
+        for number, file in enumerate(self._files):
+            for group, column in enumerate(self._keys(*file)):
+                keys.append(column)
+                places.append(np.tile(np.array([number, group], np.int32), (len(column), 1)))
+
+        # Sorted keys are found by binary search.
+        all_keys = np.concatenate(keys)
         order = np.argsort(all_keys, kind="stable")
         self._sorted = all_keys[order]
-        self._places = np.empty((0, 2), np.int32)
-        if keys:
-            self._places = np.stack([np.concatenate(files), np.concatenate(groups)], 1)[order]
+        self._places = np.concatenate(places)[order]
         self._group = lru_cache(GROUPS_IN_MEMORY)(self._read_group)
         self._of = lru_cache(QUESTIONS_IN_MEMORY)(self._read)
 

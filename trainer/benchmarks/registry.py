@@ -39,15 +39,8 @@ def choose_sets(
         SettingsError: A benchmark or set has an unknown name.
         DataError: The data of a named set, or of all sets, is missing. The message gives the missing files.
     """
-    known = {name for one in SETS for name in (one.name, one.name.partition("/")[0])}
-    if unknown := [name for name in only if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        benchmarks = sorted({name.partition("/")[0] for name in known})
-        hint = f"Did you mean {near[0]}?" if near else f"Benchmarks are {', '.join(benchmarks)}."
-        raise SettingsError(
-            f"benchmarks: {unknown[0]}: no such benchmark or set. {hint} `--list` shows every set"
-        )
-    named = [one for one in SETS if not only or {one.name, one.name.partition("/")[0]} & set(only)]
+    _check_names(only)
+    named = [one for one in SETS if not only or {one.name, _benchmark_of(one)} & set(only)]
     lacking = {one.name: one.found(root)[1] for one in named}
     present = [one for one in named if not lacking[one.name]]
     if not present or (only and len(present) < len(named) and not partial):
@@ -60,6 +53,31 @@ def choose_sets(
     return present, {
         name: f"{name}: data is missing: no {'; no '.join(lacking[name])}" for name in half
     }
+
+
+def _benchmark_of(one: BenchmarkSet) -> str:
+    """Returns the name of a set's benchmark, which is the first part of the set's name."""
+    return one.name.partition("/")[0]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Returns if every name is that of a benchmark or a set.
+
+    Raises:
+        SettingsError: A name is unknown.
+    """
+    benchmarks = {_benchmark_of(one) for one in SETS}
+    known = benchmarks | {one.name for one in SETS}
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    near = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f"Benchmarks are {', '.join(sorted(benchmarks))}."
+    if near:
+        hint = f"Did you mean {near[0]}?"
+    raise SettingsError(
+        f"benchmarks: {unknown[0]}: no such benchmark or set. {hint} `--list` shows every set"
+    )
 
 
 def listing(root: Path) -> list[str]:

@@ -70,13 +70,20 @@ class ResultTable(BaseModel):
 
 def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterator[str]:
     """Yields a published table below the measured rows, or nothing if no measured row has a number in the table."""
-    ours = {name: one.cells for name, one in systems.items() if set(one.cells) & set(table.columns)}
-    if not ours:
+    measured: dict[str, Mapping[str, AverageCell]] = {}
+    for name, system in systems.items():
+        if set(system.cells) & set(table.columns):
+            measured[name] = system.cells
+    if not measured:
         return
-    lines = [["system", *(_heading(column, table.title) for column in table.columns)]]
-    for name, cells in ours.items():
-        lines.append([f"**{name}**", *(_value(cells.get(column)) for column in table.columns)])
-        lines.append(["95 % interval", *(_interval(cells.get(column)) for column in table.columns)])
+
+    # Two lines for each measured system, then one for each published system.
+    headings = [_heading(column, table.title) for column in table.columns]
+    lines = [["system", *headings]]
+    for name, cells in measured.items():
+        of_columns = [cells.get(column) for column in table.columns]
+        lines.append([f"**{name}**", *map(_value, of_columns)])
+        lines.append(["95 % interval", *map(_interval, of_columns)])
     for name, values in table.rows.items():
         marked = " †" if name in table.class_means else ""
         lines.append([f"published: {name}{marked}", *(f"{value:.1f}" for value in values)])
