@@ -1,4 +1,4 @@
-"""`unijudge mine import`: a command for each foreign layout."""
+"""`unijudge mine import`: a command for each layout of other programs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +45,7 @@ def import_pairs(
     items: Items = None,
     strict: Strict = False,
 ) -> Import:
-    """Columns: query_text, query_image, positive_text, positive_image; optional: subset, query_id."""
+    """Import pairs. Columns: query_text, query_image, positive_text, positive_image; optional: subset, query_id."""
     from miner.importers.pairs import read_pairs
 
     rows = read_pairs(files, subset, strict=strict)
@@ -64,7 +64,7 @@ def import_mmeb(
     subset: OnlySubsets = None,
     items: Items = None,
 ) -> Import:
-    """The published MMEB-train layout: qry, qry_image_path, pos_text, pos_image_path."""
+    """Import the published MMEB-train layout: qry, qry_image_path, pos_text, pos_image_path."""
     from miner.importers.mmeb import read_mmeb
 
     rows = read_mmeb(root, split=split, cap_per_subset=cap_per_subset, subsets=subset or ())
@@ -79,7 +79,7 @@ def import_mmeb_eval(
     split: SplitFiles = "test",
     subset: OnlySubsets = None,
 ) -> Import:
-    """The published MMEB-eval layout: each query with its closed list of candidates."""
+    """Import the published MMEB-eval layout: each query with its closed list of candidates."""
     from miner.importers.mmeb import read_mmeb_eval
 
     rows = read_mmeb_eval(root, split=split, subsets=subset or ())
@@ -98,7 +98,7 @@ def import_unime(
     ],
     images: ImagesOption,
 ) -> Import:
-    """The training data that UniME-V2 released, with the scores of its judge."""
+    """Import the training data that UniME-V2 released, with the scores of its judge."""
     from miner.importers.building.published_scores import PublishedScores
     from miner.importers.unime import read_unime
 
@@ -131,7 +131,7 @@ def import_sentence_transformers(
     ] = False,
     strict: Strict = False,
 ) -> Import:
-    """Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
+    """Import tuples. Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
     from miner.importers.building.published_scores import PublishedScores
     from miner.importers.sentence_transformers import read_tuples
     from unijudge.foreign.tables import files_of
@@ -154,13 +154,15 @@ def import_karpathy(
     out: CorpusOut,
     images: ImagesOption,
     split: Annotated[str, typer.Option(help="Images of this split.")] = "test",
-    captions: Annotated[int, typer.Option(min=1, help="The first so many of each image.")] = 5,
+    captions: Annotated[
+        int, typer.Option(min=1, help="The number of captions of each image that are read.")
+    ] = 5,
     subset: Annotated[
         str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")
     ] = None,
     instruction: Instruction = None,
 ) -> Import:
-    """Captioned images, both ways: each image finds its captions, each caption its image."""
+    """Import captioned images as queries in both directions: image → captions and caption → image."""
     from miner.importers.karpathy import read_karpathy
 
     rows = read_karpathy(
@@ -180,7 +182,7 @@ def import_sharegpt4v(
     subset: SubsetPrefix = "sharegpt4v",
     instruction: Instruction = None,
 ) -> Import:
-    """ShareGPT4V's first images with their long captions, both ways."""
+    """Import ShareGPT4V's first images with their long captions, in both directions."""
     from miner.importers.sharegpt4v import read_sharegpt4v
 
     rows = read_sharegpt4v(file, first=first, subset=subset, instruction=instruction)
@@ -200,7 +202,7 @@ def import_urban1k(
     subset: SubsetPrefix = "urban1k",
     instruction: Instruction = None,
 ) -> Import:
-    """Urban1K's images with their long captions, both ways."""
+    """Import Urban1K's images with their long captions, in both directions."""
     from miner.importers.urban1k import read_urban1k
 
     rows = read_urban1k(folder, subset=subset, instruction=instruction)
@@ -218,7 +220,7 @@ def import_sugarcrepe(
     ],
     instruction: Instruction = None,
 ) -> Import:
-    """Each image with the caption that fits it, and one that nearly does."""
+    """Import each image with its true caption, and with a caption that is almost true."""
     from miner.importers.sugarcrepe import read_sugarcrepe
 
     return Import(read_sugarcrepe(folder, instruction=instruction), images, out, source_of(folder))
@@ -233,7 +235,7 @@ def look(
     ] = None,
     max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
-    """Guesses the layout of files, and says what an import would read, reject and ignore; `unijudge check` asks it."""
+    """Guess the layout of files, and print what an import would read, reject and ignore. `unijudge check` calls this."""
     from miner.importers import doctor
 
     name = doctor.guess(files)

@@ -1,4 +1,4 @@
-"""What the commands of `unijudge mine import` share: their options, and what becomes of the rows that they read."""
+"""The shared part of all `unijudge mine import` commands: their options, and the import of the rows."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from miner.importers.doctor import Outlook
 
 MOST_PIXELS = 200_000_000
-"""As of `unijudge.images.decoding.MAX_PIXELS`, which needs Pillow to be read."""
+"""The value of `unijudge.images.decoding.MAX_PIXELS`. Importing that module would load Pillow for every `--help`."""
 
 CorpusOut = Annotated[Path, typer.Argument(help="The corpus folder to write.", parser=locate)]
 FilesArgument = Annotated[
@@ -45,7 +45,7 @@ ImagesOfRoot = Annotated[
 ]
 SplitFiles = Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")]
 OnlySubsets = Annotated[
-    list[str] | None, typer.Option(help="Only this one; may be given several times.")
+    list[str] | None, typer.Option(help="Import only this subset. The option may be repeated.")
 ]
 SubsetPrefix = Annotated[str, typer.Option(help="Name before _i2t and _t2i.")]
 Strict = Annotated[
@@ -61,11 +61,11 @@ Items = Annotated[
     ),
 ]
 Instruction = Annotated[
-    str | None, typer.Option(help="A text beside each image; captions stand alone.")
+    str | None, typer.Option(help="A text beside each image. Captions get no such text.")
 ]
 MaxRejects = Annotated[
     float,
-    typer.Option(min=0, max=1, help="Share of rejected rows above which nothing is imported."),
+    typer.Option(min=0, max=1, help="The share of rejected rows above which nothing is imported."),
 ]
 MaxPixels = Annotated[
     int,
@@ -74,14 +74,14 @@ MaxPixels = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Say what would be read, rejected and ignored, and write nothing."
+        "--dry-run", help="Print what would be read, rejected and ignored, and write nothing."
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Import:
-    """What one import reads and writes."""
+    """The input and the output of one import."""
 
     rows: "Iterator[Row]"
     images: Path
@@ -89,7 +89,7 @@ class Import:
     out: Path
     """The corpus folder."""
     source: str
-    """What the rows came from: `source_of`."""
+    """The name of the rows' source, as `source_of` returns it."""
     published: "PublishedScores | None" = None
 
     def run(
@@ -98,7 +98,7 @@ class Import:
         max_pixels: MaxPixels = MOST_PIXELS,
         dry_run: DryRun = False,
     ) -> None:
-        """Imports the rows, or says what an import would make of them; its parameters are options of every command."""
+        """Imports the rows, or prints what an import would do. Each parameter is an option of every command."""
         if dry_run:
             from miner.importers import doctor
 
@@ -118,11 +118,11 @@ class Import:
 def importer(
     app: typer.Typer, name: str, *, max_rejects: float = 0.0
 ) -> Callable[[Callable[..., Import]], Callable[..., None]]:
-    """Makes a command of a function that returns its import; the options of `Import.run` stand behind its own.
+    """Turns a function that returns its import into a command. The options of `Import.run` follow its own options.
 
     Args:
-        app: Where the command belongs.
-        name: Of the command.
+        app: The group of the command.
+        name: The name of the command.
         max_rejects: The default of `--max-rejects`.
     """
     shared = list(inspect.signature(Import.run).parameters.values())[1:]
@@ -143,20 +143,20 @@ def importer(
 
 
 def source_of(place: Path, part: str | None = None) -> str:
-    """What rows came from, named so that no other source is called the same."""
+    """Returns a name of the rows' source that no other source has."""
     name = str(place.resolve() if is_local(place) else place)
     return name if part is None else f"{name} ({part})"
 
 
 def source_of_files(places: Sequence[Path]) -> str:
-    """What rows came from: one place, or the first of several with a digest of all."""
+    """Returns the name of a source: the name of one place, or the first name of several with a digest of all names."""
     names = [source_of(place) for place in places]
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more ({digest})"
 
 
 def with_items(rows: "Iterator[Row]", items: Sequence[Path] | None) -> "Iterator[Row]":
-    """The rows, and then the items that belong to no query."""
+    """Yields the rows, and then the items that belong to no query."""
     if not items:
         return rows
     from miner.importers.pairs import read_items
@@ -165,10 +165,10 @@ def with_items(rows: "Iterator[Row]", items: Sequence[Path] | None) -> "Iterator
 
 
 def tell(source: str, found: "Outlook") -> None:
-    """Prints what an import would make of rows.
+    """Prints what an import would do.
 
     Raises:
-        DataError: It would be refused.
+        DataError: The import would be refused.
     """
     typer.echo("\n".join([f"{source}: a dry run, which writes nothing", *found.lines()]))
     if found.refusal is not None:
