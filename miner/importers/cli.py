@@ -131,7 +131,7 @@ def import_sentence_transformers(
     ] = False,
     strict: Strict = False,
 ) -> Import:
-    """Import tuples. Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label (lists)."""
+    """Import tuples. Columns: anchor or query, positive, negative or negative_1 …; optional: scores or label."""
     from miner.importers.building.published_scores import PublishedScores
     from miner.importers.sentence_transformers import read_tuples
     from unijudge.foreign.tables import files_of
