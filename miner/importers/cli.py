@@ -235,7 +235,7 @@ def look(
     ] = None,
     max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:
-    """Guess the layout of files, and print what an import would read, reject and ignore. `unijudge check` calls this."""
+    """Guess the layout of files, and print what an import would read, reject and ignore."""
     from miner.importers import doctor
 
     name = doctor.guess(files)
