@@ -149,13 +149,13 @@ class ScoreSettings(RetrievalSettings):
 
     @property
     def total_in_flight(self) -> int:
-        """At most so many queries of all tasks together wait for the service at once."""
+        """The largest number of queries in flight, over all tasks of the job."""
         tasks = self.ray_concurrency if self.engine == "ray" else 1
         return self.max_in_flight * tasks
 
     @property
     def shards_apart(self) -> bool:
-        """Whether each shard is scored by a task of its own, which does not know what the others ask."""
+        """Whether each shard is scored by a separate task, which does not know the questions of the other tasks."""
         return self.engine == "ray"
 
     def absolute(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a scoring job asks of whoever scores its shards: this process, or a cluster."""
+"""The interface of an executor, which scores the shards of a job in this process or on a cluster."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ class Executor(Protocol):
     """Scores the shards of one job."""
 
     def connected(self) -> AbstractContextManager[None]:
-        """Holds what the executor needs from outside, such as a connection to its cluster.
+        """Opens a connection to the cluster, if the executor needs one, and closes it at the end of the block.
 
         Raises:
-            SettingsError: It cannot be had with these settings.
+            SettingsError: The connection fails with these settings.
         """
 
     async def run(
@@ -25,13 +25,13 @@ class Executor(Protocol):
         add: Callable[[ShardCounts], None],
         stop: threading.Event,
     ) -> None:
-        """Scores and writes shards. When `stop` is set, the shards in work finish and no other one begins.
+        """Scores and writes shards. When `stop` is set, the shards in work are finished, and no other shard is started.
 
         Args:
-            inputs: What the shards are scored from.
-            shards: Their numbers.
-            add: Is called after each shard.
-            stop: Whether to end early.
+            inputs: The plan, the corpus, the pairs of each query, and the judge.
+            shards: The numbers of the shards.
+            add: A function that gets the counts of each finished shard.
+            stop: An event that ends the job early.
 
         Raises:
             UnijudgeError: What stopped a shard, alone or inside an ExceptionGroup.
