@@ -77,12 +77,16 @@ docs: .venv/docs
 hostile: .venv/ready
 	HOSTILE_REQUESTS=20000 HOSTILE_CONNECTIONS=10000 .venv/bin/pytest --numprocesses 1 -rP tests/hostile
 
-# Each study resumes where it was stopped. The worlds come first: the others read them.
+# Each study resumes where it was stopped. The worlds come first: the others read them. studies/finished/ holds the
+# results of the finished steps, so a new machine runs only the other steps.
 STUDIES := worlds $(filter-out worlds released judge,$(basename $(notdir $(wildcard studies/*.toml))))
 studies: .venv/ready
 	for study in $(STUDIES); do \
-		.venv/bin/unijudge study run studies/$$study.toml build/studies/$$study || exit 1; \
-		.venv/bin/unijudge study report studies/$$study.toml build/studies/$$study; \
+		out=build/studies/$$study kept=studies/finished/$$study.jsonl; \
+		mkdir -p $$out; \
+		test $$study = worlds -o -e $$out/finished.jsonl -o ! -e $$kept || cp $$kept $$out/finished.jsonl; \
+		.venv/bin/unijudge study run studies/$$study.toml $$out || exit 1; \
+		.venv/bin/unijudge study report studies/$$study.toml $$out && cp $$out/finished.jsonl $$kept; \
 	done
 	.venv/bin/unijudge study summary docs/results.md
 

@@ -8,7 +8,8 @@ import typer
 
 from trainer.studies.cells import cells_of
 from trainer.studies.engines import Engine, opened
-from trainer.studies.run import Plan, StudyProgress, run_plan
+from trainer.studies.plan import Plan
+from trainer.studies.run import StudyProgress, run_plan
 from trainer.studies.study import read_study
 from unijudge.errors import SettingsError, TaskFailed
 from unijudge.job import KeyValueOption
@@ -77,7 +78,11 @@ def run(
 
 @app.command()
 def report(file: File, out: Results, overrides: KeyValueOption = None, seeds: Seeds = None) -> None:
-    """Write table.md and report.html into the folder of results, and print the findings."""
+    """Write table.md, report.html and finished.jsonl into the folder of results, and print the findings.
+
+    finished.jsonl holds the numbers of all finished steps. Copy it into the folder of results on another machine, and
+    `run` does not repeat these steps there.
+    """
     from trainer.studies.report import write_study_report
 
     plan = _plan(file, out, overrides, seeds)

@@ -1,7 +1,7 @@
 """The measures of a study's cells: a number for each run, and for rankings also a number for each query."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,34 +50,14 @@ def row_of(cell: Cell, measure: Measure) -> RowKey:
     return cell.step if len(measure.steps) > 1 else "", labels
 
 
-def read_measure(
-    measure: Measure, cells: Sequence[Cell], out: Path
-) -> dict[RowKey, dict[int, CellReading]]:
-    """Returns row → seed → reading, for the finished cells.
-
-    A cell without the number has no reading if another cell has the number. For example, a training without lists has
-    no listwise loss.
+def read_measure(measure: Measure, output: Path) -> CellReading:
+    """Reads the number that a measure names in the output of a cell.
 
     Raises:
-        DataError: A file is missing or damaged, or no cell has the number.
+        NoNumber: The file lacks the number.
+        DataError: The file is missing or damaged.
     """
-    readings: dict[RowKey, dict[int, CellReading]] = defaultdict(dict)
-    missing: NoNumber | None = None
-    for cell in cells:
-        if cell.step not in measure.steps:
-            continue
-        try:
-            readings[row_of(cell, measure)][cell.seed] = _read(
-                measure, out / cell.name / measure.file
-            )
-        except NoNumber as error:
-            missing = missing or error
-    if missing is not None and not readings:
-        raise missing
-    return dict(readings)
-
-
-def _read(measure: Measure, path: Path) -> CellReading:
+    path = output / measure.file
     if path.suffix == ".parquet":
         return _precision(path)
     key = measure.key or ""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.studies.measures import CellReading, RowKey, read_measure
+from trainer.studies.finished import FinishedStep, write_finished
+from trainer.studies.measures import CellReading, RowKey, row_of
+from trainer.studies.plan import Plan
 from trainer.studies.power import powers
-from trainer.studies.run import Plan
 from trainer.studies.statistics import Difference, difference
 from trainer.studies.study import Comparison, Study
 from unijudge.errors import DataError
@@ -76,8 +77,10 @@ class Results:
     """All measures of a study's finished cells."""
 
     study: Study
-    done: int
+    finished: Mapping[str, FinishedStep]
+    """Name → finished cell."""
     cells: int
+    """The number of all cells."""
     measured: Mapping[str, Readings]
     """Measure → row → seed → reading."""
 
@@ -88,16 +91,13 @@ class Results:
         Raises:
             DataError: No measured cell is finished, or a file lacks a measured number.
         """
-        cells = [plan.cells[name] for name in plan.cells if name in plan.done]
-        measured = {
-            name: read_measure(measure, cells, plan.out)
-            for name, measure in plan.study.measures.items()
-        }
+        finished = plan.finished()
+        measured = {name: _readings(name, plan, finished) for name in plan.study.measures}
         if not any(measured.values()):
             raise DataError(
                 f"{plan.out}: no measured step of the study is finished. Run the study first"
             )
-        return cls(plan.study, len(cells), len(plan.cells), measured)
+        return cls(plan.study, finished, len(plan.cells), measured)
 
     def rows(self) -> list[RowKey]:
         """Returns the rows of the table, in the order of the study."""
@@ -110,6 +110,18 @@ class Results:
             for measure, readings in self.measured.items():
                 findings += _compared(name, comparison, measure, readings)
         return findings
+
+
+def _readings(name: str, plan: Plan, finished: Mapping[str, FinishedStep]) -> Readings:
+    """Returns row → seed → the reading of a measure."""
+    readings: dict[RowKey, dict[int, CellReading]] = {}
+    for step in finished.values():
+        measured = step.measures.get(name)
+        if measured is not None:
+            cell = plan.cells[step.name]
+            row = row_of(cell, plan.study.measures[name])
+            readings.setdefault(row, {})[cell.seed] = measured.reading()
+    return readings
 
 
 def _compared(
@@ -136,7 +148,7 @@ def _compared(
 
 
 def write_study_report(plan: Plan) -> list[str]:
-    """Writes report.html and table.md into the study's folder, and returns the sentences.
+    """Writes report.html, table.md and finished.jsonl into the study's folder, and returns the sentences.
 
     Raises:
         DataError: No measured cell is finished.
@@ -146,6 +158,7 @@ def write_study_report(plan: Plan) -> list[str]:
     power_notes = powers(
         [(finding.measure, finding.difference) for finding in findings], plan.study.detect
     )
+    write_finished(plan.out, results.finished.values())
     publish_text(plan.out / "table.md", markdown(results, findings, power_notes))
     text = page(
         Path(__file__).with_name("report.html.jinja"),
@@ -241,8 +254,9 @@ def _cells(results: Results, row: RowKey) -> list[str]:
 
 def _coverage(results: Results) -> str:
     seeds = ", ".join(map(str, results.study.seeds))
+    done = len(results.finished)
     return (
-        f"{results.done} of {results.cells} steps are finished, with the seeds {seeds}. Numbers are mean ± standard "
+        f"{done} of {results.cells} steps are finished, with the seeds {seeds}. Numbers are mean ± standard "
         "deviation (number of seeds)."
     )
 

@@ -1,47 +1,22 @@
 """Runs the unfinished steps of a study in parallel. A step starts when all outputs that it needs exist.
 
 Next to each output is a record (`NAME.json`) with the digest of the commands that made the output. A step does not run
-again if its record has the same digest.
+again if its record has the same digest. A step that finished on another machine (finished.jsonl) runs only if an
+unfinished step needs its output.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict
-
-from trainer.studies.cells import Cell, cells_of
-from trainer.studies.commands import check_commands
+from trainer.studies.cells import Cell
 from trainer.studies.engines import Runner
+from trainer.studies.plan import Plan, Question, Record, record_path
 from trainer.studies.process import CellJob, Ended
-from trainer.studies.study import Study
-from unijudge.errors import DataError, SettingsError
 from unijudge.provenance import Provenance
-from unijudge.shown import shown
-from unijudge.storage.files import publish_json, read_json
+from unijudge.storage.files import publish_json
 from unijudge.storage.leases import lease
-from unijudge.storage.locations import is_local
 from unijudge.storage.stores import exists
-
-
-class Question(BaseModel):
-    """The content of study.json: the question of the study whose results are in the folder."""
-
-    model_config = ConfigDict(title="study's name")
-
-    question: str
-
-
-class Record(BaseModel):
-    """The content of NAME.json next to an output: the command that made the output, and its time."""
-
-    model_config = ConfigDict(title="record of a study's step")
-
-    digest: str
-    command: str
-    seconds: float
-    made: Provenance
 
 
 @dataclass
@@ -53,56 +28,6 @@ class StudyProgress:
     """Name of a cell → reason of its failure."""
     left_out: set[str] = field(default_factory=set)
     """The names of the cells that need a failed cell."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study, its cells, and the names of the finished cells."""
-
-    study: Study
-    cells: Mapping[str, Cell]
-    out: Path
-    done: frozenset[str]
-
-    @classmethod
-    def of(cls, study: Study, out: Path) -> "Plan":
-        """Makes all checks that are possible before the first step runs.
-
-        Raises:
-            SettingsError: The study cannot run, with the step and the reason, or the folder holds another study.
-            DataError: The folder holds results of other settings.
-        """
-        if not is_local(out):
-            raise SettingsError(
-                f"{out}: the results of a study must be on a local disk, since its commands write logs. Give a local "
-                "folder"
-            )
-        cells = cells_of(study)
-        check_commands(cells.values())
-        _check_folder(study, out)
-        return cls(
-            study,
-            cells,
-            out,
-            frozenset(name for name, cell in cells.items() if _is_done(out, cell)),
-        )
-
-    def left(self) -> list[Cell]:
-        """Returns the unfinished cells, seed by seed, so that an interrupted study has complete seeds."""
-        left = [cell for name, cell in self.cells.items() if name not in self.done]
-        return sorted(left, key=lambda cell: cell.seed)
-
-    def seconds(self) -> dict[str, float | None]:
-        """Returns step → seconds of a run: the mean of the finished runs, or the study's value if no run finished."""
-        measured: dict[str, list[float]] = {step: [] for step in self.study.steps}
-        for name in self.done:
-            measured[self.cells[name].step].append(
-                read_json(_record(self.out, self.cells[name]), Record).seconds
-            )
-        return {
-            step: fmean(times) if times else self.study.steps[step].seconds
-            for step, times in measured.items()
-        }
 
 
 def run_plan(
@@ -189,7 +114,7 @@ def _keep(plan: Plan, ended: Ended, progress: StudyProgress) -> None:
     record = Record(
         digest=cell.digest, command=cell.command, seconds=ended.seconds, made=Provenance.now()
     )
-    publish_json(_record(plan.out, cell), record)
+    publish_json(record_path(plan.out, cell), record)
     progress.done.add(cell.name)
 
 
@@ -198,35 +123,3 @@ def _line(plan: Plan, ended: Ended, progress: StudyProgress) -> str:
     if ended.name in progress.failed:
         return f"{ended.name}: failed: {progress.failed[ended.name]}"
     return f"{ended.name}: finished in {ended.seconds:.0f} s ({count})"
-
-
-def _record(out: Path, cell: Cell) -> Path:
-    return out / f"{cell.name}.json"
-
-
-def _is_done(out: Path, cell: Cell) -> bool:
-    """Returns whether the output of a cell exists and was made by the same commands.
-
-    Raises:
-        DataError: The output was made by other commands.
-    """
-    path = _record(out, cell)
-    if not exists(path) or not exists(out / cell.name):
-        return False
-    if read_json(path, Record).digest == cell.digest:
-        return True
-    raise DataError(
-        f"{out / cell.name}: this output, or one of its inputs, was made with other settings than the study has now. "
-        "Delete this output to make it again, or give another folder for the results"
-    )
-
-
-def _check_folder(study: Study, out: Path) -> None:
-    path = out / "study.json"
-    if not exists(path):
-        return
-    question = read_json(path, Question).question
-    if question != study.question:
-        raise SettingsError(
-            f"{out}: holds the results of another study ({shown(question)}). Give another folder for the results"
-        )

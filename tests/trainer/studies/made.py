@@ -4,10 +4,34 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.studies.engines import OneByOne
+from trainer.studies.plan import Plan
+from trainer.studies.process import Ended
+from trainer.studies.run import StudyProgress, run_plan
 from trainer.studies.study import Study
 
 STEP = "python -m tests.trainer.studies.step"
 ROOT = Path(__file__).parents[3]
+
+
+class Counted(OneByOne):
+    """An engine that remembers the names of the cells that it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def ended(self) -> Ended:
+        ended = super().ended()
+        self.ran.append(ended.name)
+        return ended
+
+
+def run(study: Study, out: Path, folder: Path = ROOT) -> tuple[StudyProgress, list[str], list[str]]:
+    """Runs a study. Returns the progress, the names of the cells that ran, and the printed lines."""
+    runner, lines = Counted(), list[str]()
+    progress = run_plan(Plan.of(study, out), runner, folder, lines.append)
+    return progress, runner.ran, lines
 
 
 def toy(**changes: Any) -> Study:

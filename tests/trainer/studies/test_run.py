@@ -7,37 +7,17 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from tests.trainer.studies.made import ROOT, STEP, toy, write_study
+from tests.trainer.studies.made import ROOT, STEP, run, toy, write_study
 from trainer.studies.cells import cells_of
 from trainer.studies.cli import app
-from trainer.studies.engines import OneByOne
-from trainer.studies.process import CellJob, Ended, run_job
+from trainer.studies.plan import Plan
+from trainer.studies.process import CellJob, run_job
 from trainer.studies.report import Results, write_study_report
-from trainer.studies.run import Plan, run_plan
 from trainer.studies.study import Measure
 from unijudge.errors import DataError, FolderBusy, SettingsError
 from unijudge.formats.rankings import Ranking, write_rankings
 from unijudge.storage.leases import lease
 from unijudge.storage.locations import locate
-
-
-class Counted(OneByOne):
-    """Does not run anything twice: says what it ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.ran = []
-
-    def ended(self) -> Ended:
-        ended = super().ended()
-        self.ran.append(ended.name)
-        return ended
-
-
-def run(study, out, folder=ROOT):
-    runner, lines = Counted(), []
-    progress = run_plan(Plan.of(study, out), runner, folder, lines.append)
-    return progress, runner.ran, lines
 
 
 def test_a_failed_cell_is_named_and_the_others_run(tmp_path):

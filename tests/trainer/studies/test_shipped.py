@@ -1,6 +1,7 @@
 """The studies that are checked in can be run: their commands, settings and inputs are there."""
 
 import re
+import shutil
 
 import pytest
 
@@ -12,6 +13,9 @@ from trainer.embedding.settings import EmbedSettings
 from trainer.evaluation.settings import EvaluateSettings
 from trainer.studies.cells import cells_of
 from trainer.studies.commands import check_commands
+from trainer.studies.finished import FINISHED
+from trainer.studies.plan import Plan
+from trainer.studies.report import summary
 from trainer.studies.study import read_study
 from trainer.training.settings import EmbedderSettings
 from unijudge.job import is_setting
@@ -61,3 +65,12 @@ def test_what_a_study_takes_from_the_worlds_is_made_there(path):
     for cell in cells_of(study).values():
         for place in re.findall(r"build/studies/worlds/([a-z_]+/[a-z=0-9]+)", cell.command):
             assert place in worlds, f"{cell.name}: {place}"
+
+
+def test_the_page_of_results_holds_what_the_finished_steps_say(tmp_path):
+    """docs/results.md is written by `unijudge study summary` from studies/finished/."""
+    for kept in (ROOT / "studies" / "finished").glob("*.jsonl"):
+        (tmp_path / kept.stem).mkdir()
+        shutil.copy(kept, tmp_path / kept.stem / FINISHED)
+    plans = {path.stem: Plan.of(read_study(path, []), tmp_path / path.stem) for path in STUDIES}
+    assert (ROOT / "docs" / "results.md").read_text().endswith(summary(plans))
