@@ -4,8 +4,8 @@
     python requirements/pip_settings.py               prints the settings that the command would get
 
 Companies configure pip (pip.conf, PIP_CERT, PIP_INDEX_URL, …) for their proxy and their mirror. uv reads neither that
-configuration nor the system's certificates, so this script passes both on as uv's variables. A variable that is set
-already stays as it is.
+configuration nor the system's certificates, so this script passes both on as variables. A variable of uv (`UV_…`) that
+is set stays as it is. pip's certificates and proxy win over those of the environment, as they do in pip.
 """
 
 import ast
@@ -45,7 +45,9 @@ A download failed. Set what this network needs, as variables or with `pip config
   PIP_CERT=FILE       the certificate authority of a proxy, a PEM file (UnknownIssuer, CERTIFICATE_VERIFY_FAILED)
   PIP_INDEX_URL=URL   the mirror of the package index (Failed to fetch, 403, not found in the package registry)
   PIP_PROXY=URL       the proxy (Could not connect, dns error, timed out)
-Set now: {settings}. More: docs/troubleshooting.md, "Installing".
+Set now:
+  {settings}
+More: docs/troubleshooting.md, "Installing".
 """
 
 
@@ -68,7 +70,7 @@ def uv_variables(pip: Mapping[str, str], environment: Mapping[str, str]) -> dict
 
     Args:
         pip: The settings of pip: name → value.
-        environment: The variables that are set. No variable of them is returned.
+        environment: The variables that are set. A variable of uv among them is not returned.
     """
     found = {
         "UV_DEFAULT_INDEX": pip.get("index-url"),
@@ -89,17 +91,16 @@ def uv_variables(pip: Mapping[str, str], environment: Mapping[str, str]) -> dict
         found |= {"UV_DEFAULT_INDEX": Path(__file__).parent.as_uri(), "UV_INDEX": None}
 
     # Certificates that are named replace all others. Without them, uv trusts what the system trusts, as pip does.
-    certificates = pip.get("cert") or environment.get("REQUESTS_CA_BUNDLE")
-    certificates = certificates or environment.get("CURL_CA_BUNDLE")
-    if environment.get("SSL_CERT_FILE") or environment.get("SSL_CERT_DIR"):
-        pass
-    elif certificates:
+    certificates = pip.get("cert")
+    if not (certificates or environment.get("SSL_CERT_FILE") or environment.get("SSL_CERT_DIR")):
+        certificates = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")
+    if certificates:
         found["SSL_CERT_DIR" if Path(certificates).is_dir() else "SSL_CERT_FILE"] = certificates
     elif any(Path(path).exists() for path in SYSTEM_CERTIFICATES):
         found["UV_SYSTEM_CERTS"] = "true"
 
-    is_set = {name.upper() for name in environment}  # http_proxy is as good as HTTP_PROXY
-    return {name: value for name, value in found.items() if value and name not in is_set}
+    stay = {name for name in environment if name.startswith("UV_")}
+    return {name: value for name, value in found.items() if value and name not in stay}
 
 
 def shown(environment: Mapping[str, str]) -> list[str]:
@@ -110,7 +111,7 @@ def shown(environment: Mapping[str, str]) -> list[str]:
 
 def main() -> int:
     """Runs the command of the arguments. Returns its exit status."""
-    environment = uv_variables(pip_settings(), os.environ) | os.environ
+    environment = os.environ | uv_variables(pip_settings(), os.environ)
     if not sys.argv[1:]:
         print("\n".join(shown(environment)))
         return 0
@@ -122,7 +123,7 @@ def main() -> int:
             sys.stderr.write(line)
             errors += line
     if ran.returncode and FAILED_DOWNLOAD.search(errors):
-        sys.stderr.write(HINT.format(settings=", ".join(shown(environment)) or "nothing"))
+        sys.stderr.write(HINT.format(settings="\n  ".join(shown(environment)) or "nothing"))
     return ran.returncode
 
 

@@ -75,7 +75,10 @@ def network(tmp_path_factory):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as mirror:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "server.pem")
-        mirror.socket = context.wrap_socket(mirror.socket, server_side=True)
+        # The handshake belongs to the thread of its connection: a silent client must not hold up the others.
+        mirror.socket = context.wrap_socket(
+            mirror.socket, server_side=True, do_handshake_on_connect=False
+        )
         thread = threading.Thread(target=mirror.serve_forever, daemon=True)
         thread.start()
         yield f"https://127.0.0.1:{mirror.server_port}/simple", folder / "authority.pem"
@@ -184,10 +187,14 @@ def test_every_setting_of_pip_has_its_variable(tmp_path):
     }
 
 
-def test_what_is_set_already_stays():
+def test_a_variable_of_uv_stays_and_pips_certificates_and_proxy_win():
     pip = {"index-url": "https://mirror/simple", "proxy": "proxy:3128", "cert": "pip.pem"}
-    environment = {"UV_DEFAULT_INDEX": "", "https_proxy": "mine:1", "SSL_CERT_FILE": "mine.pem"}
-    assert pip_settings.uv_variables(pip, environment) == {"HTTP_PROXY": "proxy:3128"}
+    environment = {"UV_DEFAULT_INDEX": "", "HTTPS_PROXY": "other:1", "SSL_CERT_FILE": "other.pem"}
+    assert pip_settings.uv_variables(pip, environment) == {
+        "HTTP_PROXY": "proxy:3128",
+        "HTTPS_PROXY": "proxy:3128",
+        "SSL_CERT_FILE": "pip.pem",
+    }
 
 
 def test_an_index_that_pip_does_not_read_is_not_read_by_uv():
@@ -205,6 +212,8 @@ def test_certificates_come_from_pip_then_requests_then_the_system(monkeypatch, t
 
     monkeypatch.setattr(pip_settings, "SYSTEM_CERTIFICATES", (str(tmp_path),))
     assert of({}, {}) == {"UV_SYSTEM_CERTS": "true"}
+    named = bundle | {"SSL_CERT_FILE": "mine.pem"}
+    assert of({}, named) == {"UV_SYSTEM_CERTS": "true"}  # uv reads SSL_CERT_FILE itself
     monkeypatch.setattr(pip_settings, "SYSTEM_CERTIFICATES", (str(tmp_path / "none"),))
     assert of({}, {}) == {}  # a system without certificates: uv must use its own
 
