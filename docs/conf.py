@@ -19,6 +19,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"unijudge {release}"
 html_show_sourcelink = False
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4

@@ -1,10 +1,13 @@
 """Writes the pages of the reference from the code: settings, commands, HTTP API, folder formats, Python API."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
+from sphinx.pycode import ModuleAnalyzer
 
 import unijudge
 from judge_service.backends.scripted import ScriptedJudge
@@ -82,7 +85,7 @@ def _commands_page() -> str:
     """Every command with its arguments and options."""
     parts = [COMMANDS_INTRO]
     for name, command in _commands():
-        parts += [f"## `unijudge {name}`", _plain(command.help or "")]
+        parts += [f"## `unijudge {name}`", _help(command.help or "")]
         if isinstance(command, JobCommand):
             parts.append(
                 f"Takes a TOML file, `key=value`, or both: [its settings](settings.md#{_anchor(name)})."
@@ -93,7 +96,7 @@ def _commands_page() -> str:
             if not getattr(parameter, "hidden", False)
         ]
         if rows:
-            parts.append(table(["", "", "default"], rows))
+            parts.append(_filled_table(["", "", "default"], rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,16 +108,21 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
         name = f"`{parameter.metavar or parameter.name.upper()}`"
     default = parameter.default
     shown = "" if default in (None, False, ()) or callable(default) else f"`{default}`"
-    return name, _plain(parameter.help or ""), shown
+    return name, _help(parameter.help or ""), shown
 
 
 def _settings_page() -> str:
-    """The settings of every job."""
+    """The settings of every job. Commands with equal settings refer to the first of them."""
     parts = [SETTINGS_INTRO]
+    first: dict[Any, str] = {}
     for name, command in _commands():
         if not isinstance(command, JobCommand):
             continue
         parts += [f"({_anchor(name)})=", f"## `unijudge {name}`"]
+        same = first.setdefault(command.kind, name)
+        if same != name:
+            parts.append(f"The same settings as [`unijudge {same}`](#{_anchor(same)}).")
+            continue
         for title, rows in settings_by_table(command.kind):
             cells = [
                 (f"`{key}`", f"`{default}`" if default else "", meaning)
@@ -141,15 +149,17 @@ def _http_page() -> str:
                 names = [_schema_name(body.get("schema", {})) for body in content.values()]
                 parts += [f"{title}: [`{name}`](#{name.lower()})" for name in names if name]
     parts += ["## Schemas", "The fields of what is sent and answered."]
+    models = {model.__name__: model for model in _subclasses(BaseModel)}
     for name, schema in sorted(described["components"]["schemas"].items()):
         parts += [f"### {name}", _plain(schema.get("description", ""))]
         required = schema.get("required", ())
+        meanings = _meanings(models[name]) if name in models else {}
         rows = []
         for field, kind in schema.get("properties", {}).items():
             is_required = "yes" if field in required else ""
-            rows.append((f"`{field}`", _type(kind), is_required, kind.get("description", "")))
+            rows.append((f"`{field}`", _type(kind), is_required, meanings.get(field, "")))
         if rows:
-            parts.append(table(["field", "type", "required", "meaning"], rows))
+            parts.append(_filled_table(["field", "type", "required", "meaning"], rows))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -191,14 +201,12 @@ def _folders_page() -> str:
     """The columns of every table, and the fields of every manifest."""
     parts = [FOLDERS_INTRO]
     for place, manifest in MANIFESTS.items():
-        rows = [
-            (f"`{name}`", _plain(field.description or ""))
-            for name, field in manifest.model_fields.items()
-        ]
+        meanings = _meanings(manifest)
+        rows = [(f"`{name}`", meanings.get(name, "")) for name in manifest.model_fields]
         parts += [
             f"## `{place}`",
             _plain(manifest.__doc__ or ""),
-            table(["field", "meaning"], rows),
+            _filled_table(["field", "meaning"], rows),
         ]
     for place, kind in TABLES.items():
         rows = [
@@ -208,7 +216,7 @@ def _folders_page() -> str:
         parts += [
             f"## `{place}`",
             f"Table `{kind.name}`, version {kind.version}.",
-            table(["column", "type", ""], rows),
+            _filled_table(["column", "type", ""], rows),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -227,8 +235,43 @@ def _python_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _filled_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the columns that are empty in every row."""
+    filled = [number for number in range(len(head)) if any(row[number] for row in rows)]
+    return table(
+        [head[number] for number in filled], [[row[number] for number in filled] for row in rows]
+    )
+
+
+def _subclasses(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The subclasses of a class in this project, at every depth."""
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("unijudge."):
+            yield below
+        yield from _subclasses(below)
+
+
+def _meanings(kind: type[BaseModel]) -> dict[str, str]:
+    """The docstring of each field: name → text."""
+    meanings = {}
+    for base in reversed(kind.__mro__):
+        if not base.__module__.startswith("unijudge."):
+            continue
+        for (owner, field), lines in (
+            ModuleAnalyzer.for_module(base.__module__).find_attr_docs().items()
+        ):
+            if owner == base.__name__:
+                meanings[field] = _plain(" ".join(lines))
+    return meanings
+
+
 def _anchor(name: str) -> str:
     return "settings-" + name.replace(" ", "-")
+
+
+def _help(text: str) -> str:
+    """A help text in one paragraph, with its options as code. Otherwise their two dashes would become one."""
+    return re.sub(r"(?<![\w`-])--[a-z][\w-]*", r"`\g<0>`", _plain(text))
 
 
 def _plain(text: str) -> str:

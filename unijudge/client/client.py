@@ -30,6 +30,8 @@ Split = TypeVar("Split", ScoreResponse, CountResponse)
 class JudgeClient:
     """A client that scores pairs over HTTP.
 
+    For example::
+
         async with JudgeClient("http://127.0.0.1:8000") as judge:
             answers = await judge.judge(Content(text="a cat"), [Content(image=data)])
 
