@@ -1,4 +1,4 @@
-"""What dies beside the replicas: Ray's proxy, its controller, and `judge serve` itself. bench/faults.py has more."""
+"""What dies beside the replicas: Ray's proxy, its controller, and `judge serve` itself. bench/faults has more."""
 
 import asyncio
 import os
