@@ -1,14 +1,8 @@
 """Builds a corpus from rows of any layout: deduplicated items, checked images, and a list of rejected rows.
 
-Memory does not grow with the number of rows (see `Ledger`). Every image is opened once, even if many rows use the
-image. A row is imported or rejected as a whole, with a reason.
-
-If all images are plain files under one root, they stay there. Otherwise, or if the images are on a disk and the corpus
-in an object store, all images are copied into the corpus folder, named by their content. The copies of a failed import
-are kept for the next import.
+Memory does not grow with the number of rows (see `Ledger`). A row is imported or rejected as a whole, with a reason.
 """
 
-import hashlib
 import json
 import logging
 import sqlite3
@@ -18,22 +12,22 @@ from itertools import chain, islice
 from pathlib import Path
 
 from miner.importers.building.existing_corpus import log_replaced, older_corpus
-from miner.importers.building.ledger import Answers, ImportedContent, Ledger, copied_path
+from miner.importers.building.imported_images import ImportedImages
+from miner.importers.building.ledger import Answers, ImportedContent, Ledger
 from miner.importers.building.pair import Ignored, Left, Pair, Pooled, Row, Unread
 from miner.importers.building.published_scores import PublishedScores, check_scores, write_scores
 from unijudge.alike import normal
 from unijudge.content import content_key
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, check_clean, kind_of
-from unijudge.foreign.pictures import ForeignPicture, Pictures, check_name, inspect_picture
+from unijudge.foreign.pictures import ForeignPicture, Pictures
 from unijudge.formats.corpus import CorpusManifest, write_corpus
 from unijudge.images.decoding import MAX_PIXELS
 from unijudge.judging.prompt import is_blank
 from unijudge.shown import shown, shown_name
-from unijudge.storage.files import file_sha256, publishing, scratch
+from unijudge.storage.files import publishing, scratch
 from unijudge.storage.leases import lease
-from unijudge.storage.locations import is_local, locate
-from unijudge.storage.stores import exists
+from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +56,9 @@ class CorpusBuilder:
     ):
         """Starts without rows. With `dry_run`, no images are copied."""
         self._ledger = ledger
-        self._pictures = pictures
         self._out = out
-        self._dry_run = dry_run
         self._published = published
-        self._max_pixels = max_pixels
+        self.images = ImportedImages(ledger, pictures, out, max_pixels=max_pixels, dry_run=dry_run)
         self._items: dict[tuple[Side, str | None], tuple[int, str]] = {}
         self.rows = 0
         self._mismatches = 0
@@ -75,11 +67,8 @@ class CorpusBuilder:
         """Kind → ignored things of this kind."""
         self._first_fault: str | None = None
         """Place and reason of the first rejected row that is no labelled mismatch."""
-        self.repaired = 0
-        """Number of copied images that were damaged since an earlier import, and were copied again."""
         self.strange_score: float | None = None
         """The first score that is no probability."""
-        ledger.copied = pictures.root is None or (is_local(pictures.root) and not is_local(out))
 
     def add(self, row: Row) -> None:
         """Imports one row, or records why it is rejected."""
@@ -186,49 +175,12 @@ class CorpusBuilder:
 
     def _picture(self, name: str, image: str | bytes) -> ForeignPicture:
         image_name = shown_name(image) if isinstance(image, str) else "inside the row"
-        picture = self._known(image)
+        picture = self.images.of(image)
         if isinstance(picture, Rejected):
             raise Rejected(
                 f"{name}: image {image_name}: {picture}", f"{kind_of(name)}: image: {picture.kind}"
             )
         return picture
-
-    def _known(self, image: str | bytes) -> ForeignPicture | Rejected:
-        """Returns the image with a name or with some bytes. Each image is opened only once."""
-        try:
-            if isinstance(image, str):
-                check_name(image)
-        except Rejected as reason:
-            return reason
-        key = image if isinstance(image, str) else hashlib.sha256(image).digest()
-        picture = self._ledger.picture(key)
-        if picture is None:
-            picture = self._open(image)
-            self._ledger.remember(key, picture)
-        return picture
-
-    def _open(self, image: str | bytes) -> ForeignPicture | Rejected:
-        try:
-            data, path = self._pictures.read(image) if isinstance(image, str) else (image, None)
-            picture = inspect_picture(data, path, self._max_pixels)
-        except Rejected as reason:
-            return reason
-        if path is None:
-            self._copy(picture, data)
-        return picture
-
-    def _copy(self, picture: ForeignPicture, data: bytes) -> None:
-        """Copies an image to a path named by its content. An intact copy of an earlier import is kept."""
-        self._ledger.copied = True
-        if self._dry_run:
-            return
-        path = self._out / "images" / copied_path(picture.sha256, picture.ending)
-        has_copy = exists(path)
-        if has_copy and file_sha256(path) == picture.sha256:
-            return
-        with publishing(path) as draft:
-            draft.write_bytes(data)
-        self.repaired += has_copy
 
     def refusal(self, source: str, max_rejects: float) -> str | None:
         """Returns the reason why no corpus is made of the rows, or None if a corpus is made."""
@@ -277,10 +229,7 @@ class CorpusBuilder:
         # Without its manifest, an earlier corpus is invalid while its files are overwritten.
         with suppress(FileNotFoundError):
             (self._out / "corpus.json").unlink()
-        root = self._pictures.root
-        if root is None or self._ledger.copied:
-            root = self._out / "images"
-            self._copy_plain()
+        root = self.images.final_root()
         return write_corpus(
             self._out,
             self._ledger.items(),
@@ -289,18 +238,6 @@ class CorpusBuilder:
             rejects=rejects,
             source=source,
         )
-
-    def _copy_plain(self) -> None:
-        for name, picture in self._ledger.plain_pictures():
-            try:
-                data, _ = self._pictures.read(name)
-            except Rejected as reason:
-                raise DataError(
-                    f"{name}: was removed during the import ({reason}). Import again"
-                ) from reason
-            if hashlib.sha256(data).hexdigest() != picture.sha256:
-                raise DataError(f"{name}: changed during the import. Import again")
-            self._copy(picture, data)
 
 
 def build(
@@ -343,10 +280,9 @@ def build(
             write_scores(published, made, ledger.scored, builder.strange_score)
     if older is not None:
         log_replaced(out, older, made)
-    if builder.repaired:
-        logger.warning(
-            "%s: %d copied images were damaged and were copied again", out, builder.repaired
-        )
+    repaired = builder.images.repaired
+    if repaired:
+        logger.warning("%s: %d copied images were damaged and were copied again", out, repaired)
     return made
 
 
