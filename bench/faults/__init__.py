@@ -1,0 +1,1 @@
+"""Measures what a scoring job loses when a part fails."""

@@ -1,0 +1,1 @@
+"""Measures the peak memory of each command."""
