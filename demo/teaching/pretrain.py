@@ -21,9 +21,7 @@ Large batches, short rows and the frozen vision tower keep the time at one hour.
 """
 
 import json
-import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +33,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from demo.teaching.learning import Log, cosine, learn
 from demo.teaching.lessons import Album, Lessons, Row
 from demo.teaching.reader import Reader
 from demo.tiny_model import build_model, make_tokenizer, save_model
@@ -69,63 +68,6 @@ KEPT = (100, 300, 1000)
 ENOUGH = {"phrases": 0.98, "couples": 0.96, "relations": 0.94, "settled": 0.94, "polished": 0.94}
 """The share of correct answers on new rows at which a stage ends. The number of steps to learn a skill differs by
 hundreds between seeds, and the next stage fails without this skill."""
-
-
-class Log:
-    """The losses of the steps, printed and stored."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-        self._begun = time.process_time()
-
-    def __call__(self, stage: str, step: int, loss: float, **more: float) -> None:
-        """Adds a line to the log."""
-        line = {
-            "stage": stage,
-            "step": step,
-            "cpu_s": round(time.process_time() - self._begun),
-            "loss": round(loss, 4),
-        }
-        self.lines.append(line | {name: round(value, 4) for name, value in more.items()})
-        print(self.lines[-1], flush=True)
-
-
-def learn(
-    parameters: Iterable[torch.nn.Parameter],
-    steps: int,
-    losses_of: Callable[[int], Iterable[Tensor]],
-    rate: Callable[[float], float],
-    log: Callable[[int, float], None],
-    enough: Callable[[], bool] = lambda: False,
-) -> None:
-    """Trains with AdamW and a learning rate by progress in [0, 1). Logs a smoothed loss every hundred steps.
-
-    The loss of a step consists of terms that are computed one after another, so memory for one term is enough.
-    """
-    parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
-    smooth = 0.0
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step / steps) * min(1.0, (step + 1) / 30)
-        optimizer.zero_grad()
-        loss = 0.0
-        for term in losses_of(step):
-            term.backward()
-            loss += term.item()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        smooth = loss if step == 0 else 0.95 * smooth + 0.05 * loss
-        done = step + 1 == steps or enough()
-        if done or (step + 1) % 100 == 0:
-            log(step + 1, smooth)
-        if done:
-            break
-
-
-def cosine(peak: float, floor: float = 0.05) -> Callable[[float], float]:
-    """Returns a cosine schedule from `peak` down to `floor` times `peak`."""
-    return lambda progress: peak * ((1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)) + floor)
 
 
 @torch.no_grad()
