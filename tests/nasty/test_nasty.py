@@ -8,8 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from miner.importers.cli import imports
-from tests.nasty.kinds import KINDS, ROWS, Made, jpeg
+from tests.nasty.kinds import KINDS
 from tests.nasty.layouts import LAYOUTS
+from tests.nasty.made import ROWS, Made
+from tests.nasty.pictures import jpeg
 from unijudge.cli import run
 from unijudge.errors import DataError
 

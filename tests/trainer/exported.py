@@ -3,10 +3,15 @@
 import io
 import re
 
+import numpy as np
 import torch
 from PIL import Image
 
 from tests.pictures import noise
+from trainer.embedding.embed import embed_corpus
+from trainer.embedding.settings import EmbedSettings
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.settings import EvaluateSettings
 from trainer.losses.settings import RerankerLossSettings
 from trainer.models.backbone import open_backbone
 from trainer.models.embedder import embed
@@ -107,3 +112,17 @@ def run_card(folder, library, monkeypatch):
     variables = {"__name__": "__main__"}  # the code asks whether it is the program
     exec(code_of(folder, library), variables)  # noqa: S102
     return variables
+
+
+def evaluation_of(corpus, model, folder):
+    embed_corpus(EmbedSettings(corpus=corpus.folder, out=folder / "vectors", model=model), quiet)
+    evaluate(
+        EvaluateSettings(
+            corpus=corpus.folder, vectors=folder / "vectors", out=folder / "evaluation"
+        )
+    )
+    return folder / "evaluation"
+
+
+def gap(found, expected):
+    return float(np.abs(np.asarray(found) - expected).max())
