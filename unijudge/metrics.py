@@ -139,8 +139,12 @@ def ndcg(scores_N: Floats, gold: Places, k: int) -> float:
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ranks = gold_ranks(scores_N, gold)
-    gain = discounts[ranks[ranks <= k] - 1].sum()
-    return float(gain / discounts[: min(k, len(ranks))].sum())
+    found = ranks[ranks <= k]
+    gain = discounts[found - 1].sum()
+
+    # The ideal order has all gold items first.
+    ideal = discounts[: min(k, len(ranks))].sum()
+    return float(gain / ideal)
 
 
 def roc_auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
@@ -153,14 +157,17 @@ def roc_auc(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
         >>> roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
         0.75
     """
-    positives, negatives = int(labels_N.sum()), int((~labels_N).sum())
+    positives = int(labels_N.sum())
+    negatives = len(labels_N) - positives
     if not positives or not negatives:
         raise ValueError("roc_auc needs at least one positive and one negative")
     _, place, counts = np.unique(scores_N, return_inverse=True, return_counts=True)
-    midranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return float(
-        (midranks[labels_N].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-    )
+
+    # Equal scores share the mean of their ranks. The lowest possible sum of the positives' ranks is subtracted.
+    midranks_U = np.cumsum(counts) - (counts - 1) / 2
+    rank_sum = midranks_U[place][labels_N].sum()
+    lowest_sum = positives * (positives + 1) / 2
+    return float((rank_sum - lowest_sum) / (positives * negatives))
 
 
 def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
@@ -170,11 +177,13 @@ def tied_share(scores_N: Floats, labels_N: npt.NDArray[np.bool_]) -> float:
         >>> tied_share(np.array([0.5, 0.5, 0.9]), np.array([True, False, True]))
         0.5
     """
-    _, place = np.unique(scores_N, return_inverse=True)
-    positives_U, negatives_U = np.bincount(place[labels_N]), np.bincount(place[~labels_N])
-    shared = min(len(positives_U), len(negatives_U))
-    equal = int(positives_U[:shared] @ negatives_U[:shared])
-    return equal / (int(positives_U.sum()) * int(negatives_U.sum()))
+    # U: the distinct scores. Each has a number of positives and a number of negatives.
+    values, place = np.unique(scores_N, return_inverse=True)
+    positives_U = np.bincount(place[labels_N], minlength=len(values))
+    negatives_U = np.bincount(place[~labels_N], minlength=len(values))
+    equal = int(positives_U @ negatives_U)
+    pairs = int(positives_U.sum()) * int(negatives_U.sum())
+    return equal / pairs
 
 
 def bootstrap_roc_auc(
@@ -234,10 +243,13 @@ def share_interval(hits: int, total: int, z: float = 1.959964) -> tuple[float, f
         >>> [round(end, 4) for end in share_interval(0, 10)]
         [0.0, 0.2775]
     """
-    share, spread = hits / total, z * z / total
+    share = hits / total
+    spread = z * z / total
     middle = share + spread / 2
     half = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+    low = (middle - half) / (1 + spread)
+    high = (middle + half) / (1 + spread)
+    return max(0.0, low), min(1.0, high)
 
 
 def calibration_bins(
@@ -250,11 +262,13 @@ def calibration_bins(
         [(2, 0.25, 0.5), (1, 1.0, 1.0)]
     """
     place = np.minimum((probabilities_N * bins).astype(int), bins - 1)
-    chosen = [place == index for index in np.unique(place)]
-    return [
-        (int(mask.sum()), float(probabilities_N[mask].mean()), float(labels_N[mask].mean()))
-        for mask in chosen
-    ]
+    found = []
+    for index in np.unique(place):
+        inside = place == index
+        confidence = float(probabilities_N[inside].mean())
+        positives = float(labels_N[inside].mean())
+        found.append((int(inside.sum()), confidence, positives))
+    return found
 
 
 def calibration_error(
@@ -272,9 +286,8 @@ def calibration_error(
         0.0
     """
     found = calibration_bins(probabilities_N, labels_N, bins)
-    return sum(size * abs(confidence - accuracy) for size, confidence, accuracy in found) / len(
-        labels_N
-    )
+    total = sum(size * abs(confidence - accuracy) for size, confidence, accuracy in found)
+    return total / len(labels_N)
 
 
 def kendall_tau(left_N: Floats, right_N: Floats) -> float:
@@ -290,6 +303,10 @@ def kendall_tau(left_N: Floats, right_N: Floats) -> float:
         >>> round(kendall_tau(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), 4)
         0.3333
     """
-    left, right = (np.sign(side[:, None] - side[None, :]) for side in (left_N, right_N))
-    norm = np.sqrt((left**2).sum() * (right**2).sum())
-    return float((left * right).sum() / norm) if norm else float("nan")
+    # The order of each pair of items: −1, 0 or 1.
+    left_NN = np.sign(left_N[:, None] - left_N[None, :])
+    right_NN = np.sign(right_N[:, None] - right_N[None, :])
+    norm = np.sqrt((left_NN**2).sum() * (right_NN**2).sum())
+    if not norm:
+        return float("nan")
+    return float((left_NN * right_NN).sum() / norm)

@@ -51,15 +51,21 @@ def average_cells(
     draws: dict[str, Floats] = {}
     partial: dict[str, bool] = {}
     for name, measures in measured.items():
+        queries = int(measures["queries"])
         values[name] = measures["precision@1"]
-        draws[name] = bootstrap_shares(values[name], int(measures["queries"]), name)
+        draws[name] = bootstrap_shares(values[name], queries, name)
         partial[name] = measures["queries"] != expected[name]
+
+    # An average may be a part of a later average.
     for average in averages:
-        if all(part in values for part in average.of):
-            values[average.name] = float(np.mean([values[part] for part in average.of]))
-            draws[average.name] = np.mean([draws[part] for part in average.of], axis=0)
-            partial[average.name] = any(partial[part] for part in average.of)
-    return {
-        name: AverageCell(value, *interval(draws[name]), partial[name])
-        for name, value in values.items()
-    }
+        if values.keys() >= set(average.of):
+            name = average.name
+            values[name] = float(np.mean([values[part] for part in average.of]))
+            draws[name] = np.mean([draws[part] for part in average.of], axis=0)
+            partial[name] = any(partial[part] for part in average.of)
+
+    cells = {}
+    for name, value in values.items():
+        low, high = interval(draws[name])
+        cells[name] = AverageCell(value, low, high, partial[name])
+    return cells

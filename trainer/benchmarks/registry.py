@@ -41,18 +41,30 @@ def choose_sets(
     """
     _check_names(only)
     named = [one for one in SETS if not only or {one.name, _benchmark_of(one)} & set(only)]
-    lacking = {one.name: one.found(root)[1] for one in named}
-    present = [one for one in named if not lacking[one.name]]
-    if not present or (only and len(present) < len(named) and not partial):
-        first = next(name for name in lacking if lacking[name])
+    present: list[BenchmarkSet] = []
+    absent: list[BenchmarkSet] = []
+    missing_files: dict[str, str] = {}
+    for one in named:
+        _, lacking = one.found(root)
+        if lacking:
+            absent.append(one)
+            missing_files[one.name] = "no " + "; no ".join(lacking)
+        else:
+            present.append(one)
+
+    if not present or (only and absent and not partial):
+        first = absent[0].name
         raise DataError(
-            f"{root}: the data of {len(named) - len(present)} of {len(named)} sets is missing, first {first}: no "
-            f"{'; no '.join(lacking[first])}. `--list` shows the missing files of all sets"
+            f"{root}: the data of {len(absent)} of {len(named)} sets is missing, first {first}: "
+            f"{missing_files[first]}. `--list` shows the missing files of all sets"
         )
-    half = [one.name for one in named if lacking[one.name] and (only or one.has_rows(root))]
-    return present, {
-        name: f"{name}: data is missing: no {'; no '.join(lacking[name])}" for name in half
-    }
+
+    # A set without any data is not mentioned, unless its name was given.
+    reasons: dict[str, str] = {}
+    for one in absent:
+        if only or one.has_rows(root):
+            reasons[one.name] = f"{one.name}: data is missing: {missing_files[one.name]}"
+    return present, reasons
 
 
 def _benchmark_of(one: BenchmarkSet) -> str:

@@ -45,11 +45,14 @@ class BenchmarkSet:
 
     def found(self, root: Path) -> tuple[Path | None, list[str]]:
         """Returns the path of the images, and the patterns without a match."""
-        lacking = [] if matching(root, self.files) else [str(root / self.files)]
-        images = next((path for pattern in self.images for path in matching(root, pattern)), None)
-        if images is None:
-            lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
-        return images, lacking
+        lacking = []
+        if not matching(root, self.files):
+            lacking.append(str(root / self.files))
+        for pattern in self.images:
+            if paths := matching(root, pattern):
+                return paths[0], lacking
+        lacking.append(" or ".join(str(root / pattern) for pattern in self.images))
+        return None, lacking
 
     def has_rows(self, root: Path) -> bool:
         """Returns whether the files with the rows exist, with or without the images."""

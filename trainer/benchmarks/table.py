@@ -63,9 +63,12 @@ class ResultTable(BaseModel):
 
     def text(self) -> str:
         """Returns the table as Markdown, in per cent."""
-        parts = [part for one in self.published.tables for part in _reference(one, self.systems)]
+        parts: list[str] = []
+        for published_table in self.published.tables:
+            parts += _reference(published_table, self.systems)
         parts += ["## Sets", _table(_set_lines(self.systems)), "\n".join(_notes(self.systems))]
-        return "\n\n".join([*parts, f"Published rows: {self.published.source}.", ""])
+        parts += [f"Published rows: {self.published.source}.", ""]
+        return "\n\n".join(parts)
 
 
 def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterator[str]:
@@ -109,11 +112,11 @@ def _notes(systems: Mapping[str, Measured]) -> Iterator[str]:
     yield f"* {NOT_MEASURED} means: not measured, or an average that lacks a set. This mark never means zero."
     yield "* The modality gap is the distance between the mean embedding of contents with an image and of texts."
     for name, one in systems.items():
-        known = {
-            key: value for key, value in one.identity.items() if value not in (0, "none", "unknown")
-        }
-        identity = ", ".join(f"{key} {value}" for key, value in known.items())
-        yield f"* {name}: {identity}."
+        known = []
+        for key, value in one.identity.items():
+            if value not in (0, "none", "unknown"):
+                known.append(f"{key} {value}")
+        yield f"* {name}: {', '.join(known)}."
         if one.others:
             yield (
                 f"* {name}: the table does not show {', '.join(one.others)}, measured on another corpus than the "

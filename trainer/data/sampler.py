@@ -67,7 +67,11 @@ class BatchSampler:
         random = np.random.default_rng((self._seed, epoch))
         rows = random.permutation(len(self._groups))
         rows = rows[np.argsort(self._groups[rows], kind="stable")]
+
+        # A batch has rows of one group, and the last batch of a group may be smaller.
         ends = np.flatnonzero(np.diff(self._groups[rows])) + 1
-        cut = [group[start : start + self._size] for group in np.split(rows, ends)
-               for start in range(0, len(group), self._size)]  # fmt: skip
-        return [cut[index] for index in random.permutation(len(cut))]
+        batches: list[Rows] = []
+        for group in np.split(rows, ends):
+            starts = range(0, len(group), self._size)
+            batches += [group[start : start + self._size] for start in starts]
+        return [batches[index] for index in random.permutation(len(batches))]

@@ -8,6 +8,7 @@ dtype of the export.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ AGREEMENT_NOT_MEASURED = "The difference from the numbers of the run was not mea
 GONE = "the training rows no longer exist or have changed"
 
 Numbers = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,31 +46,54 @@ class AgreementSample:
     def measured(self, backbone: Backbone, *, together: bool) -> Numbers:
         """Returns an embedder's vectors, queries first, or a reranker's log-odds of the positives and the negatives."""
         if self.prompt is None:
-            contents = [row.query for row in self.rows]
-            contents += [row.candidates[index] for index in (0, 1) for row in self.rows]
-            groups = [contents] if together else [[content] for content in contents]
-            return torch.cat([embed(backbone, group) for group in groups]).numpy()
-        encoder, prompt = backbone.inputs.encoder, self.prompt
-        pairs = [(row.query, row.candidates[index]) for index in (0, 1) for row in self.rows]
-        streams = [encoder.stream(prompt.parts(*pair)) for pair in pairs]
-        batches = [streams] if together else [[stream] for stream in streams]
+            return self._vectors(backbone, together=together)
+        return self._log_odds(backbone, self.prompt, together=together)
+
+    def _vectors(self, backbone: Backbone, *, together: bool) -> Numbers:
+        queries = [row.query for row in self.rows]
+        positives = [row.candidates[0] for row in self.rows]
+        negatives = [row.candidates[1] for row in self.rows]
+        batches = _batches([*queries, *positives, *negatives], together=together)
+        return torch.cat([embed(backbone, batch) for batch in batches]).numpy()
+
+    def _log_odds(self, backbone: Backbone, prompt: Prompt, *, together: bool) -> Numbers:
+        encoder = backbone.inputs.encoder
+        streams = []
+        for index in (0, 1):
+            for row in self.rows:
+                parts = prompt.parts(row.query, row.candidates[index])
+                streams.append(encoder.stream(parts))
+
+        batches = _batches(streams, together=together)
         logits = torch.cat([backbone.next_token_logits(batch) for batch in batches])
-        return (
-            logits[:, encoder.label_id(prompt.yes)] - logits[:, encoder.label_id(prompt.no)]
-        ).numpy()
+        yes = logits[:, encoder.label_id(prompt.yes)]
+        no = logits[:, encoder.label_id(prompt.no)]
+        return (yes - no).numpy()
 
     def said(self, of_run: Numbers, exported: Numbers, dtype: str) -> str:
         """Returns the sentence about the differences for the model card."""
-        gap, rows = bound(float(np.abs(of_run - exported).max())), len(self.rows)
+        rows = len(self.rows)
+        gap = bound(float(np.abs(of_run - exported).max()))
         measured = f"Measured at export in {dtype}, on {rows} rows of the run, against the run's base and adapter"
         if self.prompt is not None:
             return f"{measured}: log-odds differ by at most {gap}."
-        cosine = math.floor(float((of_run * exported).sum(1).min()) * 1e6) / 1e6
-        same = int((_best(of_run, rows) == _best(exported, rows)).sum())
+
+        # The cosine is rounded down, because the sentence gives a lower bound.
+        lowest = float((of_run * exported).sum(1).min())
+        cosine = math.floor(lowest * 1e6) / 1e6
+        is_same = _best(of_run, rows) == _best(exported, rows)
+        same = int(is_same.sum())
         return (
             f"{measured}: components of vectors differ by at most {gap}, the cosine of two vectors of the same content "
             f"is {cosine:.6f} or more, and the nearest of {2 * rows} items is the same for {same} of {rows} queries."
         )
+
+
+def _batches(inputs: list[T], *, together: bool) -> list[list[T]]:
+    """Returns all inputs as one batch, or each input as a batch of its own."""
+    if together:
+        return [inputs]
+    return [[one] for one in inputs]
 
 
 def sample_of(settings: FinetuneSettings, fingerprints: dict[str, str]) -> AgreementSample | str:

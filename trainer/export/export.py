@@ -178,8 +178,12 @@ def _spare(config: dict[str, Any]) -> dict[str, Any]:
     import peft
 
     usual = peft.LoraConfig().to_dict()
-    unusual = {key for key, value in config.items() if value != usual.get(key)} - {"peft_version"}
-    return {key: value for key, value in config.items() if key in OLD_KEYS | unusual}
+    kept = {}
+    for key, value in config.items():
+        is_unusual = value != usual.get(key) and key != "peft_version"
+        if key in OLD_KEYS or is_unusual:
+            kept[key] = value
+    return kept
 
 
 def _artefact(

@@ -78,7 +78,8 @@ class _EveryRow(torch.autograd.Function):
         padded = F.pad(rows_UD, (0, 0, 0, max(sizes) - len(rows_UD)))
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded.contiguous())
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        own_rows = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+        return torch.cat(own_rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

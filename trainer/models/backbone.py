@@ -88,14 +88,18 @@ class Backbone:
         Equal streams and equal images are run once. Streams of similar length run together.
         """
         distinct, rows = _distinct(streams)
-        features = self.vision.features(self._base.model, dict.fromkeys(_pictures(distinct)))
+        pictures = dict.fromkeys(_pictures(distinct))
+        features = self.vision.features(self._base.model, pictures)
         groups, lengths = self._groups(distinct)
+        hidden = []
+        for group in groups:
+            together = [distinct[index] for index in group]
+            hidden.append(self._forward(together, features))
 
         # With split weights, all processes must run the same number of passes. Extra passes run the shortest stream,
         # and their results are not used.
         shortest = min(range(len(lengths)), key=lengths.__getitem__)
         missing = self.passes(len(groups)) - len(groups)
-        hidden = [self._forward([*map(distinct.__getitem__, group)], features) for group in groups]
         hidden += [self._forward([distinct[shortest]], features) for _ in range(missing)]
 
         # The groups are sorted by length, so the hidden states must return to the order of the streams.
@@ -234,8 +238,12 @@ def open_backbone(settings: BackboneSettings) -> Backbone:
 def _distinct(streams: Sequence[Stream]) -> tuple[list[Stream], list[int]]:
     """Returns the distinct streams, and for each given stream its index among the distinct streams."""
     index_of: dict[tuple[int | bytes, ...], int] = {}
-    rows = [index_of.setdefault(tuple(stream), len(index_of)) for stream in streams]
-    return [list(stream) for stream in index_of], rows
+    rows = []
+    for stream in streams:
+        row = index_of.setdefault(tuple(stream), len(index_of))
+        rows.append(row)
+    distinct = [list(stream) for stream in index_of]
+    return distinct, rows
 
 
 def _pictures(streams: Sequence[Stream]) -> Iterator[bytes]:

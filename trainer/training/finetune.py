@@ -205,9 +205,10 @@ class _FinetuneTask(Generic[B]):
         """Returns a context for the passes of one batch, in which an out-of-memory error names the batch's size."""
 
         def doing() -> str:
-            together = self._objective.streams(batch)
-            inputs = sum(len(streams) for streams in together)
-            tokens = sum(sum(self._backbone.padded_tokens(streams)) for streams in together)
+            inputs, tokens = 0, 0
+            for streams in self._objective.streams(batch):
+                inputs += len(streams)
+                tokens += sum(self._backbone.padded_tokens(streams))
             return f"step {part.step}: {len(part.rows)} rows, {inputs} inputs, {tokens:,} tokens, padding included"
 
         return out_of_memory_named(self._backbone.device, doing, lambda: _cures(self._settings))

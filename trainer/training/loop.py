@@ -183,14 +183,23 @@ def parts_of(order: BatchSampler, steps: range, accelerator: Accelerator) -> Ite
 
 def _backward(terms: Terms, share: float) -> dict[str, float]:
     """Adds the gradients of a batch to those of the update, and returns the batch's part of the update's metrics."""
-    loss = torch.stack([term for term in terms.values() if isinstance(term, Tensor)]).sum()
+    losses = [term for term in terms.values() if isinstance(term, Tensor)]
+    loss = torch.stack(losses).sum()
     (loss * share).backward()
-    values = {
-        name: term.value if isinstance(term, Observed) else term for name, term in terms.items()
-    }
-    numbers = torch.stack([value.detach().float() for value in (loss, *values.values())]) * share
-    seen_of = {f"{OF}{name}": share for name, term in terms.items() if isinstance(term, Observed)}
-    return dict(zip(("loss", *values), numbers.tolist(), strict=True)) | seen_of
+
+    # Another batch of the update may lack an observed value, so the share of the rows that have it is counted.
+    values = {"loss": loss}
+    seen_of = {}
+    for name, term in terms.items():
+        if isinstance(term, Observed):
+            values[name] = term.value
+            seen_of[f"{OF}{name}"] = share
+        else:
+            values[name] = term
+
+    # All numbers leave the device at once.
+    numbers = torch.stack([value.detach().float() for value in values.values()]) * share
+    return dict(zip(values, numbers.tolist(), strict=True)) | seen_of
 
 
 def _check_finite(step: int, metrics: Mapping[str, float], run: Run) -> None:

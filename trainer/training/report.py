@@ -179,19 +179,26 @@ def _figures(runs: Mapping[str, Reading]) -> Iterator[tuple[str, str]]:
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
     losses = {run.loss for run in runs.values()}
     said = LOSS.said if len(losses) == 1 else f"{LOSS.said} {INCOMPARABLE}"
-    for figure in (replace(LOSS, metrics=[*LOSS.metrics, *terms], said=said), *OTHERS):
-        logged = [metric for metric in figure.metrics if _is_logged(metric, runs.values())]
-        shown: dict[str, dict[str, Points]] = {}
-        if len(runs) == 1:
-            (run,) = runs.values()
-            shown[figure.y_label] = {_spoken(metric): run.points(metric) for metric in logged}
-        else:
-            for metric in logged:
-                shown[_spoken(metric)] = {name: run.points(metric) for name, run in runs.items()}
-        for index, (label, series) in enumerate(shown.items()):
+    loss = replace(LOSS, metrics=[*LOSS.metrics, *terms], said=said)
+    for figure in (loss, *OTHERS):
+        caption = figure.said
+        for label, series in _charts(figure, runs).items():
             if series:
-                chart = curves(series, x_label="step", y_label=label, smooth=figure.noisy)
-                yield "" if index else figure.said, chart
+                yield caption, curves(series, x_label="step", y_label=label, smooth=figure.noisy)
+            caption = ""
+
+
+def _charts(figure: Figure, runs: Mapping[str, Reading]) -> dict[str, dict[str, Points]]:
+    """Returns the curves of a figure's charts: label of the y axis → name of the curve → points."""
+    logged = [metric for metric in figure.metrics if _is_logged(metric, runs.values())]
+    if len(runs) == 1:
+        (run,) = runs.values()
+        return {figure.y_label: {_spoken(metric): run.points(metric) for metric in logged}}
+
+    charts = {}
+    for metric in logged:
+        charts[_spoken(metric)] = {name: run.points(metric) for name, run in runs.items()}
+    return charts
 
 
 def _spoken(metric: str) -> str:
@@ -230,12 +237,12 @@ def _text(value: object) -> str:
 
 def _compared(facts: Sequence[Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Returns the facts that differ between the runs, except `RUN_OWN_FACTS`, and the facts that all runs share."""
-    rows: dict[str, list[str]] = {}
+    different: dict[str, list[str]] = {}
+    common: dict[str, str] = {}
     for name in dict.fromkeys(name for run in facts for name in run):
-        rows[name] = [run.get(name, "–") for run in facts]
-    common = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
-    return {
-        name: values
-        for name, values in rows.items()
-        if name not in common and name not in RUN_OWN_FACTS
-    }, common
+        values = [run.get(name, "–") for run in facts]
+        if len(set(values)) == 1:
+            common[name] = values[0]
+        elif name not in RUN_OWN_FACTS:
+            different[name] = values
+    return different, common

@@ -137,14 +137,18 @@ def torn_layers(dtypes: Mapping[str, str], method: str) -> list[str]:
     for name in dtypes:
         layer, _, part = name.rpartition(".")
         layers.setdefault(layer, set()).add(part)
+
+    # Each entry of `wanted` has the names that one part of a packed layer may have.
     wanted = PARTS.get(method, ())
+    packed_names = set[str]().union(*wanted) - {"weight"}
     faults = []
     for layer, parts in sorted(layers.items()):
-        is_packed = any(parts & names - {"weight"} for names in wanted)
-        is_packed = is_packed or dtypes.get(f"{layer}.weight", "").startswith(FLOAT8)
-        lacking = [f"no {' or '.join(sorted(names))}" for names in wanted if not parts & names]
-        if is_packed and lacking:
-            faults.append(f"{layer[:120]}: {', '.join(lacking)}")
+        dtype = dtypes.get(f"{layer}.weight", "")
+        if not parts & packed_names and not dtype.startswith(FLOAT8):
+            continue  # this layer is not packed
+        lacking = [" or ".join(sorted(names)) for names in wanted if not parts & names]
+        if lacking:
+            faults.append(f"{layer[:120]}: no {', no '.join(lacking)}")
     return faults
 
 

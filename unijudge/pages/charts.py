@@ -4,7 +4,7 @@ A chart takes its colours from the page: the n-th series has the style class `s<
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -77,15 +77,13 @@ def bars(
     for number, values in enumerate(shares.values(), start=1):
         steps = []
         for index, value in enumerate(values):
-            ends = (
-                *plot.at(low + index * width, value),
-                *plot.at(low + (index + 1) * width, value),
-            )
-            steps.append(Markup("L{} {} L{} {}").format(*ends))
+            left = plot.at(low + index * width, value)
+            right = plot.at(low + (index + 1) * width, value)
+            steps.append(Markup("L{} {} L{} {}").format(*left, *right))
+        outline = Markup(" ").join(steps)
         area = Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>')
-        drawn.append(
-            area.format(number, *plot.at(low, 0), Markup(" ").join(steps), *plot.at(high, 0))
-        )
+        drawn.append(area.format(number, *plot.at(low, 0), outline, *plot.at(high, 0)))
+
     x, y = plot.at(mark[0], 1.12 * top)
     line = Markup(
         '<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>'
@@ -104,27 +102,27 @@ def curves(
         y_label: The label of the y axis.
         smooth: Whether each line is `smoothed`, and drawn over a faint line of the original points.
     """
-    thin = {name: thinned(points) for name, points in series.items()}
-    points = [point for line in thin.values() for point in line]
-    xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
+    thin_lines = [thinned(points) for points in series.values()]
+    xs = [x for line in thin_lines for x, _ in line] or [0.0]
+    ys = [y for line in thin_lines for _, y in line] or [0.0]
+
+    # A single line with the name of its axis needs no legend.
     names = list(series)
-    plot = _Plot((min(xs), max(xs)), (min(0.0, *ys), max(ys)), names if names != [y_label] else [])
+    if names == [y_label]:
+        names = []
+    plot = _Plot((min(xs), max(xs)), (min(0.0, *ys), max(ys)), names)
 
-    def drawn(style: str, number: int, line: Points) -> Markup:
-        return Markup('<polyline class="{} s{}" points="{}"/>').format(
-            style, number, " ".join("{},{}".format(*plot.at(x, y)) for x, y in line)
-        )
+    def drawn(style: str, lines: Iterable[Points]) -> Iterator[Markup]:
+        for number, line in enumerate(lines, start=1):
+            places = " ".join("{},{}".format(*plot.at(x, y)) for x, y in line)
+            yield Markup('<polyline class="{} s{}" points="{}"/>').format(style, number, places)
 
-    faint = [
-        drawn("line raw", number, line)
-        for number, line in enumerate(thin.values(), start=1)
-        if smooth
-    ]
-    clear = list(thin.values())
     if smooth:
-        clear = [smoothed(line, len(line) // WINDOWS) for line in clear]
-    lines = [drawn("line", number, line) for number, line in enumerate(clear, start=1)]
-    return plot.svg([*faint, *lines], x_label, y_label, f"{y_label} by {x_label}")
+        smooth_lines = [smoothed(line, len(line) // WINDOWS) for line in thin_lines]
+        lines = [*drawn("line raw", thin_lines), *drawn("line", smooth_lines)]
+    else:
+        lines = [*drawn("line", thin_lines)]
+    return plot.svg(lines, x_label, y_label, f"{y_label} by {x_label}")
 
 
 def smoothed(points: Points, reach: int) -> Points:
@@ -168,16 +166,23 @@ class _Plot:
     """The axes and the legend of a chart. It converts data into coordinates of the drawing."""
 
     def __init__(self, xs: tuple[float, float], ys: tuple[float, float], names: Sequence[str]):
-        self._xs = (xs[0], xs[1] if xs[1] > xs[0] else xs[0] + 1)
-        self._ys = (ys[0], ys[1] if ys[1] > ys[0] else ys[0] + 1)
+        self._xs = _not_empty(xs)
+        self._ys = _not_empty(ys)
         self._names = list(_placed(names))
-        self._below = ROW * max((row for _, _, row in self._names), default=0)
+
+        # A legend of several rows moves the axes down.
+        last_row = max((row for _, _, row in self._names), default=0)
+        self._below = ROW * last_row
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Returns the rounded coordinates of a point in the drawing."""
-        (x0, x1), (y0, y1) = self._xs, self._ys
+        x0, x1 = self._xs
         across = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
-        down = self._below + HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+
+        # The y axis of a drawing points down.
+        y0, y1 = self._ys
+        bottom = self._below + HEIGHT - BOTTOM
+        down = bottom - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
         return round(across, 1), round(down, 1)
 
     def svg(self, drawn: Sequence[Markup], x_label: str, y_label: str, title: str) -> Markup:
@@ -216,6 +221,12 @@ class _Plot:
                 ).format(number, across, 4 + ROW * row, across + 14, 13 + ROW * row, name)
             )
         return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _not_empty(ends: tuple[float, float]) -> tuple[float, float]:
+    """Returns the ends of an axis. An axis without a length becomes one unit long."""
+    low, high = ends
+    return (low, high) if high > low else (low, low + 1)
 
 
 def _placed(names: Sequence[str]) -> Iterator[tuple[str, float, int]]:

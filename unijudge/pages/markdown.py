@@ -31,13 +31,21 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, padded: b
         | rank | 16 |
     """
     cells = [list(map(_cell, row)) for row in [head, *rows]]
-    widths = [max(map(len, column)) if padded else 0 for column in zip(*cells, strict=True)]
-    lines = ["|" + "|".join(map(_between_bars, row, widths)) + "|" for row in cells]
-    rule = "|" + "|".join("-" * max(width + 2, 3) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    columns = list(zip(*cells, strict=True))
+    widths = [0] * len(columns)
+    if padded:
+        widths = [max(map(len, column)) for column in columns]
+
+    first, *others = [_line(map(_with_spaces, row, widths)) for row in cells]
+    rule = _line("-" * max(width + 2, 3) for width in widths)
+    return "\n".join([first, rule, *others])
 
 
-def _between_bars(cell: str, width: int) -> str:
+def _line(cells: Iterable[str]) -> str:
+    return "|" + "|".join(cells) + "|"
+
+
+def _with_spaces(cell: str, width: int) -> str:
     return f" {cell:<{width}} " if cell or width else " "
 
 

@@ -20,8 +20,13 @@ def aligned(rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
         ['subset  queries', 'colors       12']
     """
     table = [list(row) for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(_padded(row, widths, left)).rstrip() for row in table]
+    columns = zip(*table, strict=True)
+    widths = [max(map(cell_len, column)) for column in columns]
+    lines = []
+    for row in table:
+        line = "  ".join(_padded(row, widths, left))
+        lines.append(line.rstrip())
+    return lines
 
 
 def _padded(row: Sequence[str], widths: Sequence[int], left: int) -> Iterable[str]:
