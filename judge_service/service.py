@@ -332,6 +332,8 @@ def _with_folders(settings: ServiceSettings, folder: Path) -> ServiceSettings:
 
 def _reason(*messages: str) -> str:
     """Returns the error of the replicas from Ray's messages."""
-    lines = [line.strip() for line in "\n".join(messages).splitlines() if line.strip()]
+    text = "\n".join(messages)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("unijudge.errors.")]
-    return (ours or lines or ["no message"])[-1].removeprefix("unijudge.errors.")
+    *_, last = ours or lines or ["no message"]
+    return last.removeprefix("unijudge.errors.")

@@ -34,11 +34,14 @@ def stratified(strata: Sequence[str], number: int, seed: int = 0) -> Rows:
         ['i2t', 'i2t', 't2i', 't2i']
     """
     generator = np.random.default_rng(seed)
-    size, number = len(strata), min(len(strata), number)
+    size = len(strata)
+    number = min(size, number)
     _, kinds = np.unique(np.asarray(strata), return_inverse=True)
 
     # Rows are sorted by stratum and shuffled within each. Equal steps then hit each stratum in proportion to its size.
-    order = np.lexsort((generator.random(size), kinds))
-    steps = (np.arange(number) + generator.random()) * size / max(1, number)
+    shuffled = generator.random(size)
+    order = np.lexsort((shuffled, kinds))
+    first = generator.random()
+    steps = (np.arange(number) + first) * size / max(1, number)
     rows = order[steps.astype(np.int64)]
     return generator.permutation(rows).astype(np.int64)

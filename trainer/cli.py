@@ -244,10 +244,12 @@ def _tell(subsets: dict[str, dict[str, float]]) -> None:
 def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
     """Returns a reporter that updates a progress bar on a terminal, and elsewhere logs about ten lines."""
     task = bar.add_task("train", total=steps, note="")
+    steps_between = max(1, steps // 10)
 
     def report(step: int, loss: float) -> None:
         bar.update(task, completed=step, note=f"loss {loss:.4f}")
-        if not bar.console.is_terminal and (step % max(1, steps // 10) == 0 or step == 1):
+        is_due = step == 1 or step % steps_between == 0
+        if is_due and not bar.console.is_terminal:
             logger.info("step %d of %d, loss %.4f", step, steps, loss)
 
     return report

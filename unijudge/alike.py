@@ -105,8 +105,9 @@ class Exclusions:
         """Returns the ascending item rows of the positives of all rows with the question of `query`."""
 
         def made() -> Rows:
-            same = self.same_question(query)
-            return np.unique(np.concatenate([self._corpus.positives(int(other)) for other in same]))
+            same = self.same_question(query).tolist()
+            positives = [self._corpus.positives(other) for other in same]
+            return np.unique(np.concatenate(positives))
 
         return self._once(self._positives_of_repeated, query, made)
 
@@ -115,10 +116,12 @@ class Exclusions:
 
         def made() -> Excluded:
             asked = self._corpus.queries.table
-            text, picture = (asked[name][query].as_py() for name in ("text", "image_sha256"))
+            text = asked["text"][query].as_py()
+            picture = asked["image_sha256"][query].as_py()
             own = _content(text, picture, fold_case=self._fold_case)
-            known = frozenset([own, *self.contents[self.positives(query)].tolist()])
-            return Excluded(known, NO_PICTURE if self._allow_query_image else _picture(picture))
+            right_answers = self.contents[self.positives(query)].tolist()
+            own_picture = NO_PICTURE if self._allow_query_image else _picture(picture)
+            return Excluded(frozenset([own, *right_answers]), own_picture)
 
         return self._once(self._of_repeated, query, made)
 

@@ -5,7 +5,6 @@ errors into output: a known error becomes one line and exit status 1, an unexpec
 """
 
 import io
-import itertools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -154,8 +153,12 @@ def _asked(words: list[str]) -> list[str]:
     """Replaces the word `help` with the option `--help`."""
     if words[:1] == ["help"]:
         return [*words[1:], "--help"]
-    group = any(words[:1] == [entry.name] for entry in entry_points(group="unijudge.commands"))
-    return [words[0], "--help"] if group and words[1:] == ["help"] else words
+    if words[1:] != ["help"]:
+        return words
+
+    # Only a group of commands has no argument that could be the word `help`.
+    groups = {entry.name for entry in entry_points(group="unijudge.commands")}
+    return [words[0], "--help"] if words[0] in groups else words
 
 
 def _failed(error: Exception, words: list[str]) -> int:
@@ -179,13 +182,19 @@ def _brief(message: str, words: list[str]) -> str:
     for word in words:
         for value in (word, word.partition("=")[2]):
             while len(value) > LONGEST_WORD and (start := message.find(value[: LONGEST + 1])) >= 0:
-                same = itertools.takewhile(
-                    lambda pair: pair[0] == pair[1], zip(value, message[start:], strict=False)
-                )
-                message = (
-                    f"{message[:start]}{shown_name(value)}{message[start + len(list(same)) :]}"
-                )
+                # The message may hold only the beginning of the value.
+                end = start + _common_length(value, message[start:])
+                message = f"{message[:start]}{shown_name(value)}{message[end:]}"
     return in_brief(without_passwords(message))
+
+
+def _common_length(left: str, right: str) -> int:
+    """Returns the length of the common beginning of two texts."""
+    pairs = zip(left, right, strict=False)
+    for index, (one, other) in enumerate(pairs):
+        if one != other:
+            return index
+    return min(len(left), len(right))
 
 
 def _end(message: str, status: int = 1) -> int:

@@ -155,10 +155,12 @@ def settings_by_table(kind: type[Settings]) -> list[tuple[str, list[tuple[str, s
             continue
         table = key.rpartition(".")[0]
         tables.setdefault(table, []).append((key, _default(field), meaning))
-    named = [
-        (f"Settings, {table}" if table else "Settings", rows) for table, rows in tables.items()
-    ]
-    return [("Required settings", required), *named] if required else named
+
+    named = [("Required settings", required)] if required else []
+    for table, rows in tables.items():
+        title = f"Settings, {table}" if table else "Settings"
+        named.append((title, rows))
+    return named
 
 
 def _default(field: FieldInfo) -> str:

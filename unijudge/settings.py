@@ -32,9 +32,10 @@ class Settings(BaseModel):
         Raises:
             TypeError: A name is not a setting. Pydantic would silently keep its value.
         """
-        unknown = sorted(set(update or {}) - set(type(self).model_fields))
+        kind = type(self)
+        unknown = set(update or {}) - set(kind.model_fields)
         if unknown:
-            raise TypeError(f"{type(self).__name__} has no setting {', '.join(unknown)}")
+            raise TypeError(f"{kind.__name__} has no setting {', '.join(sorted(unknown))}")
         return super().model_copy(update=update, deep=deep)
 
 
@@ -161,14 +162,21 @@ def _value(raw: str) -> Any:
 
 def _place(location: tuple[int | str, ...], path: Path | None, overrides: Sequence[str]) -> str:
     """Returns the source of a value: the file, the command line, or both if an override set only part of the value."""
-    keys = [override.partition("=")[0].strip().split(".") for override in overrides]
-    places = [str(part) for part in location]
-    near = [key for key in keys if key[: len(places)] == places[: len(key)]]
-    if not near or path is None:
-        return COMMAND_LINE if near else str(path or "settings")
-    if any(len(key) <= len(places) for key in near):
+    place = [str(part) for part in location]
+    sets_all, sets_part = False, False
+    for override in overrides:
+        name = override.partition("=")[0]
+        key = name.strip().split(".")
+        if key == place[: len(key)]:
+            sets_all = True
+        elif key[: len(place)] == place:
+            sets_part = True
+
+    if sets_all or (sets_part and path is None):
         return COMMAND_LINE
-    return f"{path} with the {COMMAND_LINE}"
+    if sets_part:
+        return f"{path} with the {COMMAND_LINE}"
+    return str(path or "settings")
 
 
 def _explain(

@@ -59,11 +59,16 @@ def in_brief(message: str) -> str:
         >>> len(in_brief("a/b" * 1000 + ": no such file")), len(in_brief("a b " * 1000))
         (73, 600)
     """
-    text = _LONG_WORD.sub(lambda found: f"{found[0][:40]}…{found[0][-(LONGEST - 41) :]}", message)
+
+    def shortened(word: re.Match[str]) -> str:
+        return f"{word[0][:40]}…{word[0][-(LONGEST - 41) :]}"
+
+    text = _LONG_WORD.sub(shortened, message)
     if len(text) <= LONGEST_MESSAGE:
         return text
     end = LONGEST_MESSAGE // 3
-    return f"{text[: LONGEST_MESSAGE - end - 3]} … {text[-end:]}"
+    beginning = LONGEST_MESSAGE - end - len(" … ")
+    return f"{text[:beginning]} … {text[-end:]}"
 
 
 def _written(value: object) -> str:

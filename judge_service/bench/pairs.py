@@ -107,6 +107,7 @@ def read_labelled(
 
 def sampled(pairs: Sequence[LabelledPair], size: int, seed: int) -> list[LabelledPair]:
     """Draws at most `size` queries of each subset uniformly, and returns all of their pairs, in order."""
+    # Subset → its distinct queries, in order.
     queries: dict[str, dict[Side, None]] = {}
     for pair in pairs:
         queries.setdefault(pair.subset, {})[pair.query] = None
@@ -115,7 +116,8 @@ def sampled(pairs: Sequence[LabelledPair], size: int, seed: int) -> list[Labelle
     chosen: set[tuple[str, Side]] = set()
     for subset, distinct in queries.items():
         ordered = list(distinct)
-        chosen |= {(subset, ordered[index]) for index in rng.permutation(len(ordered))[:size]}
+        drawn = rng.permutation(len(ordered))[:size]
+        chosen |= {(subset, ordered[index]) for index in drawn}
     return [pair for pair in pairs if (pair.subset, pair.query) in chosen]
 
 

@@ -91,9 +91,12 @@ class Estimate:
         return f"{self.tally.underfilled(self.tally.k):,} have fewer than k = {self.tally.k} candidates"
 
     def _table(self) -> list[str]:
-        ks = [*(k for k in TABLE_OF_K if k < self.tally.k), self.tally.k]
-        rows = [(str(k), f"{self.tally.to_ask(k):,}", _hours(self.hours(k))) for k in ks]
-        return aligned([("k", "pairs to ask", "replica-hours"), *rows])
+        smaller = [k for k in TABLE_OF_K if k < self.tally.k]
+        rows = [("k", "pairs to ask", "replica-hours")]
+        for k in (*smaller, self.tally.k):
+            pairs = self.tally.to_ask(k)
+            rows.append((str(k), f"{pairs:,}", _hours(self.hours(k))))
+        return aligned(rows)
 
     def _within(self, budget_hours: float) -> str:
         if not self.in_band:
@@ -241,7 +244,9 @@ def _duration(seconds: float) -> str:
         >>> _duration(42.4), _duration(5400), _duration(100 * 3600)
         ('42 s', '1.5 h', '4.2 days')
     """
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size or (unit == "h" and seconds >= size):
-            return f"{seconds / size:.1f} {unit}"
+    # From this many of a unit on, the unit is used: 80 minutes are 1.3 hours, but 80 seconds are not 1.3 minutes.
+    for size, unit, least in ((86400, "days", 1.5), (3600, "h", 1), (60, "min", 1.5)):
+        number = seconds / size
+        if number >= least:
+            return f"{number:.1f} {unit}"
     return f"{seconds:.0f} s"

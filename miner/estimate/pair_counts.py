@@ -159,8 +159,11 @@ class _NewPairs:
     """Finds pairs without a verdict. A pair that several rows ask is new once for each scorer."""
 
     def __init__(self, corpus: Corpus, known: ScoreCache, division: Division):
-        self._corpus, self._known, self._division = corpus, known, division
-        self._repeated = {key: _Question(rows) for key, rows in repeated_questions(corpus).items()}
+        self._corpus = corpus
+        self._known = known
+        self._division = division
+        repeated = repeated_questions(corpus)
+        self._repeated = {key: _Question(rows) for key, rows in repeated.items()}
         self._keys: dict[int, bytes] = {}
 
     def among(self, row: int, items: Counts) -> npt.NDArray[np.bool_]:

@@ -31,10 +31,14 @@ IMAGE = (pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "
 
 def _table(name: str, columns: dict[str, tuple[pa.DataType, dict[str, Any]]]) -> Table:
     """Returns a table whose metadata also describe its columns for the `datasets` library."""
-    fields = [(column, kind) for column, (kind, _) in columns.items()]
-    features = {column: feature for column, (_, feature) in columns.items()}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return Table(name, 1, pa.schema(fields, metadata=metadata))
+    fields = []
+    features = {}
+    for column, (kind, feature) in columns.items():
+        fields.append((column, kind))
+        features[column] = feature
+    info = {"info": {"features": features}}
+    schema = pa.schema(fields, metadata={"huggingface": json.dumps(info)})
+    return Table(name, 1, schema)
 
 
 TEVATRON_QUERIES = _table(

@@ -151,8 +151,11 @@ def source_of(place: Path, part: str | None = None) -> str:
 def source_of_files(places: Sequence[Path]) -> str:
     """Returns the name of a source: the name of one place, or the first name of several with a digest of all names."""
     names = [source_of(place) for place in places]
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more ({digest})"
+    if len(names) == 1:
+        return names[0]
+    all_names = "\n".join(names)
+    digest = hashlib.sha256(all_names.encode()).hexdigest()
+    return f"{names[0]} and {len(names) - 1:,} more ({digest[:8]})"
 
 
 def with_items(rows: "Iterator[Row]", items: Sequence[Path] | None) -> "Iterator[Row]":

@@ -58,9 +58,10 @@ class Outlook:
         yield f"  rejected  {_counted(self.rejects, 'rows')}"
         for count, place, reason in self.reasons:
             yield f"    {count:,} such as {place}: {reason}"
-        ignored = [
-            f"{_counted(left.count, kind)} ({_first(left)})" for kind, left in self.ignored.items()
-        ]
+
+        ignored = []
+        for kind, left in self.ignored.items():
+            ignored.append(f"{_counted(left.count, kind)} ({_first(left)})")
         yield f"  ignored   {'; '.join(ignored) or 'nothing'}"
 
 

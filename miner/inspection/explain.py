@@ -145,11 +145,13 @@ def with_difference(score: float, positive: float, beta: float) -> str:
         ('score 0.620 > 0.710 − 0.1', 'score 0.61004 > 0.71000 − 0.1')
     """
     above = not at_most(score, positive - beta)
+    sign = ">" if above else "≤"
     for digits in range(3, 10):
-        shown = round(score, digits), round(positive, digits)
-        if (shown[0] > round(shown[1] - beta, digits + 3)) == above:
+        shown_score = round(score, digits)
+        shown_cut = round(round(positive, digits) - beta, digits + 3)
+        if (shown_score > shown_cut) == above:
             break
-    return f"score {score:.{digits}f} {'>' if above else '≤'} {positive:.{digits}f} − {beta:g}"
+    return f"score {score:.{digits}f} {sign} {positive:.{digits}f} − {beta:g}"
 
 
 def _positive(

@@ -192,9 +192,12 @@ class _Tables:
         pictures: list[str | dict[str, str] | None] = [None] * len(self._owners)
         room -= len(pictures) * len('"",')
         form = THUMBNAIL if len(pictures) * THUMBNAIL_BYTES <= room else SMALL_THUMBNAIL
+
+        # The most urgent images first, until the page is full.
         for index in sorted(range(len(pictures)), key=self._urgency.__getitem__):
             picture = self._thumbnail(self._owners[index], *form)
-            room -= len(picture) if isinstance(picture, str) else len(str(picture).encode())
+            text = picture if isinstance(picture, str) else str(picture)
+            room -= len(text.encode())
             if room < 0:
                 break
             pictures[index] = picture

@@ -51,11 +51,15 @@ class Sample(Generic[T]):
 
     def put(self, name: str, file: str, row: T) -> None:
         """Adds a row to a given file, and removes another row if the sample is full."""
-        digest = hashlib.blake2b(f"{self._seed}/{name}".encode(), digest_size=8).digest()
+        seeded = f"{self._seed}/{name}".encode()
+        digest = hashlib.blake2b(seeded, digest_size=8).digest()
         rank = int.from_bytes(digest)
-        heapq.heappush(self._held[file], (-rank, self.read.total(), row))
+        index = self.read.total()
+        heapq.heappush(self._held[file], (-rank, index, row))
         self.read[file] += 1
-        if sum(map(len, self._held.values())) > self._size:
+
+        held = sum(len(heap) for heap in self._held.values())
+        if held > self._size:
             largest = max(self._held.values(), key=len)
             heapq.heappop(largest)
 

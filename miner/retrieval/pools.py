@@ -123,15 +123,17 @@ def repeated_questions(corpus: Corpus, rows: Iterable[int] | None = None) -> dic
         Key of a query → number of its rows, at least 2.
     """
     queries = corpus.queries if rows is None else (corpus.queries[row] for row in rows)
-    all_keys = bytearray()
+    joined = bytearray()
     for query in queries:
-        all_keys += query.key
-    keys, counts = np.unique(np.frombuffer(all_keys, f"S{KEY_BYTES}"), return_counts=True)
-    repeated = counts > 1
-    pairs = zip(keys[repeated].tolist(), counts[repeated].tolist(), strict=True)
+        joined += query.key
+    all_keys = np.frombuffer(joined, f"S{KEY_BYTES}")
+    keys, counts = np.unique(all_keys, return_counts=True)
 
-    # numpy strips trailing zero bytes from the keys.
-    return {key.ljust(KEY_BYTES, b"\0"): count for key, count in pairs}
+    repeated: dict[bytes, int] = {}
+    for index in np.flatnonzero(counts > 1):
+        key = bytes(keys[index]).ljust(KEY_BYTES, b"\0")  # numpy strips trailing zero bytes
+        repeated[key] = int(counts[index])
+    return repeated
 
 
 class Allowed:

@@ -240,7 +240,8 @@ class Best:
 
     def add(self, similarities_QN: npt.NDArray[np.floating], rows_QN: Rows) -> None:
         """Adds items by their similarities and row numbers. Items may be in any order."""
-        num, k = similarities_QN.shape[1], self.rows_QK.shape[1]
+        num = similarities_QN.shape[1]
+        k = self.rows_QK.shape[1]
 
         # Items below the cut cannot be among the k best. They are removed before the sort. Ties with the cut are kept.
         cut_Q = self.similarities_QK[:, -1]

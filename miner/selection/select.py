@@ -168,8 +168,9 @@ class _Job:
             )  # fmt: skip
 
     def _note(self, triple: Triple) -> None:
+        distinct = sum(not negative.duplicate for negative in triple.negatives)
+        self._distinct[distinct] += 1
         self._extra_positives += len(triple.extra_positives)
-        self._distinct[sum(not negative.duplicate for negative in triple.negatives)] += 1
         self._of_two_judges += len(triple.judges) > 1 and not self.sources.calibrated
         self._sample.add([negative.item_id for negative in triple.negatives])
         if self._comparison is not None:
@@ -210,7 +211,8 @@ class _Draws:
         wanted = self._settings.num_negatives + self._words.heard_of(row)
         dice = random.Random(f"{self._settings.seed}/{query_id}")  # noqa: S311  reproducible, not secret
         picks = dice.sample(range(len(allowed)), min(len(allowed), wanted))
-        items = [self._corpus.items[item_row] for item_row in allowed.take(picks).tolist()]
+        item_rows = allowed.take(picks).tolist()
+        items = [self._corpus.items[item_row] for item_row in item_rows]
 
         item_ids = [item.item_id for item in items]
         overrides = self._words.of(query_id, [], item_ids)

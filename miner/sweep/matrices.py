@@ -96,9 +96,13 @@ class _Folder:
         return self._whole(overlapping)
 
     def _whole(self, shards: Sequence[int]) -> pa.Table:
-        read = (SCORES.whole(part_path(self._folder, n), self._manifest.stamp(n)) for n in shards)
-        tables = [table.replace_schema_metadata() for table in read]
-        return pa.concat_tables(tables) if tables else SCORES.schema.empty_table()
+        if not shards:
+            return SCORES.schema.empty_table()
+        tables = []
+        for shard in shards:
+            table = SCORES.whole(part_path(self._folder, shard), self._manifest.stamp(shard))
+            tables.append(table.replace_schema_metadata())  # each shard has another stamp
+        return pa.concat_tables(tables)
 
 
 class _Lists:
@@ -242,11 +246,14 @@ def _check_overrides(
 
 def _cut_and_label(positives: _Lists, codes_N: Codes) -> tuple[Floats, Floats]:
     """Returns σ⁺ of each query by one judge, and the label of its positive, or NaN. See `resolve.Positive`."""
-    score_QP = positives.matrix(np.where(codes_N == CODE["negative"], np.nan, positives.score_N))
+    score_N = np.where(codes_N == CODE["negative"], np.nan, positives.score_N)
+    score_QP = positives.matrix(score_N)
     best_Q = np.where(np.isnan(score_QP), -np.inf, score_QP).max(1)
 
     # A positive that a person marked as a match needs no verdict.
-    affirmed_Q = np.bincount(positives.rows_N, codes_N == CODE["match"], len(positives.sizes)) > 0
+    is_match_N = codes_N == CODE["match"]
+    matches_Q = np.bincount(positives.rows_N, is_match_N, len(positives.sizes))
+    affirmed_Q = matches_Q > 0
     without_verdict_Q = np.where(affirmed_Q, 1.0, np.nan)
     cut_Q = np.where(np.isinf(best_Q), without_verdict_Q, best_Q)
     label_Q = np.where(affirmed_Q, 1.0, cut_Q)

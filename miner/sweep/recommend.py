@@ -109,7 +109,9 @@ def comparison_table(points: Sequence[SweepPoint]) -> list[list[str]]:
         stride = "" if point.stride is None else str(point.stride)
         cells = [_cell(point, start) for start in COLUMNS.values()]
         rows.append([point.preset, point.ladder, k, stride, *cells])
-    measured = [column for column in zip(*rows, strict=True) if any(column[1:])]
+
+    columns = zip(*rows, strict=True)
+    measured = [column for column in columns if any(column[1:])]
     return [list(row) for row in zip(*measured, strict=True)]
 
 

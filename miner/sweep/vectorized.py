@@ -121,16 +121,23 @@ def _walk(kept_QK: Bools, stride: int) -> Ints:
     With n kept candidates, the walk from offset o has ⌊n / stride⌋ steps, and one more step if o < n mod stride.
     """
     place_QK = kept_QK.cumsum(1) - 1
-    whole_Q1, rest_Q1 = np.divmod(kept_QK.sum(1, keepdims=True), stride)
+    kept_Q1 = kept_QK.sum(1, keepdims=True)
+    whole_Q1, rest_Q1 = np.divmod(kept_Q1, stride)
     offset_QK = place_QK % stride
-    return offset_QK * whole_Q1 + np.minimum(offset_QK, rest_Q1) + place_QK // stride
+    steps_before_QK = offset_QK * whole_Q1 + np.minimum(offset_QK, rest_Q1)
+    return steps_before_QK + place_QK // stride
 
 
 def _ties(block: Block, taken_QK: Bools, stored: int) -> int:
     """Counts the rows in which two negatives have the same score."""
+    # The scores of each row's negatives, side by side. NaN fills a row with fewer negatives.
     rows, columns = np.nonzero(taken_QK)
     index_QK = taken_QK.cumsum(1) - 1
+    places = index_QK[rows, columns]
     scores_QS = np.full((len(taken_QK), stored), np.nan)
-    scores_QS[rows, index_QK[rows, columns]] = block.score_QK[rows, columns]
+    scores_QS[rows, places] = block.score_QK[rows, columns]
+
+    # In sorted order, equal scores are neighbours.
     scores_QS.sort(1)
-    return int((np.diff(scores_QS) == 0).any(1).sum())
+    is_equal_QS = np.diff(scores_QS) == 0
+    return int(is_equal_QS.any(1).sum())

@@ -59,8 +59,11 @@ class Batch:
         row's own negative that shows the image of the query is not masked, since the selection was configured to choose
         it.
         """
-        others = torch.ones_like(self.says_BU).scatter_(1, self.columns_BK, value=False)
-        masked = self.says_BU | (others & self.shows_BU if in_batch else others)
+        others = torch.ones_like(self.says_BU)
+        others.scatter_(1, self.columns_BK, value=False)
+        if in_batch:
+            others &= self.shows_BU
+        masked = self.says_BU | others
         return masked.scatter_(1, self.target_B[:, None], value=False)
 
 

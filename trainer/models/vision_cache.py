@@ -83,6 +83,8 @@ def _moved(features: dict[bytes, Tensor], device: torch.device) -> dict[bytes, T
     """Returns the features on a device. All features are copied together, since each copy waits for the GPU."""
     if not features:
         return {}
-    together = torch.cat(list(features.values()), dim=1).to(device)
-    lengths = [feature.shape[1] for feature in features.values()]
-    return dict(zip(features, together.split(lengths, dim=1), strict=True))
+    parts = list(features.values())
+    lengths = [part.shape[1] for part in parts]
+    together = torch.cat(parts, dim=1).to(device)
+    moved = together.split(lengths, dim=1)
+    return dict(zip(features, moved, strict=True))

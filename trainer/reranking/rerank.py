@@ -215,7 +215,8 @@ async def _rerank(
 def _decided(settings: RerankSettings, outcomes: Sequence[Outcome]) -> Decision:
     """Decides about one subset from its held-out queries."""
     before_Q, after_Q = _gold_ranks(outcomes)
-    gained, lost = int(_gained_Q(before_Q, after_Q).sum()), int(_gained_Q(after_Q, before_Q).sum())
+    gained = int(_gained_Q(before_Q, after_Q).sum())
+    lost = int(_gained_Q(after_Q, before_Q).sum())
     return decide(len(outcomes), gained, lost, min_queries=settings.min_held_out)
 
 

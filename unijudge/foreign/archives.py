@@ -54,13 +54,14 @@ class _Places:
         for name, place in found:
             hashes.append(hash(name))
             places.append(place)
-        order = np.argsort(np.asarray(hashes, np.int64), kind="stable")
-        return cls(np.asarray(hashes, np.int64)[order], np.asarray(places, np.int64)[order])
+        all_hashes = np.asarray(hashes, np.int64)
+        all_places = np.asarray(places, np.int64)
+        order = np.argsort(all_hashes, kind="stable")
+        return cls(all_hashes[order], all_places[order])
 
     def __getitem__(self, name: str) -> list[int]:
-        left, right = (
-            int(np.searchsorted(self.hashes, hash(name), side)) for side in ("left", "right")
-        )
+        left = np.searchsorted(self.hashes, hash(name), "left")
+        right = np.searchsorted(self.hashes, hash(name), "right")
         return [int(place) for place in self.places[left:right]]
 
 
@@ -82,20 +83,29 @@ class Archive:
     def find(self, name: str) -> zipfile.ZipInfo | None:
         """Returns the last member with this exact name, or else a member whose normal name is this name, or None."""
         infos = [self._info(place) for place in self._places[name]]
-        exact = [info for info in infos if info.filename == name]
-        others = [info for info in infos if _usual(info.filename, info.flag_bits) == name]
-        return exact[-1] if exact else next(iter(others), None)
+        for info in reversed(infos):
+            if info.filename == name:
+                return info
+        for info in infos:
+            if _usual(info.filename, info.flag_bits) == name:
+                return info
+        return None
 
     def alike(self, name: str) -> str | None:
         """Returns a member's normal name that differs from `name` only in case or by a parent folder, or None."""
         folded = name.casefold()
-        infos = map(self._info, self._folded[folded])
-        names = (_usual(info.filename, info.flag_bits) for info in infos)
-        same = next((found for found in names if found.casefold() == folded), None)
-        all_names = (_usual(found, flags) for _, found, flags in self._entries())
-        return same or next(
-            (found for found in all_names if found.casefold().endswith(f"/{folded}")), None
-        )
+        for place in self._folded[folded]:
+            info = self._info(place)
+            found = _usual(info.filename, info.flag_bits)
+            if found.casefold() == folded:
+                return found
+
+        # Only a missing name gets here, so reading all names is affordable.
+        for _, raw_name, flags in self._entries():
+            found = _usual(raw_name, flags)
+            if found.casefold().endswith(f"/{folded}"):
+                return found
+        return None
 
     def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
         """Opens the content of a member."""
@@ -104,9 +114,8 @@ class Archive:
     @cached_property
     def _folded(self) -> _Places:
         """Returns the index of names without case. It is built only when a name is missing."""
-        return _Places.of(
-            (_usual(name, flags).casefold(), place) for place, name, flags in self._entries()
-        )
+        entries = self._entries()
+        return _Places.of((_usual(name, flags).casefold(), place) for place, name, flags in entries)
 
     def _names(self) -> Iterator[tuple[str, int]]:
         """Yields every member's name, and the normal name if it differs, with the offset of the entry."""
@@ -159,8 +168,10 @@ def _named(data: bytes, begun: int = 0) -> tuple[str, int, int]:
     size = ENTRY.size + name_length + extra_length + comment_length
     if len(data) < begun + size:
         raise zipfile.BadZipFile("Truncated central directory")
-    name = data[begun + ENTRY.size : begun + ENTRY.size + name_length]
-    return name.decode("utf-8" if flags & SAYS_UTF8 else "cp437", "replace"), flags, size
+    name_at = begun + ENTRY.size
+    name = data[name_at : name_at + name_length]
+    encoding = "utf-8" if flags & SAYS_UTF8 else "cp437"
+    return name.decode(encoding, "replace"), flags, size
 
 
 def _contents(file: IO[bytes]) -> tuple[int, int, int]:
@@ -200,11 +211,17 @@ def _long(extra: bytes, values: tuple[int, int, int]) -> list[int]:
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
+        at += 4
         if kind == ZIP64:
-            whole = min(length, len(extra) - at - 4) // 8 * 8
-            longer = struct.iter_unpack("<Q", extra[at + 4 : at + 4 + whole])
-        at += 4 + length
-    return [next(longer, (value,))[0] if value == IN_EXTRA else value for value in values]
+            numbers = min(length, len(extra) - at) // 8
+            longer = struct.iter_unpack("<Q", extra[at : at + 8 * numbers])
+        at += length
+
+    found = list(values)
+    for index, value in enumerate(values):
+        if value == IN_EXTRA:
+            (found[index],) = next(longer, (value,))
+    return found
 
 
 def _usual(name: str, flags: int) -> str:

@@ -170,13 +170,19 @@ class Pictures:
             Rejected: The picture does not exist or cannot be read, or a corpus cannot hold its name.
             DataError: An archive is damaged or not a zip file.
         """
-        if self.root is None:
-            return self._member(usual(name)), None
-        path = self.relative(name)
-        data = self._file(self.root, path)
-        if data is None and (there := self._as_listed(self.root, path)) not in (None, path):
-            data, path = self._file(self.root, str(there)), str(there)
-        return (self._member(usual(name)), None) if data is None else (data, path)
+        if self.root is not None:
+            path = self.relative(name)
+            data = self._file(self.root, path)
+            if data is not None:
+                return data, path
+
+            # A file system may list the same name in another Unicode form.
+            listed = self._as_listed(self.root, path)
+            if listed is not None and listed != path:
+                data = self._file(self.root, listed)
+                if data is not None:
+                    return data, listed
+        return self._member(usual(name)), None
 
     def _file(self, root: Path, name: str) -> bytes | None:
         """Returns the bytes of a file under the root, or None if it does not exist. Symbolic links are followed."""

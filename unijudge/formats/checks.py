@@ -161,10 +161,14 @@ def _places(folder: Path, named: str) -> list[Path]:
     """
     last = PurePosixPath(named.rstrip("/")).name
     places = [folder.parent / last, folder.parent / "corpus"]
+
+    # A store is named by the first three parts of a URL: scheme, nothing, bucket.
+    store = str(folder).split("/")[:3]
     scheme = named.partition("://")[0] if "://" in named else ""
-    own_store = not is_local(folder) and named.split("/")[:3] == str(folder).split("/")[:3]
-    if scheme in ("", "file", "local") or own_store:
-        places.append(inside_store(folder, named) if own_store else locate(named))
+    if not is_local(folder) and named.split("/")[:3] == store:
+        places.append(inside_store(folder, named))
+    elif scheme in ("", "file", "local"):
+        places.append(locate(named))
     return list(dict.fromkeys(places))
 
 

@@ -139,9 +139,11 @@ def _sizes(folder: Any) -> dict[str, int]:
 def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields the dotted name and the text of each value that is not None."""
     for name, value in flattened(values):
-        if value is not None:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            yield name, f"{value:,.10g}" if number else str(value)
+        if value is None:
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        text = f"{value:,.10g}" if is_number else str(value)
+        yield name, text
 
 
 KINDS = (

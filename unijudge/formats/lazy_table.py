@@ -107,11 +107,13 @@ class RowIndex:
         if not len(self._hashes):
             return np.full(len(wanted), -1)
         hashes = np.fromiter(map(hash, wanted), np.int64, len(wanted))
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        places = np.searchsorted(self._hashes, hashes)
+        places = np.minimum(places, len(self._hashes) - 1)
         rows = self._rows[places]
 
         # Hashes may collide: an id that is not at the first position of its hash is looked up alone.
-        found = pc.equal(self._ids.take(pa.array(rows)), pa.chunked_array([names])).to_numpy()
+        ids = self._ids.take(pa.array(rows))
+        found = pc.equal(ids, pa.chunked_array([names])).to_numpy()
         for position in np.flatnonzero(~found).tolist():
             row = self.get(wanted[position])
             rows[position] = -1 if row is None else row

@@ -272,11 +272,12 @@ class Table:
             DataError: The errors of `read`.
         """
         with self.open(path, stamp) as file, reading(path):
-            names = self.schema.names if columns is None else columns
             # Column by column: to combine the chunks of a column, Arrow needs twice the memory of that column.
-            parts = [file.read(columns=[name]).combine_chunks() for name in names]
-            table = pa.table({name: part[name] for name, part in zip(names, parts, strict=True)})
-            return checked(path, table, 0, self.optional)
+            whole = {}
+            for name in self.schema.names if columns is None else columns:
+                part = file.read(columns=[name]).combine_chunks()
+                whole[name] = part[name]
+            return checked(path, pa.table(whole), 0, self.optional)
 
     def open(self, path: Path, stamp: str = "") -> pq.ParquetFile:
         """Opens a file and checks its name, version, columns and stamp.

@@ -219,7 +219,8 @@ class VectorFolder:
         found = np.empty((len(rows), self.manifest.width), np.float32)
         if not len(rows):
             return found
-        for block, vectors in self.blocks(kind, range(int(rows.min()), int(rows.max()) + 1)):
+        wanted = range(int(rows.min()), int(rows.max()) + 1)
+        for block, vectors in self.blocks(kind, wanted):
             here = (rows >= block.start) & (rows < block.stop)
             found[here] = vectors[rows[here] - block.start]
         return found
@@ -230,7 +231,8 @@ class VectorFolder:
         with _opened(path, self.manifest) as file:
             for group, block in groups_holding(file, rows.start, wanted):
                 ids, vectors = _block(path, file, group, self.manifest.width)
-                if not ids.equals(self._ids[kind].slice(block.start, len(block)).combine_chunks()):
+                of_corpus = self._ids[kind].slice(block.start, len(block))
+                if not ids.equals(of_corpus.combine_chunks()):
                     raise DataError(f"{path}: its ids are not those of the corpus; embed again")
                 yield block, vectors
             found = file.metadata.num_rows
@@ -284,8 +286,11 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
         table = checked(path, file.read_row_group(group), start, ("vector",))
     column = table.column("vector").combine_chunks()
     there = column.is_valid().to_numpy(zero_copy_only=False)
+
+    # Only the rows that the file lists as skipped may be null.
     skipped = _skipped(file) - start
-    if not np.array_equal(np.flatnonzero(~there), skipped[(skipped >= 0) & (skipped < len(there))]):
+    is_here = (skipped >= 0) & (skipped < len(there))
+    if not np.array_equal(np.flatnonzero(~there), skipped[is_here]):
         raise DataError(
             f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again"
         )
@@ -297,11 +302,12 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
 
 
 def _check(path: Path, vectors_ND: npt.NDArray[np.floating]) -> None:
-    starts = range(0, len(vectors_ND), ROWS_IN_BLOCK)
-    blocks = (vectors_ND[start : start + ROWS_IN_BLOCK].astype(np.float32) for start in starts)
-    lengths = np.concatenate(
-        [np.empty(0, np.float32), *(np.linalg.norm(block, axis=1) for block in blocks)]
-    )
+    # Block by block, because a float32 copy of all vectors would be large.
+    lengths_of_blocks = [np.empty(0, np.float32)]
+    for start in range(0, len(vectors_ND), ROWS_IN_BLOCK):
+        block = vectors_ND[start : start + ROWS_IN_BLOCK].astype(np.float32)
+        lengths_of_blocks.append(np.linalg.norm(block, axis=1))
+    lengths = np.concatenate(lengths_of_blocks)
     bad = np.flatnonzero(~(np.abs(lengths - 1) < LENGTH_TOLERANCE))
     if len(bad):
         raise DataError(

@@ -195,11 +195,14 @@ def _orientation(image: Image.Image) -> int:
 def _shrunk(image: Image.Image, times: int) -> Image.Image:
     """Makes each side of a decoded picture `times` smaller, strip by strip, since a whole RGB copy would be large."""
     width, height = image.size
-    out = Image.new("RGB", (math.ceil(width / times), math.ceil(height / times)))
+    size = (math.ceil(width / times), math.ceil(height / times))
+    out = Image.new("RGB", size)
     rows = times * STRIP
     for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
-        out.paste(_to_rgb(strip).reduce(times), (0, top // times))
+        bottom = min(top + rows, height)
+        strip = image.crop((0, top, width, bottom))
+        small = _to_rgb(strip).reduce(times)
+        out.paste(small, (0, top // times))
     return out
 
 

@@ -162,7 +162,8 @@ def fitted(height: int, width: int, side: int, min_pixels: int, max_pixels: int)
         >>> fitted(500, 900, 28, 56 * 56, 112 * 112)
         (56, 140)
     """
-    tall, wide = round(height / side) * side, round(width / side) * side
+    tall = round(height / side) * side
+    wide = round(width / side) * side
     if tall * wide > max_pixels:
         return _largest(height, width, side, max_pixels)
     if tall * wide < min_pixels:

@@ -36,9 +36,14 @@ def _png_chunks(data: bytes) -> Iterator[bytes]:
     """Yields the chunks to keep. A chunk is length, name, content and checksum."""
     at = len(PNG)
     while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        name, checksum = data[at + 4 : at + 8], int.from_bytes(data[end - 4 : end], "big")
-        if name in PNG_KEPT and (name != b"eXIf" or zlib.crc32(data[at + 4 : end - 4]) == checksum):
+        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 12 + length
+        name = data[at + 4 : at + 8]
+
+        # Pillow refuses a whole picture if the checksum of its EXIF data is wrong.
+        checksum = int.from_bytes(data[end - 4 : end], "big")
+        is_damaged = name == b"eXIf" and zlib.crc32(data[at + 4 : end - 4]) != checksum
+        if name in PNG_KEPT and not is_damaged:
             yield data[at:end]
         at = end
     yield data[at:]
@@ -52,12 +57,17 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
     """
     at = len(JPEG)
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        is_side = (0xE0 <= marker <= 0xEF and marker not in JPEG_KEPT) or marker == 0xFE
-        if not is_side or (marker == 0xE1 and data[at + 4 : at + 10] == EXIF):
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        end = at + 2 + length
+
+        is_comment = marker == 0xFE
+        is_of_program = 0xE0 <= marker <= 0xEF and marker not in JPEG_KEPT
+        is_exif = marker == 0xE1 and data[at + 4 : at + 10] == EXIF
+        if is_exif or not (is_comment or is_of_program):
             yield data[at:end]
         at = end
     yield data[at:]

@@ -139,9 +139,13 @@ def check_tensors(wanted: Mapping[str, Shape], found: Mapping[str, Shape]) -> No
         Traceback (most recent call last):
         unijudge.errors.ModelError: tensors missing: 1 (b); of another shape: 1 (a: 2×5, not 2×3)
     """
-    both = wanted.keys() & found.keys()
-    reshaped = {name: (found[name], wanted[name]) for name in both if found[name] != wanted[name]}
-    if fault := _misfit(wanted.keys() - found.keys(), found.keys() - wanted.keys(), reshaped):
+    missing = wanted.keys() - found.keys()
+    unexpected = found.keys() - wanted.keys()
+    reshaped = {}
+    for name in wanted.keys() & found.keys():
+        if found[name] != wanted[name]:
+            reshaped[name] = (found[name], wanted[name])
+    if fault := _misfit(missing, unexpected, reshaped):
         raise ModelError(fault)
 
 
@@ -151,12 +155,21 @@ def _misfit(
     reshaped: Mapping[str, tuple[Shape, Shape]],
 ) -> str | None:
     """Returns the differences in words, or None if all tensors fit."""
-    shapes = [
-        f"{name}: {_by(found)}, not {_by(wanted)}" for name, (found, wanted) in reshaped.items()
-    ]
-    kinds = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-    faults = [f"{kind}: {len(names):,} ({_some(names)})" for kind, names in kinds if names]
-    return "tensors " + "; ".join(faults) if faults else None
+    shapes = []
+    for name, (found, wanted) in reshaped.items():
+        shapes.append(f"{name}: {_by(found)}, not {_by(wanted)}")
+
+    faults = []
+    for kind, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of another shape", shapes),
+    ):
+        if names:
+            faults.append(f"{kind}: {len(names):,} ({_some(names)})")
+    if not faults:
+        return None
+    return "tensors " + "; ".join(faults)
 
 
 def _some(names: Collection[str]) -> str:

@@ -251,6 +251,5 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [
-        round(multiple * step, 10) for multiple in range(first, math.floor(high / step + 1e-9) + 1)
-    ]
+    last = math.floor(high / step + 1e-9)
+    return [round(multiple * step, 10) for multiple in range(first, last + 1)]

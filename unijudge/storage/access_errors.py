@@ -63,10 +63,12 @@ def in_one_line(error: BaseException) -> str:
         >>> in_one_line(KeyError("added_tokens"))
         "KeyError: 'added_tokens'"
     """
-    # Drops terminal colour codes.
-    text = "".join(filter(str.isprintable, " ".join(str(error).split())))
-    short = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"
-    return f"{type(error).__name__}: {short}".removesuffix(": ").rstrip(".")
+    one_line = " ".join(str(error).split())
+    text = "".join(filter(str.isprintable, one_line))  # without terminal colour codes
+    if len(text) > LONGEST_REASON:
+        text = f"{text[:LONGEST_REASON]}…"
+    named = f"{type(error).__name__}: {text}"
+    return named.removesuffix(": ").rstrip(".")
 
 
 def spent(error: BaseException | None) -> str | None:

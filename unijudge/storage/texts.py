@@ -62,12 +62,19 @@ def wide_encoding(head: bytes) -> str | None:
         >>> wide_encoding("a".encode("utf-16")), wide_encoding("{}".encode("utf-32-le")), wide_encoding(b"{}")
         ('UTF-16', 'UTF-32', None)
     """
-    named = next((name for mark, name in MARKS if head.startswith(mark)), None)
-    if named or len(head) < 4:
-        return named
+    for mark, name in MARKS:
+        if head.startswith(mark):
+            return name
+    if len(head) < 4:
+        return None
+
+    # Among the first four bytes, the positions of the zero bytes.
     zeros = tuple(position for position in range(4) if head[position] == 0)
-    kinds = {(1, 3): "UTF-16", (0, 2): "UTF-16", (1, 2, 3): "UTF-32", (0, 1, 2): "UTF-32"}
-    return kinds.get(zeros)
+    if zeros in ((1, 3), (0, 2)):
+        return "UTF-16"
+    if zeros in ((1, 2, 3), (0, 1, 2)):
+        return "UTF-32"
+    return None
 
 
 def check_no_pointer(path: Path, head: bytes) -> None:
