@@ -42,12 +42,12 @@ def listed(names: Collection[object]) -> str:
         >>> listed(range(3000)), listed({"b", "a"})
         ('0, 1, 2, 3, 4 and 2,995 more', 'a, b')
     """
-    ordered = (
-        names if isinstance(names, list | tuple | range | Mapping) else sorted(map(str, names))
-    )
+    has_order = isinstance(names, list | tuple | range | Mapping)
+    ordered = names if has_order else sorted(map(str, names))
     first = ", ".join(shown_name(str(name)) for name in islice(ordered, NAMED))
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"{first}{more}"
+    if len(names) <= NAMED:
+        return first
+    return f"{first} and {len(names) - NAMED:,} more"
 
 
 def in_brief(message: str) -> str:

@@ -252,9 +252,12 @@ def tool_faults(settings: ServiceSettings) -> Iterator[str]:
 
 def _has_flashinfer_kernels() -> bool:
     """Whether FlashInfer can find nvcc, or has compiled kernels."""
-    toolkit = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or shutil.which("nvcc")
-    has_nvcc = bool(toolkit) or (CUDA_FOLDER / "bin" / "nvcc").is_file()
-    return has_nvcc or importlib.util.find_spec("flashinfer_cubin") is not None
+    names_toolkit = bool(os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"))
+    has_nvcc = names_toolkit or shutil.which("nvcc") or (CUDA_FOLDER / "bin" / "nvcc").is_file()
+    if has_nvcc:
+        return True
+    compiled = importlib.util.find_spec("flashinfer_cubin")
+    return compiled is not None
 
 
 def chip_faults(settings: ServiceSettings, gpu: Gpu) -> Iterator[str]:

@@ -110,7 +110,8 @@ def questions_of(pairs: Iterable[LabelledPair]) -> list[BenchQuery]:
     """Groups pairs by query, without duplicates: the judge scores a pair of several kinds or subsets once."""
     candidates: dict[Side, dict[Side, None]] = {}
     for pair in pairs:
-        candidates.setdefault(pair.query, {})[pair.candidate] = None
+        of_query = candidates.setdefault(pair.query, {})
+        of_query[pair.candidate] = None
     return [BenchQuery(query, list(sides)) for query, sides in candidates.items()]
 
 

@@ -262,13 +262,17 @@ def _negatives(cells: Cells) -> Iterator[tuple[str, Any]]:
     # Number of the column → "text" or "image" → its cells.
     numbers: dict[str, dict[str, list[Any]]] = {}
     for name, cell in cells.items():
-        if column := NEGATIVE.fullmatch(name):
-            content = "text" if column["content"] == "text" else "image"
-            number = column["number"] or ""
-            numbers.setdefault(number, {})[content] = cell if isinstance(cell, list) else [cell]
+        column = NEGATIVE.fullmatch(name)
+        if column is None:
+            continue
+        content = "text" if column["content"] == "text" else "image"
+        of_number = numbers.setdefault(column["number"] or "", {})
+        of_number[content] = cell if isinstance(cell, list) else [cell]
 
-    for columns in numbers.values():
-        for text, image in zip_longest(columns.get("text", []), columns.get("image", [])):
+    for of_number in numbers.values():
+        texts = of_number.get("text", [])
+        images = of_number.get("image", [])
+        for text, image in zip_longest(texts, images):
             yield _plain(text), image
 
 

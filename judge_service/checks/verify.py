@@ -157,10 +157,11 @@ def golden_set(queries: int, seed: int = 0) -> list[tuple[Content, list[Content]
         return " ".join(dice.choices(RANDOM_WORDS, k=dice.choice([1, 4, 12, 40])))
 
     def picture() -> bytes:
-        width, height = dice.choice([(56, 56), (120, 60), (60, 200), (224, 224)])
-        tile = Image.frombytes("RGB", (4, 4), dice.randbytes(48))
+        size = dice.choice([(56, 56), (120, 60), (60, 200), (224, 224)])
+        tile = Image.frombytes("RGB", (4, 4), dice.randbytes(4 * 4 * 3))
+        picture = tile.resize(size, Image.Resampling.BICUBIC)
         out = io.BytesIO()
-        tile.resize((width, height), Image.Resampling.BICUBIC).save(out, "PNG")
+        picture.save(out, "PNG")
         return out.getvalue()
 
     def content() -> Content:

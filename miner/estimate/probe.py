@@ -61,7 +61,9 @@ class Probe:
 
     def seconds_for(self, queries: int, pairs: int, pictures: int, replicas: int) -> float:
         """Returns the seconds for scoring pairs and uploading images. More replicas do not make uploads faster."""
-        sending = pictures * self.picture_seconds / self.pictures if self.pictures else 0.0
+        sending = 0.0
+        if self.pictures:
+            sending = pictures * self.picture_seconds / self.pictures
         scoring = queries * self.query_seconds + pairs * self.pair_seconds
         return sending + scoring * self.replicas / replicas
 

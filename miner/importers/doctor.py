@@ -53,15 +53,17 @@ class Outlook:
 
     def lines(self) -> Iterator[str]:
         """Yields the prediction as lines of text."""
+        read = _counted(self.rows - self.rejects, "rows")
         sizes = ", ".join(f"{name} {count:,}" for name, count in self.sizes.items())
-        yield f"  read      {_counted(self.rows - self.rejects, 'rows')}: {sizes}"
+        yield f"  read      {read}: {sizes}"
         yield f"  rejected  {_counted(self.rejects, 'rows')}"
         for count, place, reason in self.reasons:
             yield f"    {count:,} such as {place}: {reason}"
 
         ignored = []
         for kind, left in self.ignored.items():
-            ignored.append(f"{_counted(left.count, kind)} ({_first(left)})")
+            number = _counted(left.count, kind)
+            ignored.append(f"{number} ({_first(left)})")
         yield f"  ignored   {'; '.join(ignored) or 'nothing'}"
 
 

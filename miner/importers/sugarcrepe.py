@@ -39,6 +39,8 @@ def read_sugarcrepe(folder: Path, *, instruction: str | None = None) -> Iterator
 
 
 def _pair(instruction: str | None, row: Any, place: str, subset: str) -> Pair:
-    name, caption, negative = sugarcrepe_row(row)
-    captions = Side(caption, None), Side(negative, None)
-    return Pair(place, subset, Side(instruction, name), captions[0], candidates=captions)
+    name, caption, negative_caption = sugarcrepe_row(row)
+    query = Side(instruction, name)
+    positive = Side(caption, None)
+    negative = Side(negative_caption, None)
+    return Pair(place, subset, query, positive, candidates=(positive, negative))

@@ -138,14 +138,16 @@ def _size_category(rows: int) -> str:
 
 def _contents(names: list[str], parts: DatasetParts, files: Mapping[str, Stored]) -> str:
     rows = {"items": parts.corpus.items, "queries": parts.corpus.queries}
-    rows |= {"scores": parts.scores.queries} if parts.scores else {}
-    rows |= {"triples": parts.triples.rows} if parts.triples else {}
+    if parts.scores:
+        rows["scores"] = parts.scores.queries
+    if parts.triples:
+        rows["triples"] = parts.triples.rows
+
     lines = []
     for name in names:
         folder = FOLDERS[name]
-        lines.append(
-            [f"`{folder.files}`", folder.row, f"{rows[name]:,}", f"{_bytes(files, folder.files):,}"]
-        )
+        size = _bytes(files, folder.files)
+        lines.append([f"`{folder.files}`", folder.row, f"{rows[name]:,}", f"{size:,}"])
     return table(["files", "one row is", "rows", "bytes"], lines)
 
 

@@ -72,9 +72,11 @@ class _SourceFile:
 
     def copied(self, draft: Path) -> Stored:
         """Copies the file into the dataset."""
+        source = self.root / self.path
+        target = draft / self.name
         if self.table is not None:
-            return copied_table(self.root / self.path, draft / self.name, self.table, self.stamp)
-        return copied(self.root / self.path, draft / self.name, self.sha256)
+            return copied_table(source, target, self.table, self.stamp)
+        return copied(source, target, self.sha256)
 
 
 def publish(

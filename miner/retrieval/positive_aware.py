@@ -115,8 +115,10 @@ def candidates_below(
 def _questions(queries_QD: Vectors, excluded: Sequence[Rows]) -> list[list[int]]:
     """Groups the queries that are searched once, because their vectors are equal and their exclusions are the same."""
     groups: dict[tuple[bytes, int], list[int]] = {}
-    for query, (vector_D, excluded_rows) in enumerate(zip(queries_QD, excluded, strict=True)):
-        groups.setdefault((vector_D.tobytes(), id(excluded_rows)), []).append(query)
+    for query in range(len(queries_QD)):
+        # Rows of the same question share one array of exclusions, so its identity is enough.
+        key = queries_QD[query].tobytes(), id(excluded[query])
+        groups.setdefault(key, []).append(query)
     return list(groups.values())
 
 
@@ -197,11 +199,14 @@ def _from_sorted_pool(search: _Search, groups: Sequence[Sequence[int]]) -> dict[
 
     found: dict[int, Found] = {}
     for group, similarities_N in zip(groups, similarities_GN, strict=True):
+        excluded = _places(search.pool, search.excluded[group[0]])
         allowed = np.ones(len(search.pool), bool)
-        allowed[_places(search.pool, search.excluded[group[0]])] = False
-        rows, similarities = search.pool[allowed], similarities_N[allowed]
+        allowed[excluded] = False
+        rows = search.pool[allowed]
+        similarities = similarities_N[allowed]
         order = np.lexsort((rows, -similarities))
-        rows, similarities = rows[order], similarities[order]
+        rows = rows[order]
+        similarities = similarities[order]
 
         # The order is descending, so the number of too similar items is the index at which the ceiling would be sorted.
         ascending = -similarities.astype(np.float64)
@@ -231,6 +236,8 @@ def _among(rows: Rows, ascending: Rows) -> npt.NDArray[np.bool_]:
 
 def _places(rows: Rows, wanted: Rows) -> Rows:
     """Returns the indexes of the wanted rows in `rows`. Both arrays are ascending, and `rows` is not empty."""
+    # Only the wanted rows within the range of `rows` are looked up.
     start, stop = np.searchsorted(wanted, [rows[0], rows[-1] + 1])
     near = wanted[start:stop]
-    return np.searchsorted(rows, near)[_among(near, rows)]
+    places = np.searchsorted(rows, near)
+    return places[_among(near, rows)]

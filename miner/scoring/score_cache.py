@@ -126,14 +126,15 @@ class _Group:
     @classmethod
     def read(cls, table: pa.Table) -> "_Group":
         """Reads the columns of a row group."""
-        parts = [_pairs(table[kind].combine_chunks()) for kind in ("positives", "candidates")]
-        rows_N, keys_N, yes_N, no_N, labels_N = (
-            np.concatenate(columns) for columns in zip(*parts, strict=True)
-        )
+        positives = _pairs(table["positives"].combine_chunks())
+        candidates = _pairs(table["candidates"].combine_chunks())
+        both = [np.concatenate(columns) for columns in zip(positives, candidates, strict=True)]
+
+        # Pairs without a verdict are left out. The others are sorted by row, so that a row is a slice.
+        rows_N, _, yes_N, no_N, _ = both
         judged = np.flatnonzero(~np.isnan(yes_N) & ~np.isnan(no_N))
         order = judged[np.argsort(rows_N[judged], kind="stable")]
-        columns = (column[order] for column in (rows_N, keys_N, yes_N, no_N, labels_N))
-        return cls(table["query_key"].to_pylist(), *columns)
+        return cls(table["query_key"].to_pylist(), *(column[order] for column in both))
 
     def of(self, query_key: bytes) -> dict[bytes, Judged]:
         """Returns the verdicts of all rows with this query."""

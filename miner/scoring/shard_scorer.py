@@ -146,7 +146,9 @@ class ShardScorer:
                 known |= {key: before[key] for key in keys if key in before}
             unknown = [item for item in items if item.key not in known]
             fresh = iter(await self._ask(query, unknown) if unknown else [])
-        return known, [known[item.key] if item.key in known else next(fresh) for item in items]
+
+        answers = [known[key] if key in known else next(fresh) for key in keys]
+        return known, answers
 
     async def _ask(self, query: Query, items: Sequence[Item]) -> list[Verdict | PairError]:
         """Returns one answer for each item. Unreadable items and refused requests become errors."""

@@ -69,9 +69,12 @@ class BenchmarkSet:
 
     def words(self, root: Path, out: Path, instruction: str) -> list[str]:
         """Returns the arguments of `unijudge` that import the set."""
-        beside = ["--instruction", instruction] if self.instructed and instruction else []
-        paths = [str(root / self.source), str(out), "--images", str(self._image_root(root))]
-        return ["mine", "import", self.layout, *paths, *self.options, *beside]
+        words = ["mine", "import", self.layout, str(root / self.source), str(out)]
+        words += ["--images", str(self._image_root(root))]
+        words += self.options
+        if self.instructed and instruction:
+            words += ["--instruction", instruction]
+        return words
 
     def _image_root(self, root: Path) -> Path | None:
         """Returns the folder to which image names are relative."""

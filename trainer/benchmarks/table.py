@@ -75,7 +75,7 @@ def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterat
     """Yields a published table below the measured rows, or nothing if no measured row has a number in the table."""
     measured: dict[str, Mapping[str, AverageCell]] = {}
     for name, system in systems.items():
-        if set(system.cells) & set(table.columns):
+        if not system.cells.keys().isdisjoint(table.columns):
             measured[name] = system.cells
     if not measured:
         return
@@ -89,7 +89,8 @@ def _reference(table: PublishedTable, systems: Mapping[str, Measured]) -> Iterat
         lines.append(["95 % interval", *map(_interval, of_columns)])
     for name, values in table.rows.items():
         marked = " †" if name in table.class_means else ""
-        lines.append([f"published: {name}{marked}", *(f"{value:.1f}" for value in values)])
+        cells_of_row = [f"{value:.1f}" for value in values]
+        lines.append([f"published: {name}{marked}", *cells_of_row])
     yield f"## {table.title}"
     yield _table(lines)
     yield "\n".join(f"* {note}" for note in table.notes)

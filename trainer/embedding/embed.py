@@ -173,7 +173,9 @@ class _Kept:
     """The vectors of finished batches. A single process stores each batch in its final position, without a copy."""
 
     def __init__(self, rows: int, batch_size: int, *, alone: bool):
-        self._rows, self._batch_size, self._alone = rows, batch_size, alone
+        self._rows = rows
+        self._batch_size = batch_size
+        self._alone = alone
         self._all_ND: Vectors | None = None
         self.waiting: list[tuple[int, Vectors]] = []
         """The number and the vectors of each batch, if there are several processes."""

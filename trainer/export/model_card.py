@@ -99,15 +99,22 @@ def _is_judged(run: RunFacts) -> bool:
 
 def _how(run: RunFacts) -> str:
     """Returns a sentence about the training, from the loss and from the manifest of the rows."""
-    settings, preset, how = run.settings, _preset(run), "Trained by unijudge"
+    settings = run.settings
+    preset = _preset(run)
     like_the_paper = preset is not None and preset not in UNJUDGED
+    how = "Trained by unijudge"
     if isinstance(settings, EmbedderSettings):
         like_the_paper &= settings.loss.name == "symmetric_kl"
-        agree = "so that its similarities agree with a multimodal LLM's judgements"
-        how += f" {agree if _is_taught(run) else 'contrastively, from labels alone'}"
-    if preset is not None:
-        unjudged = f"negatives that the selection `{preset}` chose without a judge"
-        how += f", on {unjudged if preset in UNJUDGED else 'hard negatives judged by a multimodal LLM'}"
+        if _is_taught(run):
+            how += " so that its similarities agree with a multimodal LLM's judgements"
+        else:
+            how += " contrastively, from labels alone"
+
+    if preset in UNJUDGED:
+        how += f", on negatives that the selection `{preset}` chose without a judge"
+    elif preset is not None:
+        how += ", on hard negatives judged by a multimodal LLM"
+
     return f"{how} ({PAPER})." if like_the_paper else f"{how}."
 
 
@@ -148,9 +155,10 @@ def _rows(run: RunFacts) -> str:
 def _measured(run: RunFacts) -> Iterator[tuple[str, str, str]]:
     """Yields the folder, the corpus and the table of measures by subset of each evaluation."""
     for folder, evaluation in run.evaluations:
-        names = list(
-            dict.fromkeys(name for measures in evaluation.subsets.values() for name in measures)
-        )
+        names: dict[str, None] = {}
+        for measures in evaluation.subsets.values():
+            names |= dict.fromkeys(measures)
+
         rows = []
         for subset, measures in evaluation.subsets.items():
             values = [f"{measures[name]:.4g}" if name in measures else "" for name in names]

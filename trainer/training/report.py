@@ -99,8 +99,10 @@ class Reading:
     def late(self, metric: str) -> float | None:
         """Returns the mean of a metric over the last tenth of its logged steps, or None if it was never logged."""
         values = [value for _, value in self.points(metric)]
-        last = values[-max(1, len(values) // 10) :]
-        return sum(last) / len(last) if last else None
+        if not values:
+            return None
+        tenth = max(1, len(values) // 10)
+        return sum(values[-tenth:]) / tenth
 
     @property
     def loss(self) -> str | None:

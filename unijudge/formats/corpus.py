@@ -198,9 +198,13 @@ class Corpus:
         """Returns the ascending rows of the items in a subset's pool, or of all items for None."""
         if subset is None:
             return np.arange(len(self.items))
-        pools = self.items.table["pools"].combine_chunks()
-        hits = pc.equal(pc.list_flatten(pools), subset).to_numpy(zero_copy_only=False)
-        return np.unique(pc.list_parent_indices(pools).to_numpy()[hits]).astype(np.int64)
+
+        # An item has a list of pools. The lists are flattened: each entry has a pool and the row of its item.
+        lists = self.items.table["pools"].combine_chunks()
+        pools = pc.list_flatten(lists)
+        rows = pc.list_parent_indices(lists).to_numpy()
+        hits = pc.equal(pools, subset).to_numpy(zero_copy_only=False)
+        return np.unique(rows[hits]).astype(np.int64)
 
     def content(self, entry: Item | Query) -> Content:
         """Returns the text and the image bytes of an item or a query.

@@ -235,8 +235,10 @@ def pull(source: Path, out: Path) -> DatasetManifest:
     manifest = read_json(source / MANIFEST, DatasetManifest)
 
     def fetch(name: str) -> None:
-        wanted, target = manifest.files[name], out / name
-        if not exists(target) or stored(target) != wanted:
+        wanted = manifest.files[name]
+        target = out / name
+        is_complete = exists(target) and stored(target) == wanted
+        if not is_complete:
             copied(source / name, target, wanted.sha256, wanted.size)
 
     with lease(out):

@@ -98,9 +98,11 @@ class RowIndex:
 
     def rows(self, names: pa.Array) -> Rows:
         """Returns the rows of many ids, and −1 for an unknown id."""
-        starts = range(0, len(names), VALUES_AT_ONCE)
-        found = [self._some_rows(names.slice(start, VALUES_AT_ONCE)) for start in starts]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        found = [np.empty(0, np.int64)]
+        for start in range(0, len(names), VALUES_AT_ONCE):
+            some_names = names.slice(start, VALUES_AT_ONCE)
+            found.append(self._some_rows(some_names))
+        return np.concatenate(found)
 
     def _some_rows(self, names: pa.Array) -> Rows:
         wanted = names.to_pylist()

@@ -3,10 +3,10 @@
 `train evaluate` writes an evaluation, and so does `train rerank`, in a judge's order.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -92,11 +92,14 @@ class Evaluation(BaseModel):
         Raises:
             DataError: The evaluations differ; the message names the differences.
         """
-        theirs, ours = (
-            dict(each.made.settings or {}) if each.made else {} for each in (self, wanted)
-        )
-        names = [name for name in ours if name not in ignored and theirs.get(name) != ours[name]]
-        names += [name for name, digest in wanted.inputs.items() if self.inputs.get(name) != digest]
+        theirs = _settings_of(self.made)
+        names = []
+        for name, value in _settings_of(wanted.made).items():
+            if name not in ignored and theirs.get(name) != value:
+                names.append(name)
+        for name, digest in wanted.inputs.items():
+            if self.inputs.get(name) != digest:
+                names.append(name)
         if names:
             raise DataError(
                 f"{path}: exists already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}"
@@ -130,6 +133,12 @@ def read_rankings(path: Path) -> Iterator[Ranking]:
         yield Ranking(**row)
 
 
+def _settings_of(made: Provenance | None) -> Mapping[str, Any]:
+    if made is None:
+        return {}
+    return made.settings or {}
+
+
 def read_evaluation(folder: Path, kind: type[E]) -> tuple[E, list[Ranking]]:
     """Returns the metrics of an evaluation, and the rankings behind them.
 
@@ -140,6 +149,8 @@ def read_evaluation(folder: Path, kind: type[E]) -> tuple[E, list[Ranking]]:
     Raises:
         DataError: A file is missing, damaged or foreign, or the rankings do not belong to the metrics.
     """
-    evaluation, path = read_json(folder / "metrics.json", kind), folder / "rankings.parquet"
+    evaluation = read_json(folder / "metrics.json", kind)
+    path = folder / "rankings.parquet"
     evaluation.check_rankings(path)
-    return evaluation, list(read_rankings(path))
+    rankings = list(read_rankings(path))
+    return evaluation, rankings

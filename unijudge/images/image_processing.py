@@ -72,7 +72,9 @@ class PixelBudget:
         if tall * wide > self.max_pixels:
             tall, wide = _largest(height, width, side, self.max_pixels)
         longest = MAX_ASPECT_RATIO * min(tall, wide)
-        return min(tall, longest), min(wide, longest)
+        tall = min(tall, longest)
+        wide = min(wide, longest)
+        return tall, wide
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,6 @@ def fitted(height: int, width: int, side: int, min_pixels: int, max_pixels: int)
 def _largest(height: int, width: int, side: int, max_pixels: int) -> tuple[int, int]:
     """Returns the largest size of about this ratio within `max_pixels`, with at least one token on each side."""
     shrink = math.sqrt(height * width / max_pixels)
-    tall = max(side, math.floor(height / shrink / side) * side)
-    wide = max(side, math.floor(width / shrink / side) * side)
-    return tall, wide
+    tall = math.floor(height / shrink / side)
+    wide = math.floor(width / shrink / side)
+    return max(1, tall) * side, max(1, wide) * side

@@ -92,12 +92,14 @@ class QwenVL:
             if isinstance(entry, Picture) and entry.grid and before == self._vision_start:
                 height, width = entry.grid
                 rows, columns = np.divmod(np.arange(height * width), width)
-                blocks.append(start + np.stack([np.zeros_like(rows), rows, columns]))
-                start += max(height, width)
+                times = np.zeros_like(rows)
+                block = np.stack([times, rows, columns])
+                length = max(height, width)
             else:
                 length = len(entry.token_ids) if isinstance(entry, Picture) else 1
-                blocks.append(np.broadcast_to(start + np.arange(length), (3, length)))
-                start += length
+                block = np.broadcast_to(np.arange(length), (3, length))
+            blocks.append(start + block)
+            start += length
         return np.concatenate(blocks, axis=1)
 
     def arrays(self, pictures: Sequence[Picture]) -> Arrays:
@@ -171,9 +173,11 @@ class TiledVL:
         tiles = columns["pixel_values"]
         if tiles[0].ndim == 5:  # (1, tiles, 3, height, width)
             most = max(tile.shape[1] for tile in tiles)
-            columns["pixel_values"] = [
-                np.pad(t, ((0, 0), (0, most - t.shape[1]), *[(0, 0)] * 3)) for t in tiles
-            ]
+            padded = []
+            for tile in tiles:
+                missing = most - tile.shape[1]
+                padded.append(np.pad(tile, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0))))
+            columns["pixel_values"] = padded
         return {name: np.concatenate(values) for name, values in columns.items()}
 
     def _processed(self, image: Image.Image) -> Any:

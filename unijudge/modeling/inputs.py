@@ -150,11 +150,11 @@ class ModelInputs:
             ids[index, : len(row)] = row
             mask[index, : len(row)] = 1
             places[..., index, : len(row)] = position
+
         arrays = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
         if places.ndim == 3:
-            arrays["mm_token_type_ids"] = ((ids == self.family.image_id) & (mask == 1)).astype(
-                np.int64
-            )
+            is_image = (ids == self.family.image_id) & (mask == 1)
+            arrays["mm_token_type_ids"] = is_image.astype(np.int64)
         return arrays
 
     def picture_arrays(self, streams: Sequence[Stream]) -> Arrays:

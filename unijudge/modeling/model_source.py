@@ -105,9 +105,13 @@ def weights_of(name: str, revision: str | None) -> str:
 
 def _asked_by() -> str:
     """Returns the cure that names the environment's hub and proxy variables; empty if no such variable is set."""
-    proxies = [spelling for name in FROM_OUTSIDE for spelling in (name, name.lower())]
-    given = [name for name in (*HUB_VARIABLES, *proxies) if name in os.environ]
-    return f", and the environment variables of the hub: {listed(given)}" if given else ""
+    names = list(HUB_VARIABLES)
+    for name in FROM_OUTSIDE:
+        names += [name, name.lower()]
+    given = [name for name in names if name in os.environ]
+    if not given:
+        return ""
+    return f", and the environment variables of the hub: {listed(given)}"
 
 
 @contextlib.contextmanager

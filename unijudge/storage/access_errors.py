@@ -149,8 +149,12 @@ def unwritable(
 def _code(error: BaseException) -> str | None:
     """Returns the error code of an S3 store."""
     response = getattr(error.__cause__, "response", None)
-    details = response.get("Error", {}) if isinstance(response, Mapping) else {}
-    return details.get("Code") if isinstance(details, Mapping) else None
+    if not isinstance(response, Mapping):
+        return None
+    details = response.get("Error")
+    if not isinstance(details, Mapping):
+        return None
+    return details.get("Code")
 
 
 def _reason(reason: object) -> str:

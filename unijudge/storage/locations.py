@@ -206,12 +206,17 @@ def _told_safely(found: Any, url: str) -> Any:
     """
     scheme, _, rest = url.partition("://")
     origin, slash, path = rest.partition("/")
-    base, tail = str(found).rstrip("/"), f"{slash}{path}".rstrip("/")
+    base = str(found).rstrip("/")
+    tail = f"{slash}{path}".rstrip("/")
     if "::" in url or not base.endswith(tail):  # a chain of stores
         return found
-    start = base[: len(base) - len(tail)].rstrip("/")
-    start = f"{start}//" if start.endswith(":") else start
-    given, shown = f"{scheme}://{origin}", without_passwords(f"{scheme}://{origin}")
+
+    # The beginning of the library's text, and the beginning of the given URL without and with the password.
+    start = base.removesuffix(tail).rstrip("/")
+    if start.endswith(":"):
+        start += "//"
+    given = f"{scheme}://{origin}"
+    shown = without_passwords(given)
     if start == given == shown:
         return found
     kind: Any = type(found)

@@ -207,36 +207,34 @@ class Ledger:
     def items(self) -> Iterator[Item]:
         """Yields every item, in order of row numbers."""
         select = "SELECT pools, text, image, sha256, ending FROM items ORDER BY row"
-        for pools, text, *image in self._db.execute(select):
-            item_id = content_key(text, image[1]).hex()
-            yield Item(item_id, tuple(json.loads(pools)), text, self._path(*image), image[1])
+        for pools, text, image, sha256, ending in self._db.execute(select):
+            key = content_key(text, sha256)
+            path = self._path(image, sha256, ending)
+            yield Item(key.hex(), tuple(json.loads(pools)), text, path, sha256)
 
     def queries(self) -> Iterator[Query]:
         """Yields every query, in order of first appearance."""
         select = "SELECT row, answers, query_id, subset, text, image, sha256, ending FROM queries ORDER BY row"
-        for row, given, query_id, subset, text, *image in self._db.execute(select):
+        for row, given, query_id, subset, text, image, sha256, ending in self._db.execute(select):
             answers = self._answers(row, given)
+            positives = tuple(answers.positives)
             closed = None if answers.candidates is None else tuple(answers.candidates)
-            yield Query(
-                query_id,
-                subset,
-                tuple(answers.positives),
-                text,
-                self._path(*image),
-                image[1],
-                closed,
-            )
+            path = self._path(image, sha256, ending)
+            yield Query(query_id, subset, positives, text, path, sha256, closed)
 
     def scored(self) -> Iterator[tuple[str, str, bytes, Answers]]:
         """Yields id, subset, content hash and answers of every query, in order of first appearance."""
         select = "SELECT row, answers, query_id, subset, text, sha256 FROM queries ORDER BY row"
         for row, given, query_id, subset, text, sha256 in self._db.execute(select):
-            yield query_id, subset, content_key(text, sha256), self._answers(row, given)
+            key = content_key(text, sha256)
+            yield query_id, subset, key, self._answers(row, given)
 
     def _answers(self, row: int, given: str) -> Answers:
-        more = self._db.execute("SELECT answers FROM more WHERE query = ? ORDER BY row", (row,))
-        texts = [given, *(text for (text,) in more)]
-        return Answers.joined([Answers(**json.loads(text)) for text in texts])
+        answers = [Answers(**json.loads(given))]
+        select = "SELECT answers FROM more WHERE query = ? ORDER BY row"
+        for (text,) in self._db.execute(select, (row,)):
+            answers.append(Answers(**json.loads(text)))
+        return Answers.joined(answers)
 
     def _path(self, image: str | None, sha256: str | None, ending: str | None) -> str | None:
         return copied_path(sha256, ending or "") if sha256 and self.copied else image
