@@ -198,7 +198,8 @@ def calibrate(words: FileAndSettings = None, example: ExampleOption = False) -> 
     )
     rows = []
     for name in ("log_loss", "calibration_error"):
-        before, after = getattr(done.before, name), getattr(done.after, name)
+        before = getattr(done.before, name)
+        after = getattr(done.after, name)
         rows.append([name.replace("_", " "), f"{before:.4f}", f"{after:.4f}"])
     print_table([f"in {done.folds} held-out parts", "before", "after"], rows)
 

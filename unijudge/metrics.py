@@ -306,7 +306,10 @@ def kendall_tau(left_N: Floats, right_N: Floats) -> float:
     # The order of each pair of items: −1, 0 or 1.
     left_NN = np.sign(left_N[:, None] - left_N[None, :])
     right_NN = np.sign(right_N[:, None] - right_N[None, :])
-    norm = np.sqrt((left_NN**2).sum() * (right_NN**2).sum())
+    untied_left = (left_NN**2).sum()
+    untied_right = (right_NN**2).sum()
+    norm = np.sqrt(untied_left * untied_right)
     if not norm:
         return float("nan")
-    return float((left_NN * right_NN).sum() / norm)
+    agreement = (left_NN * right_NN).sum()
+    return float(agreement / norm)

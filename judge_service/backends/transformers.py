@@ -244,13 +244,13 @@ class TransformersJudge:
         new["attention_mask"] = whole["attention_mask"]
         new["position_ids"] = whole["position_ids"][..., num_cached:]
         new |= self._on_device(self._inputs.model.picture_arrays(suffixes))
-        hidden_BSD = self._model.model(
-            **new, past_key_values=cache, use_cache=cache is not None
-        ).last_hidden_state
+        seen = self._model.model(**new, past_key_values=cache, use_cache=cache is not None)
 
         # Shorter streams are padded at their end.
-        last_B = whole["attention_mask"].sum(1) - 1 - num_cached
-        return hidden_BSD[torch.arange(len(streams)), last_B]
+        lengths_B = whole["attention_mask"].sum(1)
+        last_B = lengths_B - 1 - num_cached
+        rows_B = torch.arange(len(streams))
+        return seen.last_hidden_state[rows_B, last_B]
 
     def _on_device(self, arrays: Arrays) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}

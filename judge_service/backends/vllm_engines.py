@@ -146,7 +146,8 @@ class InProcessEngine:
         self._inbox: queue.Queue[tuple[str, tuple[dict[str, Any], Any] | None]] = queue.Queue()
         self._waiting: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
         self._death: BaseException | None = None
-        threading.Thread(target=self._run, name="vllm", daemon=True).start()
+        thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+        thread.start()
 
     @property
     def is_dead(self) -> bool:

@@ -124,15 +124,14 @@ class Estimate:
             return [("tokens", f"not counted, because {probe.judge} has no tokens")]
         computed = f"{probe.computed_tokens * ask:.3g} ({probe.computed_tokens:.0f} a pair)"
         whole = f"{probe.tokens * ask:.3g} ({probe.tokens:.0f} a pair)"
-        tokens = (
-            "tokens",
-            f"{computed} if the prefix of a query is computed once; {whole} otherwise",
-        )
+        tokens = f"{computed} if the prefix of a query is computed once; {whole} otherwise"
         if probe.flops is None:
-            return [tokens, ("compute", "unknown for this family of models")]
-        cached, alone = probe.flops.prefix_cached * ask, probe.flops.naive * ask
-        compute = f"{cached:.3g} FLOPs if the prefix and image of a query are computed once; {alone:.3g} otherwise"
-        return [tokens, ("compute", compute)]
+            compute = "unknown for this family of models"
+        else:
+            cached = probe.flops.prefix_cached * ask
+            alone = probe.flops.naive * ask
+            compute = f"{cached:.3g} FLOPs if the prefix and image of a query are computed once; {alone:.3g} otherwise"
+        return [("tokens", tokens), ("compute", compute)]
 
 
 def estimate_cost(

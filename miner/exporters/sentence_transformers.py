@@ -92,4 +92,6 @@ def _cell(rows: TrainingRows, entry: Query | Item, kind: pa.DataType) -> str | d
     if kind != MULTIMODAL:
         return entry.text or ""
     image = rows.image(entry)
-    return {"image": [] if image is None else [image], "text": [entry.text] if entry.text else []}
+    images = [] if image is None else [image]
+    texts = [entry.text] if entry.text else []
+    return {"image": images, "text": texts}

@@ -69,8 +69,9 @@ class Outlook:
 
 def _counted(count: int, kind: str) -> str:
     """Returns a number of things as text, given their kind in the plural."""
-    first, *rest = kind.split(" ")
-    noun = first.removesuffix("s") if count == 1 else first
+    noun, *rest = kind.split(" ")
+    if count == 1:
+        noun = noun.removesuffix("s")
     return " ".join([f"{count:,}", noun, *rest])
 
 

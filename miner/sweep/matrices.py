@@ -248,7 +248,8 @@ def _cut_and_label(positives: _Lists, codes_N: Codes) -> tuple[Floats, Floats]:
     """Returns σ⁺ of each query by one judge, and the label of its positive, or NaN. See `resolve.Positive`."""
     score_N = np.where(codes_N == CODE["negative"], np.nan, positives.score_N)
     score_QP = positives.matrix(score_N)
-    best_Q = np.where(np.isnan(score_QP), -np.inf, score_QP).max(1)
+    score_QP = np.where(np.isnan(score_QP), -np.inf, score_QP)
+    best_Q = score_QP.max(1)
 
     # A positive that a person marked as a match needs no verdict.
     is_match_N = codes_N == CODE["match"]

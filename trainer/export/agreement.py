@@ -53,8 +53,10 @@ class AgreementSample:
         queries = [row.query for row in self.rows]
         positives = [row.candidates[0] for row in self.rows]
         negatives = [row.candidates[1] for row in self.rows]
-        batches = _batches([*queries, *positives, *negatives], together=together)
-        return torch.cat([embed(backbone, batch) for batch in batches]).numpy()
+        contents = [*queries, *positives, *negatives]
+        batches = _batches(contents, together=together)
+        vectors = [embed(backbone, batch) for batch in batches]
+        return torch.cat(vectors).numpy()
 
     def _log_odds(self, backbone: Backbone, prompt: Prompt, *, together: bool) -> Numbers:
         encoder = backbone.inputs.encoder

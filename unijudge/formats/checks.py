@@ -164,8 +164,9 @@ def _places(folder: Path, named: str) -> list[Path]:
 
     # A store is named by the first three parts of a URL: scheme, nothing, bucket.
     store = str(folder).split("/")[:3]
+    in_own_store = not is_local(folder) and named.split("/")[:3] == store
     scheme = named.partition("://")[0] if "://" in named else ""
-    if not is_local(folder) and named.split("/")[:3] == store:
+    if in_own_store:
         places.append(inside_store(folder, named))
     elif scheme in ("", "file", "local"):
         places.append(locate(named))

@@ -142,13 +142,12 @@ def write_vectors_part(
     ):
         for start in range(0, len(ids), ROWS_IN_BLOCK):
             block = slice(start, start + ROWS_IN_BLOCK)
-            values = pa.array(vectors_ND[block].astype(manifest.dtype).ravel())
-            lists = pa.FixedSizeListArray.from_arrays(
-                values, width, mask=pa.array(skipped_N[block])
-            )
-            writer.write_table(
-                pa.Table.from_arrays([pa.array(ids[block], pa.string()), lists], schema=schema)
-            )
+            stored = vectors_ND[block].astype(manifest.dtype)
+            values = pa.array(stored.ravel())
+            nulls = pa.array(skipped_N[block])
+            lists = pa.FixedSizeListArray.from_arrays(values, width, mask=nulls)
+            names = pa.array(ids[block], pa.string())
+            writer.write_table(pa.Table.from_arrays([names, lists], schema=schema))
 
 
 def missing_vector_parts(

@@ -115,7 +115,10 @@ class ChatEncoder:
         """Returns the complete prompt of a user's turn with `parts`."""
         texts = [part for part in parts if isinstance(part, str)]
         pictures = iter([part for part in parts if isinstance(part, bytes)])
-        segments = self._layout(tuple(isinstance(part, bytes) for part in parts))
+        are_pictures = tuple(isinstance(part, bytes) for part in parts)
+        segments = self._layout(are_pictures)
+
+        # The start token is added, unless the template begins with it.
         begins = segments[1:2] == [self._tokenizer.bos_token] and not segments[0]
         stream: Stream = [] if begins else list(self._begin)
         for position, segment in enumerate(segments):
@@ -130,7 +133,10 @@ class ChatEncoder:
 
     def written_picture(self) -> str:
         """Returns the template's text for a picture: the image token and the text around this token."""
-        alone, nothing = self._segments([{"type": "image"}]), self._segments([])
+        alone = self._segments([{"type": "image"}])
+        nothing = self._segments([])
+
+        # The text of an empty turn is removed from both ends.
         while nothing and alone[0] == nothing[0]:
             del alone[0], nothing[0]
         while nothing and alone[-1] == nothing[-1]:

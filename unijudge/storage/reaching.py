@@ -92,6 +92,11 @@ def by_way_of(url: str) -> str:
     kind = parts.scheme if parts.scheme in proxies else "all"
     if is_here(url) or kind not in proxies or proxy_bypass(parts.hostname or ""):
         return ""
-    names = (f"{kind}_proxy", f"{kind}_proxy".upper())
-    name = next((name for name in names if name in os.environ), "the system's settings")
-    return f" through the proxy {without_passwords(proxies[kind])} ({name})"
+
+    # The proxy comes from an environment variable, or from the settings of the operating system.
+    source = "the system's settings"
+    for name in (f"{kind}_proxy", f"{kind}_proxy".upper()):
+        if name in os.environ:
+            source = name
+            break
+    return f" through the proxy {without_passwords(proxies[kind])} ({source})"
