@@ -23,40 +23,50 @@ from unijudge.settings import flattened
 from unijudge.storage.access_errors import unreadable
 from unijudge.storage.files import read_json
 from unijudge.storage.locations import is_local
-from unijudge.storage.stores import again, exists
+from unijudge.storage.stores import again, exists, is_file, is_folder
 
 
-def describe(folder: Path) -> str:
-    """Returns the kind of a folder, its completeness, its manifest and its provenance, as text for people.
+def facts(folder: Path) -> dict[str, Any]:
+    """Returns the kind of a folder, its missing files, its manifest with provenance, and its size in bytes, as JSON.
 
     Raises:
         DataError: The folder is not a folder of this program.
     """
     kind, manifest = _open(folder)
     sizes = _sizes(folder)
-    missing = kind.missing(folder, manifest, sizes)
+    values = manifest.model_dump(mode="json", exclude=MADE | {"files"})
+    made = dict(manifest).get("made")
+    if made is not None:
+        values["made"] = made.model_dump(mode="json")
+    return {
+        "folder": str(folder),
+        "kind": kind.name,
+        "missing": kind.missing(folder, manifest, sizes),
+        "manifest": values,
+        "files": len(sizes),
+        "bytes": sum(sizes.values()),
+    }
+
+
+def describe(folder: Path) -> str:
+    """Returns the facts of a folder as text for people.
+
+    Raises:
+        DataError: The folder is not a folder of this program.
+    """
+    found = facts(folder)
+    missing = found["missing"]
     state = (
         f"{len(missing)} files missing, first {missing[0]}" if missing else "every file is there"
     )
-    values = manifest.model_dump(mode="json", exclude=MADE | {"files"})
-    made = dict(manifest).get("made")
-    lines = [
-        *_lines(values),
-        *([] if made is None else _lines({"made": made.model_dump(mode="json")})),
-    ]
-    lines.append(
-        (
-            "on disk" if is_local(folder) else "in the store",
-            f"{len(sizes)} files, {sum(sizes.values()):,} bytes",
-        )
-    )
-    return "\n".join(
-        [f"{folder}: {kind.name}; {state}", *(f"  {line}" for line in aligned(lines, left=2))]
-    )
+    size = f"{found['files']} files, {found['bytes']:,} bytes"
+    lines = [*_lines(found["manifest"]), ("on disk" if is_local(folder) else "in the store", size)]
+    head = f"{folder}: {found['kind']}; {state}"
+    return "\n".join([head, *(f"  {line}" for line in aligned(lines, left=2))])
 
 
-def check(folder: Path) -> str:
-    """Reads every file of a folder and compares it with its manifest.
+def checked(folder: Path) -> dict[str, Any]:
+    """Reads every file of a folder and compares it with its manifest. Returns the kind and what was read, as JSON.
 
     Raises:
         DataError: A file is missing, damaged, foreign or changed. The message names the first few faults.
@@ -67,7 +77,13 @@ def check(folder: Path) -> str:
         raise DataError(
             f"{folder}: {len(missing)} files are missing, first {missing[0]}; run its writer again"
         )
-    return f"{folder}: {kind.name}, whole: {kind.check(folder, manifest)}"
+    return {"folder": str(folder), "kind": kind.name, "read": kind.check(folder, manifest)}
+
+
+def check(folder: Path) -> str:
+    """Does the same as `checked`, and returns the result as text for people."""
+    found = checked(folder)
+    return f"{folder}: {found['kind']}, whole: {found['read']}"
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,9 @@ def _open(folder: Path) -> tuple[_FolderKind, BaseModel]:
     kind = _kind_of(folder)
     if kind is not None:
         return kind, read_json(folder / kind.file, kind.model)
+    if not is_folder(folder):
+        found = "a file" if is_file(folder) else "no such folder"
+        raise DataError(f"{folder}: not a folder of unijudge ({found}); check the path")
     names = ", ".join(kind.file for kind in KINDS)
     raise DataError(
         f"{folder}: not a folder of unijudge (none of {names} is there), or not finished; check the path"

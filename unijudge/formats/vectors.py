@@ -22,7 +22,8 @@ from unijudge.formats.parts import Parts, groups_holding, part_path, start_folde
 from unijudge.formats.tables import checked, open_parquet, reading
 from unijudge.provenance import MADE, Provenance, differences
 from unijudge.shown import shown
-from unijudge.storage.files import publish_json, publishing, read_json
+from unijudge.storage.files import names_in, publish_json, publishing, read_json
+from unijudge.storage.outputs import check_folder
 
 ROWS_IN_PART = 65_536
 ROWS_IN_BLOCK = 8_192
@@ -86,6 +87,16 @@ class VectorManifest(BaseModel):
     def parts(self, kind: EntryKind) -> Parts:
         """Returns the parts, by their corpus rows."""
         return Parts(getattr(self, kind), ROWS_IN_PART, kind)
+
+
+def check_vector_output(folder: Path) -> None:
+    """Refuses an output folder that holds something else. A job calls this before it opens its model.
+
+    Raises:
+        DataError: The folder holds other files than vectors.
+    """
+    if "vectors.json" not in names_in(folder):
+        check_folder(folder)
 
 
 def start_vectors(folder: Path, manifest: VectorManifest) -> None:

@@ -25,6 +25,7 @@ from unijudge.errors import DataError
 from unijudge.storage.access_errors import CURE_OF_ERRNO, missing, unreadable, unwritable
 from unijudge.storage.leases import check_held
 from unijudge.storage.locations import check_regular, is_local
+from unijudge.storage.manifests import mistaken
 from unijudge.storage.names import is_left_behind
 from unijudge.storage.stores import again
 from unijudge.storage.texts import as_text
@@ -178,7 +179,8 @@ def read_json(path: Path, kind: type[M]) -> M:
     """Reads a file that `publish_json` wrote.
 
     Raises:
-        DataError: The file does not exist, or does not hold a valid `kind`.
+        DataError: The file does not exist, or does not hold a valid `kind`. If the folder is of another kind, the
+            message says so.
     """
     try:
         check_regular(path)
@@ -186,7 +188,7 @@ def read_json(path: Path, kind: type[M]) -> M:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise missing(path, error) from error
+        raise _absent(path, error) from error
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
@@ -197,6 +199,13 @@ def read_json(path: Path, kind: type[M]) -> M:
         ) from error
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
+
+
+def _absent(path: Path, error: FileNotFoundError) -> DataError:
+    """Returns the error for a missing file. If its folder is of another kind, the message says so."""
+    if found := mistaken(path.name, names_in(path.parent)):
+        return DataError(f"{path.parent}: {found}; check the path")
+    return missing(path, error)
 
 
 def in_words(kind: type[BaseModel]) -> str:
@@ -244,6 +253,8 @@ def file_sha256(path: Path) -> str:
     try:
         check_regular(path)
         return again(path, lambda: _digest(path))
+    except FileNotFoundError as error:
+        raise _absent(path, error) from error
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
 

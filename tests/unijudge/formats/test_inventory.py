@@ -8,6 +8,7 @@ from tests.folders import make_corpus, make_scores, make_triples, make_vectors
 from unijudge import cli
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import CorpusManifest
+from unijudge.formats.inventory import KINDS as KINDS_OF_FOLDERS
 from unijudge.formats.inventory import check, describe
 from unijudge.formats.rankings import Evaluation, Ranking, write_rankings
 from unijudge.formats.scores import ScoreManifest, read_scores
@@ -15,6 +16,7 @@ from unijudge.formats.vectors import VectorManifest, start_vectors
 from unijudge.provenance import Beginning, Provenance, differences
 from unijudge.settings import Settings
 from unijudge.storage.files import file_sha256, publish_json, read_json
+from unijudge.storage.manifests import CONTENTS
 
 KINDS = ["corpus", "vectors", "scores", "triples", "run", "evaluation"]
 
@@ -167,3 +169,31 @@ def test_folders_of_ours_and_files_of_others_are_checked_apart(folders, tmp_path
         SettingsError, match=r"rows\.csv: is no folder of this program, but .* is\. Give files"
     ):
         cli.run(["check", str(folders["corpus"]), str(other)])
+
+
+def test_facts_are_printed_as_json_too(folders, capsys):
+    cli.run(["describe", "--json", str(folders["corpus"]), str(folders["vectors"])])
+    corpus, vectors = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (corpus["kind"], corpus["missing"], vectors["kind"]) == ("corpus", [], "vectors")
+    assert corpus["manifest"]["items"] == CorpusManifest.model_validate(corpus["manifest"]).items
+    cli.run(["check", "--json", str(folders["triples"])])
+    assert json.loads(capsys.readouterr().out)["kind"] == "triples"
+    with pytest.raises(DataError, match="not a folder of unijudge"):
+        cli.run(["describe", "--json", "nowhere"])
+
+
+def test_a_folder_of_another_kind_is_named(folders):
+    with pytest.raises(
+        DataError, match=r"scores: holds scores \(manifest\.json\), not vectors \(vectors\.json\)"
+    ):
+        read_json(folders["scores"] / "vectors.json", VectorManifest)
+    with pytest.raises(DataError, match=r"scores: holds scores .*, not training rows"):
+        file_sha256(folders["scores"] / "triples.json")
+    with pytest.raises(DataError, match=r"nowhere: not a folder of unijudge \(no such folder\)"):
+        describe(folders["scores"] / "nowhere")
+    with pytest.raises(DataError, match=r"corpus\.json: not a folder of unijudge \(a file\)"):
+        describe(folders["corpus"] / "corpus.json")
+
+
+def test_every_kind_has_its_content_in_words():
+    assert {kind.file.partition("/")[0] for kind in KINDS_OF_FOLDERS} == set(CONTENTS)
