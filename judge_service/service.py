@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ APPLICATION = "judge"
 POLL_S = 0.5
 FALL_S = 5
 """Seconds of a backward step between two checks that mean that the wall clock was set back."""
+STOP_S = 30
+"""Seconds in which Ray Serve's controller must stop."""
 RAY_MARGIN_S = 30
 """Seconds by which Ray's timeout of a request is longer than ours, so that clients get our error with its reason."""
 
@@ -189,7 +192,19 @@ def _take_down(*, deployed: bool, local: bool) -> None:
     if deployed:
         serve.delete(APPLICATION)
     if local and ray.is_initialized():
+        _stop_controller()
         serve.shutdown()
+
+
+def _stop_controller() -> None:
+    """Stops Ray Serve's controller. The controller ends during this call, and `serve.shutdown` would retry the call.
+
+    Ray would then print that it failed, with infinite retries remaining, at a normal stop.
+    """
+    with suppress(ValueError, RayError):  # the controller has ended
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+        stopped = controller.graceful_shutdown.options(max_task_retries=0).remote()
+        ray.get(stopped, timeout=STOP_S)
 
 
 class _Clock:

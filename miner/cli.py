@@ -3,6 +3,7 @@
 The commands for scoring jobs on a cluster are in `miner/scoring/cli.py`.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from miner.scoring import cli as jobs_cli
 from miner.selection.settings import SelectSettings
 from miner.settings import ScoreSettings
 from miner.sweep.settings import SweepSettings
-from unijudge.cli import Overwrite
+from unijudge.cli import INTERRUPTED, AsJson, Overwrite
 from unijudge.errors import SettingsError
 from unijudge.job import (
     ExampleOption,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STOPPED = "Stopped. Run the same command again to resume."
 USED = in_order(
     "import", "estimate", "score", "sweep", "calibrate", "select", "inspect", "export", "publish"
 )
@@ -65,6 +65,8 @@ def score(words: FileAndSettings = None, example: ExampleOption = False) -> None
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(), transient=True,
     )  # fmt: skip
+    # Without a terminal the bar would print an empty line.
+    bar.disable = not bar.console.is_terminal
     with bar:
         done = run(resolved, _reporter(bar))
     counts = done.counts
@@ -78,8 +80,7 @@ def score(words: FileAndSettings = None, example: ExampleOption = False) -> None
             f"reuse={resolved.out}"
         )
     if done.shards_done < done.shards:
-        typer.echo(STOPPED)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command(cls=job(ScoreSettings))
@@ -101,6 +102,7 @@ def estimate(
         ),
     ] = 200,
     example: ExampleOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate the pairs, tokens and hours of a scoring job from the settings of `score`. Keeps the candidates."""
     resolved = command_settings(ScoreSettings, words, example)
@@ -112,9 +114,11 @@ def estimate(
     try:
         made = estimate_cost(resolved, probe, lambda text: logger.info("%s", text))
     except Stopped:
-        typer.echo(STOPPED)
-        raise typer.Exit(130) from None
-    typer.echo("\n".join(made.lines(replicas or (), budget)))
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(made.record(replicas or (), budget)))
+    else:
+        typer.echo("\n".join(made.lines(replicas or (), budget)))
 
 
 @app.command(cls=job(SelectSettings))
@@ -176,12 +180,15 @@ def publish(
 def sweep(words: FileAndSettings = None, example: ExampleOption = False) -> None:
     """Compare many selections side by side and recommend a β. Writes no training rows."""
     resolved = command_settings(SweepSettings, words, example)
-    from miner.sweep.recommend import comparison_table
+    from miner.sweep.recommend import MEANINGS, comparison_table
     from miner.sweep.sweep import sweep as run
 
     done = run(resolved)
     head, *rows = comparison_table(done.points)
     print_table(head, rows, marked=done.recommended)
+    typer.echo(
+        "\n".join(f"{name}: {meaning}" for name, meaning in MEANINGS.items() if name in head)
+    )
     typer.echo(done.reason)
 
 

@@ -14,7 +14,7 @@ from trainer.embedding.settings import EmbedSettings
 from trainer.evaluation.settings import EvaluateSettings, RerankSettings
 from trainer.export.usage import Form
 from trainer.training.settings import EmbedderSettings, RerankerSettings
-from unijudge.cli import Overwrite
+from unijudge.cli import AsJson, Overwrite
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, in_order, job
 from unijudge.pages.terminal import print_table
 from unijudge.storage.locations import locate
@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 USED = in_order(
     "embed", "embedder", "reranker", "report", "evaluate", "rerank", "benchmark", "export", "pull"
 )
+
+LINES = 10
+"""The number of lines that show the progress of a job in a log."""
+MEAN = "mean of the subsets"
+LEGEND = (
+    "low … high: the 95 % interval of precision@1. left out: items of the pool that are no candidates of a query. "
+    "united: share of queries that count the positives of other rows with the same question. modality gap: distance "
+    "between the mean vectors of contents with and without an image"
+)
+"""The meaning of the columns that an evaluation adds to the usual measures."""
 
 app = typer.Typer(cls=USED, help="Embed, train and evaluate.", no_args_is_help=True)
 
@@ -58,10 +68,7 @@ def embed(words: FileAndSettings = None, example: ExampleOption = False) -> None
     from trainer.embedding.embed import embed_corpus
 
     with _bar() as bar:
-        task = bar.add_task("embed", total=None, note="")
-        made = embed_corpus(
-            resolved, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        made = embed_corpus(resolved, _counter(bar, "inputs embedded"))
     _tell_once(
         f"{resolved.out}: vectors of {made.items} items and {made.queries} queries, width {made.width}, by {made.model}"
     )
@@ -149,15 +156,23 @@ def export(
 
 @app.command(cls=job(EvaluateSettings))
 def evaluate(
-    words: FileAndSettings = None, example: ExampleOption = False, overwrite: Overwrite = False
+    words: FileAndSettings = None,
+    example: ExampleOption = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rank candidates by similarity, and measure precision@1, recall@k, MRR and nDCG of each subset."""
     resolved = command_settings(EvaluateSettings, words, example)
     from trainer.evaluation.evaluate import evaluate as run
     from trainer.studies.power import CHANGED, Power
 
-    subsets = run(resolved, overwrite=overwrite).subsets
+    report = run(resolved, overwrite=overwrite)
+    if as_json:
+        typer.echo(report.model_dump_json())
+        return
+    subsets = report.subsets
     _tell(subsets)
+    typer.echo(LEGEND)
     if power := Power.of(subsets):
         typer.echo(
             f"With {power.queries:,} queries, the smallest detectable difference of mean precision@1 is "
@@ -186,11 +201,8 @@ def benchmark(
     from trainer.benchmarks.run import benchmark as run
 
     with _bar() as bar:
-        task = bar.add_task("measure", total=None, note="")
-        table = run(
-            resolved,
-            lambda name, done, total: bar.update(task, completed=done, total=total, note=name),
-        )
+        count = _counter(bar, "sets measured")
+        table = run(resolved, lambda name, done, total: count(done, total, name))
     if table is not None:
         typer.echo(table.text())
 
@@ -204,12 +216,7 @@ def rerank(
     from trainer.reranking.rerank import rerank as run
 
     with _bar() as bar:
-        task = bar.add_task("rerank", total=None, note="")
-        report = run(
-            resolved,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            overwrite=overwrite,
-        )
+        report = run(resolved, _counter(bar, "queries reranked"), overwrite=overwrite)
     _tell(report.subsets)
     typer.echo(
         f"Method {report.method}, judge {report.judge}: {report.unjudged} pairs have no verdict, {report.unparsable} "
@@ -231,14 +238,43 @@ def _tell_once(text: str) -> None:
 
 
 def _tell(subsets: dict[str, dict[str, float]]) -> None:
+    """Prints the measures of every subset, and of several subsets the mean of each measure that all of them have."""
     names = list(dict.fromkeys(name for values in subsets.values() for name in values))
+    shown = dict(subsets)
+    if len(subsets) > 1:
+        shown[MEAN] = _mean(list(subsets.values()))
     rows = []
-    for subset, values in subsets.items():
+    for subset, values in shown.items():
         cells = (
             f"{values[name]:.3f}".removesuffix(".000") if name in values else "–" for name in names
         )
         rows.append([subset, *cells])
     print_table(["subset", *names], rows)
+
+
+def _mean(subsets: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the sum of the queries, and the plain mean of each other measure except the ends of the interval."""
+    mean = {"queries": sum(values["queries"] for values in subsets)}
+    for name in subsets[0]:
+        if name not in ("queries", "low", "high") and all(name in values for values in subsets):
+            mean[name] = sum(values[name] for values in subsets) / len(subsets)
+    return mean
+
+
+def _counter(bar: Progress, what: str) -> Callable[..., None]:
+    """Returns a function of (finished, all, note): it moves a bar on a terminal, and elsewhere logs ten lines."""
+    task = bar.add_task(what, total=None, note="")
+    told = 0
+
+    def report(done: int, total: int, note: str = "") -> None:
+        nonlocal told
+        bar.update(task, completed=done, total=total, note=note)
+        tenth = LINES * done // max(total, 1)
+        if not bar.console.is_terminal and tenth > told:
+            logger.info("%d of %d %s", done, total, what)
+        told = tenth
+
+    return report
 
 
 def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
@@ -256,7 +292,10 @@ def _reporter(bar: Progress, steps: int) -> Callable[[int, float], None]:
 
 
 def _bar() -> Progress:
-    return Progress(
+    bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(), transient=True, disable=not _is_first(),
     )  # fmt: skip
+    # Without a terminal the bar would print an empty line.
+    bar.disable = bar.disable or not bar.console.is_terminal
+    return bar

@@ -5,6 +5,7 @@ errors into output: a known error becomes one line and exit status 1, an unexpec
 """
 
 import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -45,12 +46,16 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace an output of the same kind that exists already."),
 ]
-
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs, one line for each result.")
+]
 
 UsageError: Any = typer.BadParameter.__base__
 """typer's error class for an invalid command line, which typer does not export by name."""
 INTERRUPTED = 130
 """The usual exit status of a command that Ctrl-C ended."""
+STOPPED = "Stopped. Run the same command again to resume."
+"""Printed for every command that a signal ended. Every file is complete or absent, so each command may run again."""
 
 app = typer.Typer(
     help="Judge, mine and train universal multimodal embeddings with a multimodal LLM as the judge. "
@@ -62,14 +67,17 @@ app = typer.Typer(
 
 
 @app.command()
-def describe(folders: Ours) -> None:
+def describe(folders: Ours, as_json: AsJson = False) -> None:
     """Prints how each folder was made, and its progress."""
-    _of_each(folders, inventory.describe)
+    _of_each(folders, _in_json(inventory.facts) if as_json else inventory.describe)
 
 
 @app.command()
-def check(places: PlacesArgument, images: Images = None) -> None:
-    """Checks every file of each folder of this program. For other files, shows what an import would read."""
+def check(places: PlacesArgument, images: Images = None, as_json: AsJson = False) -> None:
+    """Checks every file of each folder of this program. For other files, shows what an import would read.
+
+    With --json, each folder without a fault is a line of JSON. Faults go to stderr, and end with status 1.
+    """
     ours = [place for place in places if inventory.is_ours(place)]
     if not ours and (len(places) > 1 or exists(places[0])):
         root = [] if images is None else ["--images", address(images)]
@@ -81,7 +89,11 @@ def check(places: PlacesArgument, images: Images = None) -> None:
             f"{other}: is no folder of this program, but {ours[0]} is. Give files that are not imported yet in a "
             "separate command"
         )
-    _of_each(places, inventory.check)
+    _of_each(places, _in_json(inventory.checked) if as_json else inventory.check)
+
+
+def _in_json(facts: Callable[[Path], dict[str, Any]]) -> Callable[[Path], str]:
+    return lambda folder: json.dumps(facts(folder))
 
 
 def _of_each(folders: Sequence[Path], say: Callable[[Path], str]) -> None:
@@ -119,7 +131,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Runs the command line. A known error prints one line, an unexpected error three, and Ctrl-C no line."""
+    """Runs the command line. A known error prints one line, an unexpected error three, and Ctrl-C one."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Safe("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -139,12 +151,13 @@ def _status(words: list[str]) -> int:
         return 0
     try:
         command = typer.main.get_command(whole())
-        return int(command.main(_asked(words), prog_name="unijudge", standalone_mode=False) or 0)
+        status = command.main(_asked(words), prog_name="unijudge", standalone_mode=False)
+        return _end(STOPPED, INTERRUPTED) if status == INTERRUPTED else int(status or 0)
     except UsageError as error:
         usage = error.ctx.get_usage() + "\n" if error.ctx else ""
         return _end(f"{usage}error: {_brief(error.format_message(), words)}", error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return _end(STOPPED, INTERRUPTED)
     except Exception as error:  # noqa: BLE001  no later code can report the error
         return _failed(first_error(error) if isinstance(error, ExceptionGroup) else error, words)
 

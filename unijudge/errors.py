@@ -74,7 +74,7 @@ class FolderBusy(DataError):
 
 
 class NothingSelected(DataError):
-    """A selection keeps no row of its scores, so nothing is written; the message counts the reasons."""
+    """A selection keeps too few rows, or none, so nothing is written; the message counts the reasons."""
 
     statistics: Mapping[str, float] = MappingProxyType({})
     """Name → value, the same statistics as those of a written selection."""

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from miner.estimate.pair_counts import Division, PairCounts, count_pairs
 from miner.estimate.probe import Probe, probe
@@ -60,7 +61,8 @@ class Estimate:
         rate = f"{probe.pairs_per_second:.1f} pairs/s on {probe.replicas} replicas"
         rows = [
             ("queries", f"{tally.queries:,}; {self._short()}"),
-            ("pairs", f"{pairs:,}; to ask {ask:,} (the others are known or asked by another row)"),
+            ("pairs", f"{pairs:,}, {tally.positives:,} of them with a positive"),
+            ("", f"to ask {ask:,} (the others are known or asked by another row)"),
             ("distinct images", f"{tally.pictures(k):,} of the pairs to ask"),
             *self._costs(ask),
             ("probe", f"{probe.pairs} pairs, {probe.failed} of them without a verdict, at {rate}"),
@@ -85,17 +87,48 @@ class Estimate:
             lines.append(f"within {budget_hours:g} replica-hours: {self._within(budget_hours)}")
         return lines
 
+    def record(
+        self, replicas: Sequence[int] = (), budget_hours: float | None = None
+    ) -> dict[str, Any]:
+        """Returns the same numbers for programs. Times are in seconds, and costs in replica-hours."""
+        tally, probe = self.tally, self.probe
+        numbers = dict.fromkeys([probe.replicas, *replicas])
+        costs = {
+            k: {"pairs_to_ask": tally.to_ask(k), "replica_hours": self.hours(k)} for k in self._ks()
+        }
+        made: dict[str, Any] = {
+            "queries": tally.queries,
+            "queries_with_fewer_candidates": tally.underfilled(1 if self.in_band else tally.k),
+            "pairs": tally.pairs(tally.k),
+            "pairs_with_a_positive": tally.positives,
+            "pairs_to_ask": tally.to_ask(tally.k),
+            "distinct_images": tally.pictures(tally.k),
+            "tokens_of_a_pair": probe.tokens,
+            "computed_tokens_of_a_pair": probe.computed_tokens,
+            "sampled_pairs": probe.pairs,
+            "sampled_pairs_without_verdict": probe.failed,
+            "pairs_per_second": probe.pairs_per_second,
+            "replica_hours": self.hours(tally.k),
+            "seconds_by_replicas": {number: self._seconds(tally.k, number) for number in numbers},
+        }
+        if not self.in_band:
+            made["by_k"] = costs
+        if budget_hours is not None and not self.in_band:
+            made["largest_k_in_budget"] = self.largest_k(budget_hours)
+        return made
+
+    def _ks(self) -> list[int]:
+        return [*(k for k in TABLE_OF_K if k < self.tally.k), self.tally.k]
+
     def _short(self) -> str:
         if self.in_band:
             return f"{self.tally.underfilled(1):,} have no candidate in the band and are not scored"
         return f"{self.tally.underfilled(self.tally.k):,} have fewer than k = {self.tally.k} candidates"
 
     def _table(self) -> list[str]:
-        smaller = [k for k in TABLE_OF_K if k < self.tally.k]
         rows = [("k", "pairs to ask", "replica-hours")]
-        for k in (*smaller, self.tally.k):
-            pairs = self.tally.to_ask(k)
-            rows.append((str(k), f"{pairs:,}", _hours(self.hours(k))))
+        for k in self._ks():
+            rows.append((str(k), f"{self.tally.to_ask(k):,}", _hours(self.hours(k))))
         return aligned(rows)
 
     def _within(self, budget_hours: float) -> str:

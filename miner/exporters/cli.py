@@ -34,6 +34,12 @@ ImageRoot = Annotated[
 SkipSuspects = Annotated[
     bool, typer.Option("--skip-suspects", help="Leave out rows with a suspect positive.")
 ]
+MinRows = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Smallest number of rows. With fewer, nothing is written, and the status is 1."
+    ),
+]
 NoScores = Annotated[bool, typer.Option("--no-scores", help="Leave out the judge's scores.")]
 Negatives = Annotated[
     int | None,
@@ -67,6 +73,7 @@ def sentence_transformers(
     no_scores: NoScores = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    min_rows: MinRows = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a Parquet file: query, positive, negative_1 …, label (the judge's scores, the positive's first)."""
@@ -74,7 +81,9 @@ def sentence_transformers(
     from miner.exporters.sentence_transformers import TABLE, export_sentence_transformers
     from miner.exporters.training_rows import TrainingRows
 
-    rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    rows = TrainingRows(
+        triples, corpus, image_root=image_root, skip_suspects=skip_suspects, min_rows=min_rows
+    )
     with replacing_export(out, lambda path: holds_table(path, TABLE), overwrite=overwrite) as place:
         export_sentence_transformers(rows, place, negatives=negatives, scores=not no_scores)
     _report(out, rows, negatives, option=True)
@@ -97,6 +106,7 @@ def flagembedding(
     prompt: Annotated[str | None, typer.Option(help="The `prompt` of every row.")] = None,
     kind: Annotated[str | None, typer.Option("--type", help="The `type` of every row.")] = None,
     skip_suspects: SkipSuspects = False,
+    min_rows: MinRows = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a JSONL file: query, pos, neg, pos_scores, neg_scores. Texts only."""
@@ -104,7 +114,7 @@ def flagembedding(
     from miner.exporters.flagembedding import FLAGEMBEDDING_KEYS, export_flagembedding
     from miner.exporters.training_rows import TrainingRows
 
-    rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects, min_rows=min_rows)
     constants = {
         name: value for name, value in (("prompt", prompt), ("type", kind)) if value is not None
     }
@@ -130,6 +140,7 @@ def swift(
     negatives: Negatives = None,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    min_rows: MinRows = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a JSONL file for ms-swift: messages, positive_messages, negative_messages and their images."""
@@ -137,7 +148,9 @@ def swift(
     from miner.exporters.swift import SWIFT_KEYS, export_swift
     from miner.exporters.training_rows import TrainingRows
 
-    rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    rows = TrainingRows(
+        triples, corpus, image_root=image_root, skip_suspects=skip_suspects, min_rows=min_rows
+    )
     with replacing_export(
         out, lambda path: holds_rows(path, SWIFT_KEYS), overwrite=overwrite
     ) as place:
@@ -154,6 +167,7 @@ def tevatron(
     extra_positives: ExtraPositives = False,
     image_root: ImageRoot = None,
     skip_suspects: SkipSuspects = False,
+    min_rows: MinRows = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Write two folders of Parquet files: queries, whose rows refer to documents, and corpus."""
@@ -161,7 +175,9 @@ def tevatron(
     from miner.exporters.training_rows import TrainingRows
     from unijudge.storage.outputs import replacing
 
-    rows = TrainingRows(triples, corpus, image_root=image_root, skip_suspects=skip_suspects)
+    rows = TrainingRows(
+        triples, corpus, image_root=image_root, skip_suspects=skip_suspects, min_rows=min_rows
+    )
     with replacing(out, is_tevatron, "export for Tevatron", overwrite=overwrite) as place:
         export_tevatron(rows, place, extra_positives=extra_positives)
     _report(out, rows, short_rows=AS_THEY_ARE)
@@ -179,6 +195,7 @@ def unime(
         ),
     ] = 10,
     skip_suspects: SkipSuspects = False,
+    min_rows: MinRows = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a JSON array in the layout of UniME-V2's released training data. Image paths stay relative."""
@@ -187,7 +204,7 @@ def unime(
     from miner.exporters.unime import export_unime
     from miner.importers.unime import UNIME_KEYS
 
-    rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects)
+    rows = TrainingRows(triples, corpus, skip_suspects=skip_suspects, min_rows=min_rows)
     with replacing_export(
         out, lambda path: holds_array(path, UNIME_KEYS), overwrite=overwrite
     ) as place:

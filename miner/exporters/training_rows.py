@@ -105,6 +105,7 @@ class TrainingRows:
         *,
         image_root: str | None = None,
         skip_suspects: bool = False,
+        min_rows: int = 1,
     ):
         """Opens both folders.
 
@@ -113,6 +114,7 @@ class TrainingRows:
             corpus: The corpus that the rows were selected from.
             image_root: The root of the image paths, instead of the corpus' root. If empty, paths stay relative.
             skip_suspects: Whether to leave out rows with a suspect positive.
+            min_rows: The smallest number of rows of an export.
 
         Raises:
             DataError: A folder is incomplete or damaged, or the folders do not belong together.
@@ -130,6 +132,7 @@ class TrainingRows:
         self._triples = triples
         self._image_root = image_root
         self._skip_suspects = skip_suspects
+        self._min_rows = min_rows
         self._find = lru_cache(maxsize=ITEMS_AT_HAND)(self._look_up)
 
     def export(self, make: Callable[[TrainingRow], T]) -> Iterator[T]:
@@ -138,7 +141,7 @@ class TrainingRows:
         `make` raises `LeftOut` for a row that does not fit into the layout.
 
         Raises:
-            DataError: A folder is damaged, or there is no row to write.
+            DataError: A folder is damaged, or there are fewer rows to write than `min_rows`.
         """
         self.written = self.weighted = 0
         self.left_out = {}
@@ -154,12 +157,14 @@ class TrainingRows:
             self.written += 1
             self.weighted += triple.weight < 1
             yield made
-        if not self.written:
+        if self.written < self._min_rows:
             counts = [f"{reason}: {left.rows}" for reason, left in self.left_out.items()]
             reasons = "; ".join(counts) or "the folder has no rows"
+            found = "no row" if not self.written else f"only {self.written:,}"
+            wanted = "" if self._min_rows == 1 else f" of --min-rows {self._min_rows:,}"
             raise DataError(
-                f"{self._triples}: no row can be exported ({reasons}), so nothing was written. Select with different "
-                "settings, or leave out fewer rows"
+                f"{self._triples}: {found}{wanted} can be exported ({reasons}), so nothing was written. Select with "
+                "different settings, or leave out fewer rows"
             )
 
     def _check(self, triple: Triple) -> None:

@@ -122,7 +122,7 @@ def card(
         selection=triples and facts(triples.selection),
         statistics=triples
         and facts({name: f"{value:,.10g}" for name, value in triples.statistics.items()}),
-        place=out.name if is_local(out) else out,
+        place="URL-OF-THIS-DATASET" if is_local(out) else out,
         tables=tables,
         source=facts({"imported from": parts.corpus.source, "rows rejected": parts.corpus.rejects}),
         origin=list(_origin(parts)),

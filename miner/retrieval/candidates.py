@@ -79,8 +79,10 @@ def find_candidates(
     counts = candidates.counts()
     if few := int((counts < settings.k).sum()):
         logger.info(
-            "%d of %d queries have fewer than k = %d candidates (the fewest: %d): their pool or window has no more",
-            few, len(counts), settings.k, counts.min(),
+            "%d of %d queries have fewer than k = %d candidates (the fewest: %d): the pool or the window has no "
+            "more items that are less similar to the query than its positive minus margin = %g. A smaller margin, "
+            "down to -2, admits more",
+            few, len(counts), settings.k, counts.min(), settings.margin,
         )  # fmt: skip
     return candidates
 

@@ -41,7 +41,7 @@ def select(settings: SelectSettings, *, overwrite: bool = False) -> dict[str, fl
 
     Raises:
         DataError: The folders do not belong together, scores are missing, or `out` exists and must not be overwritten.
-        NothingSelected: No row is kept.
+        NothingSelected: Fewer than `min_rows` rows are kept.
     """
     with replacing(settings.out, is_selection, "selection", overwrite=overwrite) as out:
         check_absent(out)
@@ -53,8 +53,8 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
     with publishing_folder(out) as draft:
         rows = write_triples(draft, job.triples())
         statistics = job.table()
-        if not rows:
-            raise _nothing(out, statistics)
+        if rows < settings.min_rows:
+            raise _too_few(out, rows, settings.min_rows, statistics)
         digests = [file_sha256(folder / "manifest.json") for folder in settings.scores]
         finish_triples(
             draft,
@@ -76,16 +76,21 @@ def _select(settings: SelectSettings, out: Path) -> dict[str, float]:
     return statistics
 
 
-def _nothing(out: Path, statistics: dict[str, float]) -> NothingSelected:
-    """Returns the error for a selection that keeps no row, because nobody can train on an empty selection."""
+def _too_few(out: Path, rows: int, min_rows: int, statistics: dict[str, float]) -> NothingSelected:
+    """Returns the error for a selection with too few rows. Nobody can train on an empty selection."""
     counts = [
         f"{name}: {value:,}"
         for name, value in statistics.items()
         if name.startswith("left out") and value
     ]
     reasons = "; ".join(counts) or "no query was scored"
+    kept = (
+        f"only {rows:,} rows are kept, fewer than min_rows = {min_rows:,},"
+        if rows
+        else "no row is kept"
+    )
     error = NothingSelected(
-        f"{out}: no row is kept of {statistics['queries']:,} queries ({reasons}), so nothing was written. Score more "
+        f"{out}: {kept} of {statistics['queries']:,} queries ({reasons}), so nothing was written. Score more "
         "pairs, or select with different `betas`, `suspect_action` or `overrides`"
     )
     error.statistics = statistics

@@ -1,6 +1,6 @@
 """The settings of a selection, and the settings shared by all commands that read scores. Each has one TOML file."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -8,12 +8,16 @@ from miner.settings import as_tuple, check_one_scale
 from unijudge.settings import Settings
 from unijudge.storage.locations import Location
 
+
+def one_as_tuple(value: Any) -> Any:
+    """Turns a single number, or the text of a single choice, into a tuple. Returns any other value unchanged."""
+    return (value,) if isinstance(value, int | float | str) else value
+
+
 Preset = Literal["unime-v2", "paper", "topk", "random", "cyclic"]
 Beta = Annotated[float, Field(ge=0, le=1)]
 Ladder = Annotated[tuple[Beta, ...], Field(min_length=1)]
-Margins = Annotated[
-    Ladder, BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
-]
+Margins = Annotated[Ladder, BeforeValidator(one_as_tuple)]
 Rungs = Beta | Ladder
 Folders = Annotated[
     tuple[Location, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=2)
@@ -86,5 +90,7 @@ class SelectSettings(Selection):
     """The corpus' embeddings, for measuring the diversity of a row's negatives. By default it is not measured."""
     out: Location
     """The folder of training rows."""
+    min_rows: int = Field(1, gt=0)
+    """Smallest number of rows. A selection with fewer rows is not written and ends with status 1."""
     compare: Location | None = None
     """The folder of another selection to compare with. Counts how many of its rows and negatives are chosen again."""

@@ -6,21 +6,36 @@ from pydantic import BaseModel, ConfigDict
 
 from miner.selection.settings import Preset
 
-COLUMNS = {
+COLUMNS: dict[str, str | None] = {
     "rows": "rows kept",
     "survivors": "mean survivors of a row",
-    "false neg.": "expected false negatives",
+    "false neg.": None,
     "score": "mean score of a negative",
     "similarity": "mean similarity of a negative",
     "alike": "mean similarity among",
     "dropped": "share of candidates dropped",
-    "short": "rows short of survivors",
+    "short": None,
     "under-filled": "rows under-filled",
     "fallback": "rows filled by fallback",
     "suspect": "suspect positives",
     "ties": "rows with tied negatives",
 }
-"""The head of a column → the start of the name of its statistic."""
+"""The head of a column → the start of the name of its statistic. None: a share of the point."""
+MEANINGS = {
+    "rows": "rows kept",
+    "survivors": "mean number of candidates of a row that are not dropped",
+    "false neg.": "expected share of false negatives among the chosen negatives",
+    "score": "mean score of a chosen negative",
+    "similarity": "mean similarity of a chosen negative to its query",
+    "alike": "mean similarity among the negatives of a row",
+    "dropped": "share of candidates that are dropped as false negatives",
+    "short": "share of rows with fewer survivors than num_negatives, kept or left out",
+    "under-filled": "rows kept that repeat negatives",
+    "fallback": "rows kept without a survivor, filled by the preset's fallback",
+    "suspect": "rows whose positive has a score below suspect_below",
+    "ties": "rows with negatives of equal score",
+}
+"""The head of a column → its meaning, which is printed under the table."""
 
 
 class SweepPoint(BaseModel):
@@ -107,7 +122,7 @@ def comparison_table(points: Sequence[SweepPoint]) -> list[list[str]]:
     for point in points:
         k = "all" if point.k is None else str(point.k)
         stride = "" if point.stride is None else str(point.stride)
-        cells = [_cell(point, start) for start in COLUMNS.values()]
+        cells = [_cell(point, column) for column in COLUMNS]
         rows.append([point.preset, point.ladder, k, stride, *cells])
 
     columns = zip(*rows, strict=True)
@@ -115,8 +130,12 @@ def comparison_table(points: Sequence[SweepPoint]) -> list[list[str]]:
     return [list(row) for row in zip(*measured, strict=True)]
 
 
-def _cell(point: SweepPoint, start: str) -> str:
-    """Returns the first of a point's statistics whose name starts with `start`, or an empty text."""
+def _cell(point: SweepPoint, column: str) -> str:
+    """Returns a point's share, or the first of its statistics whose name has the start of the column; else no text."""
+    start = COLUMNS[column]
+    if start is None:
+        share = point.short_share if column == "short" else point.false_negative_share
+        return "" if share is None else f"{share:.1%}"
     for name, value in point.statistics.items():
         if name.startswith(start):
             return _number(value)

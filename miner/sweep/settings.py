@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from miner.selection.settings import Rungs, ScoreFolders
+from miner.selection.settings import Rungs, ScoreFolders, one_as_tuple
 from unijudge.storage.locations import Location
 
 
@@ -16,14 +16,16 @@ class SweepSettings(ScoreFolders):
     vectors: Location | None = None
     """The corpus' embeddings, for measuring the diversity of a row's negatives. By default it is not measured."""
     presets: Annotated[
-        tuple[Literal["unime-v2", "paper", "topk", "cyclic"], ...], Field(min_length=1)
+        tuple[Literal["unime-v2", "paper", "topk", "cyclic"], ...],
+        BeforeValidator(one_as_tuple),
+        Field(min_length=1),
     ] = (
         "unime-v2",
         "topk",
     )
     """Presets to compare, as the `preset` of a selection. `random` is not among them, because it draws items without
     scores."""
-    betas: Annotated[tuple[Rungs, ...], Field(min_length=1)] = (
+    betas: Annotated[tuple[Rungs, ...], BeforeValidator(one_as_tuple), Field(min_length=1)] = (
         0.01,
         0.05,
         0.1,
@@ -33,11 +35,15 @@ class SweepSettings(ScoreFolders):
     )
     """Margins to compare, for presets that use scores. Each is a number (0.1) or a list of margins that a selection
     tries in turn ([0.1, 0.01])."""
-    ks: Annotated[tuple[Annotated[int, Field(gt=0)] | Literal["all"], ...], Field(min_length=1)] = (
-        "all",
-    )
+    ks: Annotated[
+        tuple[Annotated[int, Field(gt=0)] | Literal["all"], ...],
+        BeforeValidator(one_as_tuple),
+        Field(min_length=1),
+    ] = ("all",)
     """Numbers of candidates to compare. Each is a number, for the most similar candidates, or `"all"`."""
-    strides: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (5,)
+    strides: Annotated[
+        tuple[Annotated[int, Field(gt=0)], ...], BeforeValidator(one_as_tuple), Field(min_length=1)
+    ] = (5,)
     """Steps of the walk to compare."""
     max_false_negatives: float = Field(0.05, ge=0, le=1)
     """Largest expected share of false negatives among the chosen negatives for a recommended β."""

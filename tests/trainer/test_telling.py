@@ -1,6 +1,6 @@
 """What the commands print."""
 
-from trainer.cli import _tell
+from trainer.cli import _bar, _counter, _tell
 
 
 def test_numbers_stand_under_the_ends_of_their_names(capsys):
@@ -11,7 +11,20 @@ def test_numbers_stand_under_the_ends_of_their_names(capsys):
         }
     )
     head, *lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines] == [["a", "12", "0.100", "0"], ["b", "3", "1", "–"]]
+    assert [line.split() for line in lines[:2]] == [["a", "12", "0.100", "0"], ["b", "3", "1", "–"]]
+    mean = ["mean", "of", "the", "subsets", "15", "0.550", "–"]
+    assert lines[2].split() == mean, "a measure of one subset has no mean"
     ends = [head.index(name) + len(name) for name in ("queries", "precision@1", "mrr")]
     for line in lines:
         assert all(line[end - 1] != " " and line[end : end + 1] in ("", " ") for end in ends)
+
+
+def test_progress_without_a_terminal_is_at_most_ten_lines(caplog):
+    caplog.set_level("INFO")
+    with _bar() as bar:
+        report = _counter(bar, "inputs embedded")
+        for done in range(0, 105, 5):
+            report(done, 100)
+    assert caplog.messages[0] == "10 of 100 inputs embedded"
+    assert caplog.messages[-1] == "100 of 100 inputs embedded"
+    assert len(caplog.messages) == 10

@@ -181,7 +181,7 @@ def test_ctrl_c_ends_without_a_traceback(number):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=here
     )
-    assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (cli.INTERRUPTED, "", f"{cli.STOPPED}\n")
 
 
 def check_brief(status, err, value):

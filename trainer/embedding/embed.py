@@ -25,6 +25,7 @@ from unijudge.formats.vectors import (
     EntryKind,
     VectorManifest,
     Vectors,
+    check_vector_output,
     missing_vector_parts,
     start_vectors,
     write_vectors_part,
@@ -42,10 +43,12 @@ def embed_corpus(settings: EmbedSettings, report: Callable[[int, int], None]) ->
         report: A function that the first process calls with (finished inputs, all inputs) after each batch.
 
     Raises:
-        DataError: An image is missing, changed or invalid, or an input is too long. The message names its id.
+        DataError: An image is missing, changed or invalid, or an input is too long. The message names its id. Or the
+            output folder holds something else.
     """
     with processes(settings.model.device, settings.out) as accelerator:
         corpus = Corpus(settings.corpus)
+        check_vector_output(settings.out)
         system = OurModel(settings.model)
         system.check_texts(corpus)
         manifest = VectorManifest(

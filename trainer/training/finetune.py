@@ -25,13 +25,14 @@ from trainer.training.loop import MicroBatch, batches_each, fit, parts_of
 from trainer.training.memory import TrainingMemory, training_memory, will_not_fit
 from trainer.training.memory_advice import training_cures
 from trainer.training.report import write_report
-from trainer.training.run_folder import Run
+from trainer.training.run_folder import OWN, Run
 from trainer.training.settings import FinetuneSettings
 from unijudge.errors import DataError, SettingsError
 from unijudge.formats.corpus import Corpus, CorpusManifest
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.settings import overrides_of
 from unijudge.storage.files import file_sha256, read_json
+from unijudge.storage.outputs import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ def finetune(
             if accelerator.is_main_process and not (run.folder / "report.html").exists():
                 write_report([run.folder], run.folder / "report.html")
             return run
+    else:
+        check_folder(settings.out, OWN)
     device = device_of(settings.model.device)
     if settings.gradient_checkpointing == "auto":
         settings = settings.model_copy(update={"gradient_checkpointing": device.type == "cuda"})

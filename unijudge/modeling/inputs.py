@@ -52,7 +52,7 @@ class ModelInputs:
         import transformers
 
         folder = Path(name)
-        self.name = folder.name if folder.is_dir() else name
+        self.name = _name_of(folder.absolute()) if folder.is_dir() else name
         self.revision = commit_of(name, revision)
         """The commit of a hub model, from which the weights must be loaded too; None for a folder."""
         pinned = self.revision
@@ -207,6 +207,16 @@ def _image_token(tokenizer: Any, image_id: int) -> str:
             "tokenizer's files and the config.json of one model"
         )
     return str(token)
+
+
+def _name_of(folder: Path) -> str:
+    """Returns the name of a model's folder. The folder `merged` of a run also has the name of its run.
+
+    Example:
+        >>> _name_of(Path("/models/judge")), _name_of(Path("/runs/reranker/merged"))
+        ('judge', 'reranker/merged')
+    """
+    return f"{folder.parent.name}/{folder.name}" if folder.name == "merged" else folder.name
 
 
 def _check_ids(encoder: ChatEncoder, tokenizer: Any, rows: int) -> None:

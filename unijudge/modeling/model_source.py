@@ -61,7 +61,8 @@ def commit_of(name: str, revision: str | None) -> str | None:
             raise ModelError(
                 "no such folder, and not a hub name (owner/model). Check the path"
             ) from error
-        raise _unusable(error, cure=f"Check the name{_asked_by()}") from error
+        where = "no such folder, and the hub: "
+        raise _unusable(error, cure=f"Check the name{_asked_by()}", files=where) from error
     if commit is None:
         raise ModelError(
             f"{name}: its commit is not known here; download the model again, or give a folder"

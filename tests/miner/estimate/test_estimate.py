@@ -1,5 +1,6 @@
 """The bill against what the job then does."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -96,6 +97,11 @@ def test_the_largest_k_within_a_budget(job):
     assert re.search(r"tokens +not counted, because scripted", text)
     assert re.search(r"time +\d+ s on 8 replicas", text)
     assert text.endswith("within 1e+09 replica-hours: k = 12")
+    assert f"{tally.pairs(12):,}, {tally.positives:,} of them with a positive" in text
+    record = json.loads(json.dumps(made.record(replicas=[8], budget_hours=1e9)))
+    assert (record["pairs"], record["largest_k_in_budget"]) == (tally.pairs(12), 12)
+    assert record["by_k"]["5"]["replica_hours"] == made.hours(5)
+    assert set(record["seconds_by_replicas"]) == {str(probed.replicas), "8"}
 
 
 def test_the_candidates_of_the_bill_serve_a_smaller_k(job):

@@ -70,6 +70,10 @@ def test_failures_leave_nothing(make, tmp_path, layout):
     finish_triples(tmp_path / "triples", manifest(rows.corpus.fingerprint, 1))
     with pytest.raises(DataError, match=r"no row can be exported .suspect positive: 1"):
         export(TrainingRows(tmp_path / "triples", tmp_path / "corpus", skip_suspects=True), out)
+    write_triples(tmp_path / "triples", TRIPLES)
+    finish_triples(tmp_path / "triples", manifest(rows.corpus.fingerprint, len(TRIPLES)))
+    with pytest.raises(DataError, match=r"triples: only \d of --min-rows 9 can be exported"):
+        export(TrainingRows(tmp_path / "triples", tmp_path / "corpus", min_rows=9), out)
     assert not list(tmp_path.glob("out*"))
     out.write_text("mine")
     with pytest.raises(DataError, match="exists already"):

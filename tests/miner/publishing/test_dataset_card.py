@@ -42,7 +42,7 @@ def test_the_card_says_what_is_in_it(parts, tmp_path, identity):
         f"| model | {identity.model} |", f"| prompt_fingerprint | {identity.prompt_fingerprint} |",
         "| suspect positives | 0 |", "| preset | paper |", "| imported from | test \\| here |", "holds 3 images",
         "cc-by-4.0, as stated by the publisher of this dataset", "| `negatives[].beta` | float |",
-        "unijudge train pull colors dataset",
+        "unijudge train pull URL-OF-THIS-DATASET dataset",
     ):  # fmt: skip
         assert said in body, said
 

@@ -298,4 +298,7 @@ def test_a_selection_that_keeps_no_row_is_refused_with_its_counts(tmp_path, corp
     ) as no:
         select(strict, overwrite=True)
     assert no.value.statistics["left out, suspect positive"] == 61
+    wanted = made.model_copy(update={"min_rows": 62})
+    with pytest.raises(NothingSelected, match=r"only \d+ rows are kept, fewer than min_rows = 62,"):
+        select(wanted, overwrite=True)
     assert (made.out / "triples.json").read_bytes() == before

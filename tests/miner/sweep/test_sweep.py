@@ -210,6 +210,12 @@ def test_the_command_prints_an_aligned_table_and_writes_it(world, tmp_path):
     assert lines[-1] == report.reason
     assert comparison_table(report.points)[1][:4] == ["unime-v2", "0.1", "all", "5"]
     assert "0.1 → 0.01" in done.output
+    head = dict(
+        zip(lines[0].replace("false neg.", "false_neg.").split(), lines[1].split(), strict=True)
+    )
+    assert head["false_neg."] == f"{report.points[0].false_negative_share:.1%}"
+    assert head["short"] == f"{report.points[0].short_share:.1%}"
+    assert "short: share of rows with fewer survivors than num_negatives, kept or left out" in lines
     strange = override_file(tmp_path / "o.json", corpus, ("q-none", None, "drop"))
     with pytest.raises(DataError, match="query 'q-none' is not among the scores"):
         sweep(SweepSettings(scores=folder / "small", corpus=corpus.folder, overrides=strange))
@@ -255,3 +261,9 @@ def test_vectors_are_read_once_for_the_whole_grid(world, monkeypatch):
         len({point.statistics["mean similarity among a row's negatives"] for point in points}) > 1
     )
     assert len(taken) == 1 < len(points)
+
+
+def test_one_value_needs_no_brackets():
+    one = {"presets": "topk", "betas": 0.1, "ks": 5, "strides": 2}
+    made = SweepSettings(scores="s", corpus="c", **one)
+    assert (made.presets, made.betas, made.ks, made.strides) == (("topk",), (0.1,), (5,), (2,))

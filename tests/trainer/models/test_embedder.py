@@ -320,6 +320,11 @@ def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_p
     with pytest.raises(DataError, match=r"holds other vectors .inputs_version differ"):
         embed_corpus(settings, quiet)
     monkeypatch.undo()
+    # A folder of something else is refused before the model is opened.
+    monkeypatch.setattr("trainer.embedding.embed.OurModel", None)
+    with pytest.raises(DataError, match=r"holds .* already, which would be mixed"):
+        embed_corpus(settings.model_copy(update={"out": corpus.folder}), quiet)
+    monkeypatch.undo()
     assert "pillow" in VectorFolder(settings.out, corpus).manifest.inputs_version
     seen = []
     embed_corpus(settings, lambda done, total: seen.append(total))

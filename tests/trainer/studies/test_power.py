@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from tests.trainer.evaluation.measured import BOTH_WAYS, PAIRS, SWAPPED, measured
 from trainer.cli import app
+from trainer.evaluation.evaluate import EvaluationReport
 from trainer.studies.measures import CellReading
 from trainer.studies.power import Power, powers
 from trainer.studies.statistics import Difference, difference
@@ -81,6 +82,12 @@ def test_an_evaluation_prints_what_it_can_tell(tmp_path):
     assert (
         "With 4 queries, the smallest detectable difference of mean precision@1 is 0.438 (95 %"
         in result.output
+    )
+    assert "low … high: the 95 % interval of precision@1." in result.output
+    as_json = CliRunner().invoke(app, ["evaluate", *places, "--json"])
+    assert (
+        as_json.output.strip()
+        == EvaluationReport.model_validate_json(as_json.output).model_dump_json()
     )
 
 
