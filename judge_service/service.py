@@ -17,9 +17,14 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+from ray.serve._private.constants import (
+    SERVE_CONTROLLER_NAME,
+    SERVE_LOGGER_NAME,
+    SERVE_NAMESPACE,
+)
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
+from judge_service.backends import check_name
 from judge_service.backends.preflight import check_machine
 from judge_service.cluster import answer, dead_parts, join, replica_environment
 from judge_service.front.gate import rules_of
@@ -49,13 +54,15 @@ def run(settings: ServiceSettings) -> None:
     After the signal, running requests have `drain_timeout_s` to finish.
 
     Raises:
-        SettingsError: The port is in use; or the cluster cannot be reached, has too few GPUs or CPUs for the replicas,
-            or already runs a judge service.
+        SettingsError: The port is in use, or the name can be no model; or the cluster cannot be reached, has too few
+            GPUs or CPUs for the replicas, or already runs a judge service.
         JudgeError: The replicas did not start, or cannot be restarted. The message has the error of the replicas.
     """
     stop = threading.Event()
     settings = with_port(settings)
     with stopping_at_signals(stop), port_lock(settings), service_folder() as folder:
+        if settings.address is None:
+            check_name(settings.model)
         check_machine(settings)
         model = settings.model
         for doubt in served_otherwise(
@@ -193,6 +200,8 @@ def _take_down(*, deployed: bool, local: bool) -> None:
         serve.delete(APPLICATION)
     if local and ray.is_initialized():
         _stop_controller()
+        # Otherwise Ray Serve would report that its controller has died.
+        logging.getLogger(SERVE_LOGGER_NAME).setLevel(logging.WARNING)
         serve.shutdown()
 
 

@@ -2,14 +2,43 @@
 
 import importlib.util
 import logging
+import re
+from pathlib import Path
 
 from judge_service.gpus import current_gpu
-from judge_service.settings import ServiceSettings
+from judge_service.settings import ModelSettings, ServiceSettings
 from unijudge.errors import ModelError, SettingsError
 from unijudge.judging.verdicts import Judge
 from unijudge.modeling.checkpoints import check_checkpoint
+from unijudge.modeling.model_source import ADAPTER_CONFIG
 
 logger = logging.getLogger(__name__)
+
+HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?", re.ASCII)
+
+
+def check_name(model: ModelSettings) -> None:
+    """Refuses a name that can be no model, before Ray starts. Nothing is loaded, and no hub is asked.
+
+    Raises:
+        SettingsError: The name is empty, or is a path and no model's folder.
+    """
+    name, folder = model.name, Path(model.name)
+    if model.backend == "scripted":
+        return
+    if not name:
+        raise SettingsError(
+            "model.name: is empty. Set a hub name such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder"
+        )
+    if folder.is_dir():
+        if not any((folder / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
+            raise SettingsError(
+                f"model.name: {name}: holds no config.json, so it is not a model. Set the folder of a model"
+            )
+    elif HUB_NAME.fullmatch(name) is None:
+        raise SettingsError(
+            f"model.name: {name}: no such folder, and not a hub name (owner/model). Check the path"
+        )
 
 
 def open_judge(settings: ServiceSettings) -> Judge:
@@ -26,10 +55,7 @@ def open_judge(settings: ServiceSettings) -> Judge:
 
         return ScriptedJudge(settings.prompt, delay_s=settings.model.scripted_delay_s)
 
-    if not settings.model.name:
-        raise SettingsError(
-            "model.name: is empty. Set a hub name such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder"
-        )
+    check_name(settings.model)
     if backend == "auto":
         backend = "vllm" if importlib.util.find_spec("vllm") else "transformers"
         if backend == "transformers":

@@ -1,0 +1,34 @@
+"""Names that can be no model are refused before Ray starts."""
+
+import pytest
+
+from judge_service.backends import check_name
+from judge_service.settings import ModelSettings
+from unijudge.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "model.name: is empty. Set a hub name"),
+        ("./nowhere", "no such folder, and not a hub name"),
+        ("/nowhere/model", "no such folder, and not a hub name"),
+        ("a/b/c", "no such folder, and not a hub name"),
+        ("here", "here: holds no config.json, so it is not a model"),
+    ],
+)
+def test_a_name_that_can_be_no_model(name, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(SettingsError) as refused:
+        check_name(ModelSettings(name=name))
+    assert reason in str(refused.value)
+
+
+def test_a_name_that_can_be_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    for name in ("Qwen/Qwen2.5-VL-7B-Instruct", "gpt2", "model", "./model"):
+        check_name(ModelSettings(name=name))
+    check_name(ModelSettings(backend="scripted"))
