@@ -110,7 +110,7 @@ function drawCell(row, [item, rank, similarity, score, alpha, fateAt, reason]) {
   const number = (value) => value === null ? "–" : value.toFixed(3);
   const [thumb, gone] = drawPicture(picture, id);
   const facts = element("dl", {},
-    ...(rank === null ? [] : [element("div", {}, element("dt", {}, "rank"), element("dd", {}, String(rank + 1)))]),
+    ...(rank === null ? [] : [element("div", {}, element("dt", {title: "from 1; the column rank of the scores counts from 0"}, "rank"), element("dd", {}, String(rank + 1)))]),
     element("div", {}, element("dt", {}, "similarity"), element("dd", {}, number(similarity))),
     element("div", {}, element("dt", {}, "judge"), element("dd", {class: "judge"}, number(score))));
   const head = element("b", {class: "fate"}), why = element("p", {class: "reason"});
