@@ -127,8 +127,7 @@ class Estimate:
 
     def _table(self) -> list[str]:
         rows = [("k", "pairs to ask", "replica-hours")]
-        for k in self._ks():
-            rows.append((str(k), f"{self.tally.to_ask(k):,}", _hours(self.hours(k))))
+        rows += [(str(k), f"{self.tally.to_ask(k):,}", _hours(self.hours(k))) for k in self._ks()]
         return aligned(rows)
 
     def _within(self, budget_hours: float) -> str:
