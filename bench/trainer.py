@@ -7,12 +7,12 @@ language model), in float32. One thread runs, and its CPU seconds are counted. R
 with 1 + 8 candidates, and a batch has eight rows.
 
 "UniME-V2's scheme" is the scheme of its released code: every input runs together with one other input, padded to the
-longer one, twice (GradCache: once for the loss, once for the gradients). Images are prepared again for every use. All
-ways use the prompts and images of unijudge.
+longer one, twice (GradCache: once for the loss, once for the gradients). Images are prepared again for every use. Every
+way uses the prompts and images of unijudge.
 
 No weight is updated, so the gradients of all batches are summed and can be compared. The gradient difference is the
 largest difference of a weight's gradient, as a share of the largest gradient in its matrix. Before the measurement,
-every way runs another row.
+every way runs a row that is not measured.
 """
 
 import json

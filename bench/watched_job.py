@@ -188,7 +188,7 @@ class Job:
         return None
 
     def failures(self) -> tuple[Counter[str], int]:
-        """Returns the error answers without a time for a retry, and the number of requests that the network lost."""
+        """Returns the error answers that permit no retry, and the number of requests that the network lost."""
         errors = Counter(
             f"{one.outcome} at {one.method}"
             for one in self.seen

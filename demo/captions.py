@@ -29,7 +29,7 @@ class Phrase:
     size: str | None = None
 
     def fits(self, thing: Thing) -> bool:
-        """Returns whether the phrase is true of a thing."""
+        """Returns whether the phrase describes a thing correctly."""
         return (
             self.shape == thing.shape
             and self.color in (None, thing.color)
@@ -60,7 +60,7 @@ class Short:
         return f"{text} and {self.also.text}" if self.also else text
 
     def holds(self, scene: Scene) -> bool:
-        """Returns whether the caption is true of a scene: a different thing fits each phrase."""
+        """Returns whether the caption describes a scene correctly: each phrase needs a different thing that fits."""
         for first in scene:
             for second in scene if self.second else (None,):
                 for also in scene if self.also else (None,):

@@ -44,9 +44,9 @@ def write_pairs(folder: Path, count: int, seed: int = SEED) -> None:
 
 
 def areas_of(rows: Iterable[LabelledScore]) -> dict[str, float]:
-    """Returns the ROC-AUC over all pairs (`all`), over replaced and swapped words (`hard`), and of each kind and task.
+    """Returns group → ROC-AUC. The groups are all pairs (`all`), replaced and swapped words (`hard`), each kind and task.
 
-    The pairs of a kind are compared with all matches of scenes.
+    The negatives of a kind are compared with the positives of all scenes.
 
     Raises:
         SystemExit: A pair has no verdict.

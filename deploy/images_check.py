@@ -221,12 +221,12 @@ def main() -> int:
         description="Runs the steps of deploy/Dockerfile without Docker."
     )
     parser.add_argument(
-        "programs", nargs="*", help=f"images to build: {', '.join(CHECKS)}; all if none is named"
+        "programs", nargs="*", help=f"images to build: {', '.join(CHECKS)}. Default: all images"
     )
     parser.add_argument(
         "--python", default="python3.12", help="a Python of the base image's version"
     )
-    parser.add_argument("--folder", type=Path, help="an empty folder for the build; it is kept")
+    parser.add_argument("--folder", type=Path, help="an empty folder for the build, kept afterwards")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.programs) - set(CHECKS))
     if unknown:

@@ -242,7 +242,7 @@ def _restart_controller() -> None:
 
 
 class Replicas:
-    """The history of the replicas, and the state of the service that follows."""
+    """The history of the replicas, from which the state of the service follows."""
 
     def __init__(self, number: int, start_attempts: int):
         """Creates an empty history.

@@ -38,7 +38,7 @@ PlacesArgument = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="The root of the image paths of files that are not imported yet; default: beside them.",
+        help="The root of the image paths of files that are not imported yet. Default: their folder.",
         parser=locate,
     ),
 ]
@@ -86,7 +86,7 @@ def check(places: PlacesArgument, images: Images = None, as_json: AsJson = False
     if ours and len(ours) < len(places):
         other = next(place for place in places if place not in ours)
         raise SettingsError(
-            f"{other}: is no folder of this program, but {ours[0]} is. Give files that are not imported yet in a "
+            f"{other}: is not a folder of this program, but {ours[0]} is. Give files that are not imported yet in a "
             "separate command"
         )
     _of_each(places, _in_json(inventory.checked) if as_json else inventory.check)

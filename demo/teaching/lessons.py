@@ -87,7 +87,8 @@ class Album:
 def part_of(scene: Scene) -> Part:
     """Returns the part of a scene, which depends only on its content.
 
-    Half of all scenes train judge and base, a quarter may train students, and a quarter is for evaluation.
+    Half of all scenes train the judge and the base embedder, a quarter may train students, and a quarter is for
+    evaluation.
 
     Example:
         >>> part_of((Thing("circle", "red", "large", 0, 0),)), part_of((Thing("square", "red", "large", 0, 0),))
@@ -158,7 +159,7 @@ class Lessons:
         ]
 
     def relations(self, rows: int) -> list[Row]:
-        """Returns short rows: scenes of two things and their relation, with hard negatives, and a fifth of digits."""
+        """Returns short rows: two things and their relation, with hard negatives. A fifth of the rows show digits."""
         made = []
         for _ in range(rows):
             if self._dice.random() < 0.2:

@@ -29,7 +29,7 @@ class Caller:
         self._left.set()
 
     def check_waits(self) -> None:
-        """Returns if the caller still waits.
+        """Checks that the caller still waits.
 
         Raises:
             CallerLeft: The caller has left.

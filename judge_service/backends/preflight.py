@@ -47,7 +47,7 @@ LONGEST_TEMPORARY = 39
 
 
 def check_free(host: str, port: int) -> None:
-    """Returns if the service can listen on this port. Ray would silently share a port with a judge of the same user.
+    """Checks that the service can listen on this port. Ray would silently share a port with a judge of the same user.
 
     Raises:
         SettingsError: Another program listens on the port, or this machine does not have the host's address.
@@ -62,7 +62,7 @@ def check_free(host: str, port: int) -> None:
 
 
 def check_machine(settings: ServiceSettings) -> None:
-    """Returns if this machine has no known fault that would stop the service.
+    """Checks that this machine has no known fault that would stop the service.
 
     Raises:
         SettingsError: The machine has faults. The message lists all faults, each with its cure.
@@ -119,7 +119,7 @@ def temporary_faults() -> Iterator[str]:
 
 
 def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None:
-    """Returns if this replica's GPU has no known fault that would stop vLLM.
+    """Checks that this replica's GPU has no known fault that would stop vLLM.
 
     Raises:
         ModelError: vLLM would not start. The message lists all faults, each with its cure.
@@ -129,7 +129,7 @@ def check_engine(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> None
 
 
 def gpu_faults(settings: ServiceSettings, gpus: Gpus) -> Iterator[str]:
-    """Yields the faults of the machine. If there are none, yields the faults of each GPU that the service will use."""
+    """Yields the faults of the machine. If the machine has no fault, yields the faults of each GPU to be used."""
     machine = list(machine_faults(settings, gpus))
     if machine:
         yield from machine

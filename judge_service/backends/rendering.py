@@ -244,7 +244,8 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
         longest = model.config.get_text_config().max_position_embeddings - 1
         if settings.max_tokens > longest:
             raise ModelError(
-                f"model.max_tokens is {settings.max_tokens}: the model accepts at most {longest}"
+                f"model.max_tokens is {settings.max_tokens}, but the model accepts at most {longest}. Lower "
+                "model.max_tokens"
             )
     except ModelError as error:
         raise ModelError(f"{settings.name}: cannot be loaded as a judge ({error})") from error

@@ -119,9 +119,10 @@ def name_of(subset: str | None, kind: str | None) -> str:
 
 
 def groups_of(pairs: Sequence[LabelledPair]) -> Iterator[Group]:
-    """Yields all pairs, then each subset, then each kind: over all subsets that have this kind, and in each of these.
+    """Yields a group of all pairs, then a group for each subset, then groups for each kind of negatives.
 
-    If all pairs have the same subset, groups have no name of a subset.
+    A kind has a group over all subsets that contain this kind, and a group for each of these subsets. If all pairs
+    belong to the same subset, no group has the name of a subset.
     """
     subsets = list(dict.fromkeys(pair.subset for pair in pairs))
     several = len(subsets) > 1

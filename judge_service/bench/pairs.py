@@ -125,7 +125,7 @@ def _check_labels(places: Sequence[Path], pairs: Sequence[LabelledPair]) -> None
     name = str(places[0]) if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"
     matches = sum(pair.match for pair in pairs)
     if not pairs:
-        raise DataError(f"{name}: there are no rows. Give a file of labelled pairs")
+        raise DataError(f"{name}: has no rows. Give a file of labelled pairs")
     if matches == len(pairs):
         raise DataError(
             f"{name}: all {matches:,} pairs match, so ROC-AUC is undefined. Add pairs that do not match"

@@ -145,7 +145,7 @@ async def _scored(
 
 
 def _check_verdicts(job: BenchJob, scored: Sequence[ScoredPairs]) -> None:
-    """Returns if at least one pair has a verdict.
+    """Checks that at least one pair has a verdict.
 
     Raises:
         JudgeError: No pair has a verdict.

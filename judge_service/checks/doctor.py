@@ -264,7 +264,7 @@ def _port(settings: ServiceSettings) -> Iterator[Finding]:
 async def _pair(settings: ServiceSettings) -> Finding:
     if not settings.model.name and settings.model.backend != "scripted":
         return Finding(
-            "note", "a pair", "not scored: no model is named. Give the settings of `serve`"
+            "note", "a pair", "not scored: the settings have no model.name. Give the settings of `serve`"
         )
 
     # The scripted judge cannot tell a match from a mismatch, so the known pairs say nothing about it.

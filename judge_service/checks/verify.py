@@ -119,7 +119,7 @@ class Verification:
 
 
 def check_memory(settings: ServiceSettings) -> None:
-    """Returns if the weights of the reference fit the free memory. Only models on the CPU are checked.
+    """Checks that the weights of the reference fit into the free memory. Only models on the CPU are checked.
 
     Raises:
         SettingsError: The weights need more memory than is free.
@@ -138,7 +138,7 @@ def check_memory(settings: ServiceSettings) -> None:
 
 
 def check_comparable(served: JudgeIdentity) -> None:
-    """Returns if a service runs a model, so that its scores can be compared with a reference.
+    """Checks that a service runs a model, so that its scores can be compared with a reference.
 
     Raises:
         SettingsError: The service runs no model.

@@ -75,7 +75,7 @@ class Admission:
         self._closed = False
 
     def check(self, patience_s: float) -> None:
-        """Returns if a new request would start in time.
+        """Checks that a new request would start in time.
 
         Args:
             patience_s: Seconds that the caller waits for its answer.

@@ -100,7 +100,7 @@ class Questions:
         raise HttpError(
             400,
             "bad_request",
-            f"Judge-Timeout: {judge_timeout[:40]!r} is not a number of seconds above 0",
+            f"Judge-Timeout: {judge_timeout[:40]!r} is not a number above 0. Send the seconds that you wait",
         )
 
     async def _contents(self, body: bytes) -> tuple[Content, list[Content]]:

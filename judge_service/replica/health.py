@@ -117,7 +117,7 @@ class WatchedJudge:
             raise
 
     async def check_alive(self) -> None:
-        """Returns if the judge is alive.
+        """Checks that the judge is alive.
 
         A recently scored pair proves life, unless an answer failed since. Otherwise a known pair is scored now. If the
         judge makes progress on other requests meanwhile, the judge is alive too.
@@ -141,7 +141,7 @@ class WatchedJudge:
         self._dead = None
 
     async def check_ready(self) -> None:
-        """Returns if the judge is alive and fit.
+        """Checks that the judge is alive, and can tell matches from mismatches.
 
         Raises:
             JudgeUnavailable: No pair can be scored.

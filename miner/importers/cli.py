@@ -39,7 +39,7 @@ def import_pairs(
     subset: Annotated[
         str | None,
         typer.Option(
-            help="Name of rows without one; default: the name of the file, or of the folder."
+            help="Subset of rows that have no subset. Default: the name of the file, or of the folder."
         ),
     ] = None,
     items: Items = None,
@@ -115,7 +115,7 @@ def import_sentence_transformers(
     subset: Annotated[
         str | None,
         typer.Option(
-            help="What the rows are called; default: the name of the file, or of the folder."
+            help="Name of the rows' subset. Default: the name of the file, or of the folder."
         ),
     ] = None,
     scores: Annotated[
@@ -126,7 +126,7 @@ def import_sentence_transformers(
         bool,
         typer.Option(
             "--probabilities",
-            help="Reject rows with a score outside of 0 … 1, rather than keep all as similarities.",
+            help="Reject rows with a score outside of 0 … 1. Otherwise all scores are kept as similarities.",
         ),
     ] = False,
     strict: Strict = False,
@@ -149,7 +149,7 @@ def import_sentence_transformers(
 def import_karpathy(
     file: Annotated[
         Path,
-        typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or alike.", parser=locate),
+        typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or a similar file.", parser=locate),
     ],
     out: CorpusOut,
     images: ImagesOption,
@@ -158,11 +158,11 @@ def import_karpathy(
         int, typer.Option(min=1, help="The number of captions of each image that are read.")
     ] = 5,
     subset: Annotated[
-        str | None, typer.Option(help="Name before _i2t and _t2i; default: from the file's.")
+        str | None, typer.Option(help="Name before _i2t and _t2i. Default: from the name of the file.")
     ] = None,
     instruction: Instruction = None,
 ) -> Import:
-    """Import captioned images as queries in both directions: image → captions and caption → image."""
+    """Import images with captions, as queries in both directions: image → captions and caption → image."""
     from miner.importers.karpathy import read_karpathy
 
     rows = read_karpathy(
@@ -178,7 +178,7 @@ def import_sharegpt4v(
     ],
     out: CorpusOut,
     images: ImagesOption,
-    first: Annotated[int, typer.Option(min=1, help="So many images, in the file's order.")] = 1000,
+    first: Annotated[int, typer.Option(min=1, help="Number of images to read, from the start of the file.")] = 1000,
     subset: SubsetPrefix = "sharegpt4v",
     instruction: Instruction = None,
 ) -> Import:
@@ -197,7 +197,7 @@ def import_urban1k(
     out: CorpusOut,
     images: Annotated[
         Path | None,
-        typer.Option(help="Where its images are; default: FOLDER/image.", parser=locate),
+        typer.Option(help="The folder of the images. Default: FOLDER/image.", parser=locate),
     ] = None,
     subset: SubsetPrefix = "urban1k",
     instruction: Instruction = None,
@@ -231,7 +231,7 @@ def look(
     files: FilesArgument,
     images: Annotated[
         Path | None,
-        typer.Option(help="The root of the image paths; default: beside the files.", parser=locate),
+        typer.Option(help="The root of the image paths. Default: the folder of the files.", parser=locate),
     ] = None,
     max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:

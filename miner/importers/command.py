@@ -41,7 +41,7 @@ ImagesOption = Annotated[
     ),
 ]
 ImagesOfRoot = Annotated[
-    Path | None, typer.Option(help="The root of the image paths; default: ROOT.", parser=locate)
+    Path | None, typer.Option(help="The root of the image paths. Default: ROOT.", parser=locate)
 ]
 SplitFiles = Annotated[str, typer.Option(help="Files named SPLIT-*.parquet are read.")]
 OnlySubsets = Annotated[
@@ -56,7 +56,7 @@ Items = Annotated[
     list[Path] | None,
     typer.Option(
         "--items",
-        help="Files of items that belong to no query, and make the pool larger: text, image; optional: subset.",
+        help="Files of items without a query, which make the pool larger. Columns: text, image; optional: subset.",
         parser=locate,
     ),
 ]

@@ -71,7 +71,7 @@ def _folders(root: Path, split: str, subsets: Collection[str], name: str) -> Ite
     names = {folder.name for folder in folders}
     if missing := sorted(set(subsets) - names):
         raise DataError(
-            f"{root}: no subset {shown(missing[0])} with {split}-*.parquet. Give subsets out of {listed(names)}"
+            f"{root}: no subset {shown(missing[0])} with {split}-*.parquet. Choose from {listed(names)}"
         )
     if not folders:
         raise DataError(

@@ -38,7 +38,7 @@ MOST_ON_A_GPU = 2048
 QUERIES_AT_ONCE = 1024
 """Queries that are searched in an index between two checks for a stop."""
 NO_ITEM = -1
-"""The row number that stands for "no item" when a pool has fewer items than were asked for."""
+"""The row number that stands for "no item" when a pool has fewer items than the search should find."""
 
 
 class Retriever(Protocol):
@@ -59,7 +59,7 @@ class Retriever(Protocol):
 
 
 class ExactRetriever:
-    """The specification: one matrix product over all vectors at once."""
+    """The reference retriever: one matrix product over all vectors. Other retrievers must agree with its results."""
 
     def __init__(self, vectors: VectorFolder):
         """Reads the vectors of all items."""

@@ -65,7 +65,7 @@ def logs(
 
 
 def cancel(job_id: JobId, address: Address = LOCAL_CLUSTER) -> None:
-    """Stop a job after its shards in work. Run the same `submit` again to resume."""
+    """Stop a job after its running shards. Run the same `submit` again to resume."""
     from miner.scoring import ray_jobs
 
     with ray_jobs.cluster(address) as client:

@@ -115,7 +115,7 @@ async def _run(
     def asked_to_stop(number: signal.Signals) -> None:
         stop.set()
         logger.info(
-            "%s: stopping after the shards in work. A second signal stops the job at once",
+            "%s: stopping after the running shards. A second signal stops the job at once",
             number.name,
         )
 

@@ -135,7 +135,7 @@ class CascadePairs:
         unsure = [one for one in near if one.item_id not in ruled_out]
         if not unsure:
             return QueryPairs(row, [])
-        # Published scores name no rank.
+        # Published scores have no ranks.
         places = {one.item_id: place for place, one in enumerate(first.candidates)}
         asked: list[tuple[Judged, int | None]] = [(one, None) for one in first.positives]
         asked += [(one, places[one.item_id] if one.rank is None else one.rank) for one in unsure]

@@ -149,7 +149,7 @@ class RayExecutor:
 
 
 def _raise_first(faults: Mapping[int, UnijudgeError]) -> None:
-    """Returns if no shard failed. An error of a task is raised before those of dead tasks.
+    """Raises the error of a failed shard, if any shard failed. Errors of dead tasks come last.
 
     Raises:
         UnijudgeError: The error of the first failed shard.

@@ -7,7 +7,7 @@ from unijudge.formats.triples import Triple, read_triples
 
 
 class SelectionComparison:
-    """Reads another selection's rows side by side with the rows of this selection. Both follow the corpus' order."""
+    """Reads another selection's rows beside the rows of this selection. Both have the order of the corpus."""
 
     def __init__(self, other: Path, corpus: Corpus):
         """Opens the folder of the other selection.

@@ -106,7 +106,7 @@ def test_a_wished_kind_is_made_where_it_can_be():
     for kind in set(KINDS) - {"add_att"}:
         assert WORLD.hard_negative(caption, dice, kind)[0] == kind
     assert WORLD.hard_negative(caption, dice, "add_att")[0] != "add_att", (
-        "every colour is named already"
+        "the caption names every colour, so no colour can be added"
     )
 
 

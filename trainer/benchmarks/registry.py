@@ -73,7 +73,7 @@ def _benchmark_of(one: BenchmarkSet) -> str:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Returns if every name is that of a benchmark or a set.
+    """Checks that every name is the name of a benchmark or of a set.
 
     Raises:
         SettingsError: A name is unknown.

@@ -71,7 +71,7 @@ class ExportedModel:
 
     @property
     def service_settings(self) -> list[str]:
-        """The settings of `judge serve` that serve a reranker in the way of its training."""
+        """The settings of `judge serve` that serve a reranker with the prompt and the images of its training."""
         model = {
             "name": self.quoted, "dtype": self.dtype, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels,
         }  # fmt: skip
@@ -80,7 +80,7 @@ class ExportedModel:
 
     @property
     def photo(self) -> str:
-        """The code that opens an image in the way of the training."""
+        """The code that opens and resizes an image as the training did."""
         opened = 'Image.open("photo.jpg")'
         if not self.edge:
             return opened

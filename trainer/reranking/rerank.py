@@ -199,7 +199,8 @@ async def _rerank(
             rankings = [ranking for ranking in rankings if not is_held_out(ranking.query_id)]
             if not rankings:
                 raise DataError(
-                    f"{settings.evaluation}: every query is held out, so no query is left to report. Give held_out"
+                    f"{settings.evaluation}: every query is held out, so no query is left to report. Set held_out to a "
+                    "reranking of other queries"
                 )
         ask.total -= sum(not decisions[ranking.subset].reranked for ranking in rankings)
         asked = iter(
@@ -238,7 +239,7 @@ def _decided_by(
     if (here, judge) != (there, earlier.judge) or earlier.auto:
         raise DataError(
             f"{settings.held_out}: reranks {there} by {earlier.judge}, but this job reranks {here} by {judge}. Rerank "
-            "the held-out queries as this job does, with rerank = 'always'"
+            "the held-out queries with the judge and method of this job, and with rerank = 'always'"
         )
     asked = {ranking.query_key for ranking in theirs}
     if same := [ranking.query_id for ranking in reported if ranking.query_key in asked]:

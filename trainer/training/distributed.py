@@ -100,7 +100,7 @@ def processes(
 def add_up_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
     """Replaces the gradients of every process by their sum over all processes.
 
-    A number that is not finite in one process becomes a number that is not finite in all processes.
+    If a number is not finite in one process, the sum is not finite either, so every process notices.
     """
     if accelerator.num_processes == 1:
         return

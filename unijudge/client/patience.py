@@ -34,7 +34,7 @@ class Patience:
     def is_over(self, state: RetryCallState) -> bool:
         """Whether the time limit will have passed at the next try. It is the `stop` of tenacity.
 
-        The limit is shorter for a host name that was never known, because most often such a name is wrong.
+        The limit is shorter for a host name that was never known, because such a name is usually wrong.
         """
         error = state.outcome.exception() if state.outcome else None
         self.is_known = self.is_known or not isinstance(error, self._nowhere)

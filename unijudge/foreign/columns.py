@@ -57,7 +57,7 @@ class Columns:
 
 
 def check_distinct(path: Path, names: Sequence[str]) -> None:
-    """Returns if no name stands twice.
+    """Checks that no column name appears twice.
 
     Raises:
         DataError: A column is duplicate, and one of the two would be lost.

@@ -146,7 +146,7 @@ def check_triples(folder: Path, manifest: TripleManifest) -> str:
     found = {place: _corpus_at(place) for place in _places(folder, str(named))}
     if manifest.corpus not in found.values():
         others = [place for place, fingerprint in found.items() if fingerprint is not None]
-        what = f"another corpus lies in {others[0]}" if others else "no corpus is there"
+        what = f"{others[0]} holds another corpus" if others else "no corpus is there"
         raise DataError(
             f"{folder}: {rows} rows are valid, but they were selected from the corpus {named} with the fingerprint "
             f"{manifest.corpus[:12]}, and {what}; put the corpus back there or beside this folder, or select again"

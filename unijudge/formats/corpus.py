@@ -177,7 +177,7 @@ class Corpus:
         return rows, starts.astype(np.int64)
 
     def _check_closed_lists(self) -> None:
-        """Refuses a closed list with the row number of a missing item. A −1, for example, would name the last item."""
+        """Refuses a closed list with an invalid row number. Without this check, −1 would select the last item."""
         lists = self.queries.table["candidates"].combine_chunks()
         rows = pc.list_flatten(lists)
         outside = pc.or_(pc.less(rows, 0), pc.greater_equal(rows, len(self.items)))

@@ -32,7 +32,7 @@ def image_root(folder: Path, images: str) -> Path:
     published = any(_lists_corpus(folder.parent / name) for name in (MANIFEST, UNFINISHED))
     if published and images != PUBLISHED_IMAGES:
         raise DataError(
-            f"{folder}: is part of a dataset, whose images lie in {PUBLISHED_IMAGES}, but it names {shown(images)}, "
+            f"{folder}: is part of a dataset, whose images are in {PUBLISHED_IMAGES}, but it names {shown(images)}, "
             "so nothing was read. Ask the publisher of the dataset"
         )
     return inside_store(folder, images) if "://" in images else (folder / images).resolve()

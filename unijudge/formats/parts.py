@@ -87,7 +87,7 @@ class PartManifest(BaseModel, ABC):
         return hashlib.sha256(self.model_dump_json(exclude=MADE).encode()).hexdigest()
 
     def stamp(self, part: int) -> str:
-        """Returns the mark of a part of this plan."""
+        """Returns the text that a part stores to show that it belongs to this plan."""
         return f"{self.fingerprint[:16]}/{part}"
 
 

@@ -247,7 +247,7 @@ class VectorFolder:
                 yield block, vectors
             found = file.metadata.num_rows
         if found != len(rows):
-            raise DataError(f"{path}: {found} vectors, but {len(rows)} belong there; embed again")
+            raise DataError(f"{path}: {found} vectors, but the part has {len(rows)} rows; embed again")
 
 
 def check_part(path: Path, manifest: VectorManifest) -> int:

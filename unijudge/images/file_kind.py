@@ -9,7 +9,7 @@ ImageKind = Literal["jpeg", "png", "webp"]
 
 
 def image_kind(data: bytes) -> ImageKind | None:
-    r"""Returns the format of an encoded image, or None if it is none of JPEG, PNG and WebP.
+    r"""Returns the format of an encoded image, or None if it is not JPEG, PNG or WebP.
 
     Example:
         >>> image_kind(b"\xff\xd8\xff\xe0"), image_kind(b"RIFF\0\0\0\0WEBPVP8 "), image_kind(b"GIF89a")

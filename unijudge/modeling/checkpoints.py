@@ -108,7 +108,7 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
 
     if find_adapter_config_file(name, revision=revision) is not None:
         raise ModelError(
-            "an adapter lies beside the model's weights, and not every engine applies adapters. Merge the adapter, or "
+            "an adapter is beside the model's weights, and not every engine applies adapters. Merge the adapter, or "
             "remove adapter_config.json and adapter_model.safetensors"
         )
     if Path(name).is_dir():

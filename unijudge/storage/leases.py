@@ -38,7 +38,7 @@ LEASE_LOOK_EVERY_S = 1
 
 BESIDE = CURE_OF_ERRNO | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS),
-    "The lock of an output lies beside the output: fix the permissions there, or give a folder inside that folder",
+    "The lock of an output is beside the output: fix the permissions there, or give a folder inside that folder",
 )
 """Error number → its cure, where a lock cannot be written."""
 

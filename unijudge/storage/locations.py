@@ -227,7 +227,7 @@ def _told_safely(found: Any, url: str) -> Any:
 
 @cache
 def _safe_kind(kind: Any, start: str, shown: str, full: str) -> Any:
-    """Returns a subclass of `kind` for one store, whose text begins with `shown` where the library's has `start`."""
+    """Returns a subclass of `kind` for one store. In its text form, `shown` replaces the beginning `start`."""
     from upath import UPath
 
     # The library would choose a class by the URL's scheme.

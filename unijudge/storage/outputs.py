@@ -89,7 +89,7 @@ def _moved_aside(
         )
     if not is_own(path):
         raise DataError(
-            f"{path}: exists already, and is no {what}; give another output, or move this one away"
+            f"{path}: exists already, and is not a {what}; give another output, or move this one away"
         )
     _remove(aside)
     try:

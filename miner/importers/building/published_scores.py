@@ -175,5 +175,5 @@ def _judged(item_id: str, score: float) -> Judged:
 
 
 def _compared(item_id: str, score: float) -> Judged:
-    error = "unjudged: published with a similarity, which is no probability"
+    error = "unjudged: published with a similarity, which is not a probability"
     return Judged(item_id, bytes.fromhex(item_id), rank=None, similarity=score, error=error)
