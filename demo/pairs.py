@@ -44,8 +44,9 @@ def write_pairs(folder: Path, count: int, seed: int = SEED) -> None:
 
 
 def areas_of(rows: Iterable[LabelledScore]) -> dict[str, float]:
-    """Returns group → ROC-AUC. The groups are all pairs (`all`), replaced and swapped words (`hard`), each kind and task.
+    """Returns group → ROC-AUC.
 
+    The groups are all pairs (`all`), pairs with replaced or swapped words (`hard`), each kind, and each task.
     The negatives of a kind are compared with the positives of all scenes.
 
     Raises:

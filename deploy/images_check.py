@@ -226,7 +226,9 @@ def main() -> int:
     parser.add_argument(
         "--python", default="python3.12", help="a Python of the base image's version"
     )
-    parser.add_argument("--folder", type=Path, help="an empty folder for the build, kept afterwards")
+    parser.add_argument(
+        "--folder", type=Path, help="an empty folder for the build, kept afterwards"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.programs) - set(CHECKS))
     if unknown:

@@ -1,4 +1,4 @@
-"""How tests start vLLM."""
+"""Functions with which tests start vLLM."""
 
 from judge_service.settings import EngineSettings
 

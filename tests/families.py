@@ -1,4 +1,4 @@
-"""Tiny random models of the families beside Qwen2.5-VL, as their publishers lay them out on disk.
+"""Tiny random models of the families other than Qwen2.5-VL, with the files of their publishers.
 
 Each has the tokenizer habits and the chat template of its kind: LLaVA-NeXT a SentencePiece-like tokenizer with a
 beginning-of-sequence token and control words in plain text, LLaVA-OneVision a template that puts pictures first.

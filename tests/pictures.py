@@ -28,7 +28,7 @@ def noise(seed, size=(64, 64)):
 
 
 def pattern(seed, size) -> bytes:
-    """Sixteen colours that flow into each other: no two rows, columns or tiles are alike."""
+    """Sixteen colours in a gradient: all rows, columns and tiles differ."""
     tile = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(tile).resize(size, Image.Resampling.BICUBIC).save(out, "PNG")

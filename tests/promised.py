@@ -1,4 +1,4 @@
-"""What a text promises of us: its commands, settings and routes are held against the real ones."""
+"""The commands, settings and routes in a text, compared with the real ones."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ ELSEWHERE = {"/v1/embeddings"}
 
 
 def commands(text):
-    """The words of each command of ours, in code or between backticks, after `unijudge`."""
+    """The words after `unijudge` of each command, in code or between backticks."""
     joined = re.sub(r"\\\n\s*", "", text)
     lines = re.findall(r"^unijudge (.+)$", joined, re.MULTILINE)
     lines += re.findall(r"`unijudge ([^`\n]+)`", joined)
@@ -26,7 +26,7 @@ def commands(text):
 
 
 def check_command(words):
-    """The command and its options exist, and its settings, whose values fit. Three dots stand for more."""
+    """The command, its options and its settings exist, and the values are valid. Three dots mean further words."""
     command, words = typer.main.get_command(cli.whole()), list(words)
     while words and hasattr(command, "commands"):
         assert words[0] in command.commands, words

@@ -1,4 +1,4 @@
-"""The wall clock may jump; so no duration of the service or of its client is measured by it."""
+"""The wall clock may jump, so no duration of the service or its client is measured with the wall clock."""
 
 import ast
 from pathlib import Path
@@ -14,7 +14,7 @@ WITH_REASON = {
 
 
 def wall_clocks(source):
-    """The lines that ask for the time of day as a number of seconds."""
+    """The lines that read the wall clock in seconds."""
     lines = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {"time.time", "time.time_ns"}:
@@ -30,6 +30,6 @@ def test_durations_are_monotonic():
     assert found == WITH_REASON
 
 
-def test_the_rule_would_notice():
+def test_the_clock_rule_detects_a_violation():
     assert wall_clocks("import time\nbegun = time.time()\nend = time.monotonic()\n") == [2]
     assert wall_clocks("from time import monotonic, time_ns\n") == [1]

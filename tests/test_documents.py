@@ -1,4 +1,4 @@
-"""README, ARCHITECTURE and docs/ say what is there: their files, functions, commands and code are tried."""
+"""README, ARCHITECTURE and docs/ are true: their files, functions and commands exist, and their code runs."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ GENERATED = ("reference/", "../reference/")
 
 
 @pytest.mark.parametrize("name", [*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_every_link_leads_somewhere(name):
+def test_the_target_of_every_link_exists(name):
     path = ROOT / name
     links = re.findall(r"\]\(([^)#]+)", path.read_text())
     ours = [link for link in links if not link.startswith(("https://", *GENERATED))]
@@ -53,7 +53,7 @@ def test_the_life_of_a_pair_names_functions_that_exist():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_command_is_one(name):
+def test_every_command_in_the_documents_exists(name):
     """Its options and settings, too."""
     for words in commands(PAGES[name]):
         check_command(words)
@@ -64,13 +64,13 @@ def test_the_readme_has_commands():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_route_is_one(name):
+def test_every_route_in_the_documents_exists(name):
     check_routes(PAGES[name])
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/guides/serve.md"])
-def test_the_code_runs(name, tmp_path, monkeypatch, capsys):
-    """Word for word, but for the port."""
+def test_the_python_code_of_the_documents_runs(name, tmp_path, monkeypatch, capsys):
+    """The code runs without a change, except for the port."""
     (code,) = re.findall(r"```python\n(.+?)```", PAGES[name], re.DOTALL)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(png())

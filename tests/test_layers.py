@@ -91,7 +91,7 @@ def test_a_package_imports_only_what_it_may(package):
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_rules_would_notice(tmp_path):
+def test_the_import_rules_detect_a_violation(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("import torch\nfrom trainer.training.loop import fit\nimport json\n")
     assert violations("miner", "miner/bad.py", imports(bad)) == [
@@ -137,7 +137,7 @@ def needs(path: Path, modules: set[str]) -> set[str]:
 
 
 def room(module: str) -> str:
-    """Its folder; a file that lies directly in a package is a room of its own."""
+    """The folder of a file. A file directly in a package counts as a separate folder."""
     return module.rpartition(".")[0] if module.count(".") > 1 else module
 
 
@@ -172,7 +172,7 @@ def test_no_circle_of_imports():
 
 
 def test_no_test_file_imports_from_another():
-    """What several need stands in a module of its own."""
+    """Code that several test files need is in a separate module."""
     found = {}
     for path in (ROOT / "tests").rglob("*.py"):
         nodes = [
@@ -185,6 +185,6 @@ def test_no_test_file_imports_from_another():
     assert found == {}
 
 
-def test_the_circle_would_be_found():
+def test_a_circle_of_imports_is_detected():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
     assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []

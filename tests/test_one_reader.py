@@ -109,14 +109,14 @@ def called(path, readers=READERS):
     return found & readers
 
 
-def test_nobody_reads_past_the_one_reader():
+def test_files_are_read_only_through_the_one_reader():
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     found = {path.relative_to(ROOT).as_posix(): called(path) for path in paths}
     expected = {name: calls for name, (calls, _) in ALLOWED.items()}
     assert {name: calls for name, calls in found.items() if calls} == expected
 
 
-def test_kind_c3_nobody_asks_a_store_by_itself_whether_something_is_there():
+def test_kind_c3_existence_in_a_store_is_only_checked_in_one_place():
     """A path's own `exists` says that nothing is there where a store did not answer."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     asking = {path.relative_to(ROOT).as_posix() for path in paths if called(path, ASKERS)}

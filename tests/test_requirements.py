@@ -1,4 +1,4 @@
-"""`make pins-check` and `make images-check`: what they look at, and that they notice a fault. No index is asked."""
+"""`make pins-check` and `make images-check`: their checks, and the faults that they find. No package index is used."""
 
 import re
 import sys
@@ -142,7 +142,7 @@ def test_another_python_than_the_base_images_is_refused(image):
         image.take(images_check.Step("FROM", "python:2.7-slim"))
 
 
-def test_a_python_that_is_not_there_is_said_in_words(monkeypatch, tmp_path, capsys):
+def test_a_missing_python_is_reported_in_words(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
         sys,
         "argv",

@@ -1,4 +1,4 @@
-"""One idea a line: what packs several into one is found here."""
+"""One idea in each line: lines that pack several ideas are found here."""
 
 import ast
 from pathlib import Path
@@ -37,12 +37,12 @@ def is_a_long_choice(node):
 
 
 @pytest.mark.parametrize("test", [is_nested, is_a_long_choice])
-def test_no_line_of_the_product_holds_two_ideas(test):
+def test_no_line_of_the_product_packs_two_ideas(test):
     assert len(PRODUCT) > 200
     assert places(test) == []
 
 
-def test_what_is_looked_for_is_found():
+def test_each_forbidden_pattern_is_detected():
     nested, plain, choice = ast.parse(
         "[[x for x in y] for y in z]\n[x for x in y]\n(1 if\n x else 2)"
     ).body

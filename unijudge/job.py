@@ -116,7 +116,7 @@ def file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
         try:
             file = locate(words[0])
         except ValueError as error:  # the word cannot be a path
-            raise SettingsError(f"{error}; give a TOML settings file, or key=value") from error
+            raise SettingsError(f"{error}. Give a TOML settings file, or key=value") from error
         words = words[1:]
     for word in words:
         if "=" not in word:

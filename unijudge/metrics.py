@@ -39,7 +39,7 @@ def gold_ranks(scores_N: Floats, gold: Places) -> npt.NDArray[np.int64]:
     """
     if not np.isfinite(scores_N).all():
         raise ValueError(
-            "a score is not a finite number, so it has no rank; check the model that computed it"
+            "a score is not a finite number, so it has no rank. Check the model that computed it"
         )
     golden = np.zeros(len(scores_N), bool)
     golden[np.asarray(gold, np.int64)] = True

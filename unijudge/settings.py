@@ -62,10 +62,10 @@ def load_settings(kind: type[S], path: Path | None, overrides: Sequence[str] = (
         try:
             values = tomllib.loads(read_text(path))
         except DataError as error:
-            raise SettingsError(f"{error}; check the path of the settings file") from error
+            raise SettingsError(f"{error}. Check the path of the settings file") from error
         except (ValueError, RecursionError) as error:
             raise SettingsError(
-                f"{path}: not valid TOML ({error}); strings need quotes, tables [brackets]"
+                f"{path}: not valid TOML ({error}). Strings need quotes, tables [brackets]"
             ) from error
     for override in overrides:
         _apply(values, override)
@@ -139,7 +139,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
             raise SettingsError(
-                f"{shown_name(override)}: {shown_name(table)} is a value, not a table of settings; check the key"
+                f"{shown_name(override)}: {shown_name(table)} is a value, not a table of settings. Check the key"
             )
     values[last] = value
 
@@ -187,14 +187,14 @@ def _explain(
         group = _group(kind, location[:-1])
         near = difflib.get_close_matches(str(location[-1])[:LONGEST], list(group.model_fields), n=1)
         if near:
-            return f"{key}: unknown setting; did you mean {near[0]}?"
+            return f"{key}: unknown setting. Did you mean {near[0]}?"
         known = listed(list(group.model_fields))
-        return f"{key}: unknown setting; known: {known}; see --example"
+        return f"{key}: unknown setting. Known: {known}. See --example"
     if fault in ("model_type", "model_attributes_type"):
         own = [f"{key}.{name}" for name in _group(kind, location).model_fields]
-        return f"{key}: is a table of settings; set a key of this table: {listed(own)}"
+        return f"{key}: is a table of settings. Set a key of this table: {listed(own)}"
     if fault == "string_type":
-        return f"{key}: must be a text; put quotes around a number: '{key}=\"…\"'"
+        return f"{key}: must be a text. Put quotes around a number: '{key}=\"…\"'"
     if fault == "missing":
         return f"{key}: required, and not set"
     return f"{key or 'settings'}: {message[0].lower()}{message[1:]}"

@@ -197,7 +197,7 @@ def _memory(settings: ServiceSettings) -> Iterator[Finding]:
     if shared_bytes >= RAY_SHARED_MEMORY:
         yield Finding("ok", "shared memory", shared)
     else:
-        cure = "Ray's object store will be slow; docker run --shm-size=8g"
+        cure = "Ray's object store will be slow. Run docker with --shm-size=8g"
         yield Finding("note", "shared memory", f"{shared}: {cure}")
 
     # On a GPU the weights do not stay in the memory of the machine.
@@ -264,7 +264,9 @@ def _port(settings: ServiceSettings) -> Iterator[Finding]:
 async def _pair(settings: ServiceSettings) -> Finding:
     if not settings.model.name and settings.model.backend != "scripted":
         return Finding(
-            "note", "a pair", "not scored: the settings have no model.name. Give the settings of `serve`"
+            "note",
+            "a pair",
+            "not scored: the settings have no model.name. Give the settings of `serve`",
         )
 
     # The scripted judge cannot tell a match from a mismatch, so the known pairs say nothing about it.

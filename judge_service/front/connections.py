@@ -1,6 +1,6 @@
 """Limits of a connection before the gate gets a request. uvicorn, which Ray's proxy runs, has no such limits.
 
-- The head of a request is limited in bytes and in time. The bytes between and after the parts of a body are limited too.
+- The head of a request is limited in bytes and in time. The bytes around the parts of a body have limits too.
 - The number of requests that wait for earlier answers of the same connection is limited.
 - An answer that the client does not read ends the connection after some time.
 - If there are too many connections without a request, the oldest is closed. So a new connection is always accepted.

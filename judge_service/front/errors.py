@@ -34,7 +34,7 @@ class HttpError(Exception):
 
 
 def judge_died(message: str) -> HttpError:
-    """Returns the error of a request in work when its replica or engine died. The request may be the cause."""
+    """Returns the error of a request that was running when its replica or engine died. The request may be the cause."""
     return HttpError(503, "judge_died", message, retry=1)
 
 

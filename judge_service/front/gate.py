@@ -215,7 +215,9 @@ class Gate:
         """
         length = request.headers.get(b"content-length", b"0")
         if not _LENGTH.fullmatch(length):
-            raise HttpError(400, "bad_request", "Content-Length: not a number. Send the bytes of the body")
+            raise HttpError(
+                400, "bad_request", "Content-Length: not a number. Send the bytes of the body"
+            )
         if int(length) > self._rules.max_body_bytes:
             raise self._too_large()
         if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":

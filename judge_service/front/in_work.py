@@ -1,8 +1,8 @@
 """Notes of the requests that a replica works on, for the gate in Ray's proxy.
 
-A request in work may be the cause of its replica's death. The gate gives each request a name. While a replica works on
+A running request may be the cause of its replica's death. The gate gives each request a name. While a replica works on
 the request, the service's folder has an empty file with this name. A dead replica leaves its files. So the gate can
-distinguish requests in work from requests that only waited.
+distinguish running requests from requests that only waited.
 """
 
 import contextlib

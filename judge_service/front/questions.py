@@ -73,7 +73,7 @@ class Questions:
         return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
 
     def _noted(self, name: str | None) -> AbstractContextManager[None]:
-        """Notes for the gate in Ray's proxy that the request is in work. A proxy of a joined cluster has no gate."""
+        """Notes for the gate in Ray's proxy that the request is running. A proxy of a joined cluster has no gate."""
         return nullcontext() if self._in_work is None else self._in_work.noted(name)
 
     def check(self, path: str, judge_timeout: str | None) -> None:

@@ -44,7 +44,7 @@ class StateFile:
 
     @property
     def in_work(self) -> Path:
-        """The folder in which replicas note the requests in work (`front.in_work`)."""
+        """The folder in which replicas note the running requests (`front.in_work`)."""
         return self._path.parent / "in-work"
 
     def read(self) -> ServiceState:

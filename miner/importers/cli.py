@@ -149,7 +149,9 @@ def import_sentence_transformers(
 def import_karpathy(
     file: Annotated[
         Path,
-        typer.Argument(help="dataset_flickr30k.json, dataset_coco.json or a similar file.", parser=locate),
+        typer.Argument(
+            help="dataset_flickr30k.json, dataset_coco.json or a similar file.", parser=locate
+        ),
     ],
     out: CorpusOut,
     images: ImagesOption,
@@ -158,7 +160,8 @@ def import_karpathy(
         int, typer.Option(min=1, help="The number of captions of each image that are read.")
     ] = 5,
     subset: Annotated[
-        str | None, typer.Option(help="Name before _i2t and _t2i. Default: from the name of the file.")
+        str | None,
+        typer.Option(help="Name before _i2t and _t2i. Default: from the name of the file."),
     ] = None,
     instruction: Instruction = None,
 ) -> Import:
@@ -178,7 +181,9 @@ def import_sharegpt4v(
     ],
     out: CorpusOut,
     images: ImagesOption,
-    first: Annotated[int, typer.Option(min=1, help="Number of images to read, from the start of the file.")] = 1000,
+    first: Annotated[
+        int, typer.Option(min=1, help="Number of images to read, from the start of the file.")
+    ] = 1000,
     subset: SubsetPrefix = "sharegpt4v",
     instruction: Instruction = None,
 ) -> Import:
@@ -231,7 +236,9 @@ def look(
     files: FilesArgument,
     images: Annotated[
         Path | None,
-        typer.Option(help="The root of the image paths. Default: the folder of the files.", parser=locate),
+        typer.Option(
+            help="The root of the image paths. Default: the folder of the files.", parser=locate
+        ),
     ] = None,
     max_pixels: MaxPixels = MOST_PIXELS,
 ) -> None:

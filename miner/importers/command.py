@@ -175,4 +175,4 @@ def tell(source: str, found: "Outlook") -> None:
     """
     typer.echo("\n".join([f"{source}: a dry run, which writes nothing", *found.lines()]))
     if found.refusal is not None:
-        raise DataError(f"{found.refusal}; nothing would be imported")
+        raise DataError(f"{found.refusal}. Nothing would be imported")

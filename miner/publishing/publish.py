@@ -107,7 +107,7 @@ def publish(
     """
     if scores is None and triples is None:
         raise SettingsError(
-            "--scores, --triples: both are missing, and a corpus without scores or triples is not a scored dataset. Give at least one of them"
+            "--scores, --triples: both are missing, but a scored dataset needs one of them. Give at least one"
         )
     check_license(license)
     parts = read_parts(corpus, scores, triples)

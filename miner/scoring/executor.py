@@ -25,7 +25,7 @@ class Executor(Protocol):
         add: Callable[[ShardCounts], None],
         stop: threading.Event,
     ) -> None:
-        """Scores and writes shards. When `stop` is set, the shards in work are finished, and no other shard is started.
+        """Scores and writes shards. When `stop` is set, the running shards are finished, and no other shard is started.
 
         Args:
             inputs: The plan, the corpus, the pairs of each query, and the judge.

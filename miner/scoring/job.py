@@ -1,7 +1,7 @@
 """Runs a scoring job: sends queries and their candidates to the judge, and writes the verdicts as shards.
 
 A shard on disk is always complete. A rerun scores only missing shards. All rows of a folder come from a single judge.
-When a signal asks the job to stop, the shards in work are finished. Memory grows with the requests in flight, not with
+When a signal asks the job to stop, the running shards are finished. Memory grows with the requests in flight, not with
 the corpus.
 """
 
@@ -59,7 +59,7 @@ ProgressCallback = Callable[[ScoreProgress], None]
 
 
 def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
-    """Runs a job, or resumes it. After SIGINT or SIGTERM the shards in work are finished.
+    """Runs a job, or resumes it. After SIGINT or SIGTERM the running shards are finished.
 
     Args:
         settings: The job.

@@ -12,7 +12,8 @@ from miner.scoring.shard_scorer import ShardCounts, ShardInputs, ShardScorer
 from miner.settings import ScoreSettings
 
 SHARDS_AT_ONCE = 2
-"""Shards in work: the second one keeps the service busy while the first waits for its slowest query."""
+"""Number of shards that run at the same time. While the first shard waits for its slowest query, the second one keeps
+the service busy."""
 
 
 class LocalExecutor:

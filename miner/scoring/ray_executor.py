@@ -94,7 +94,7 @@ class RayExecutor:
         """Scores shards on the cluster, a limited number at once. See `Executor.run`.
 
         Raises:
-            UnijudgeError: An error stopped a task. The other tasks in work are finished first.
+            UnijudgeError: An error stopped a task. The other running tasks are finished first.
             TaskFailed: Tasks died at every attempt and the other shards are done, or the cluster is lost.
         """
         try:
@@ -179,7 +179,7 @@ def _tell_wait(tasks: int) -> None:
         resources().get("CPU", 0) for resources in (ray.available_resources, ray.cluster_resources)
     )
     logger.info(
-        "no shard was finished for %.0f s: %d are in work or waiting, and %g of the cluster's %g CPUs are free",
+        "no shard was finished for %.0f s: %d are running or waiting, and %g of the cluster's %g CPUs are free",
         TELL_EVERY_S, tasks, free, all_,
     )  # fmt: skip
 

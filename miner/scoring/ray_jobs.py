@@ -1,6 +1,6 @@
 """Submits and watches scoring jobs on a Ray cluster through Ray Jobs. A job does not need the submitting machine.
 
-A cancelled job has `stop_wait_s` seconds to finish its shards in work.
+A cancelled job has `stop_wait_s` seconds to finish its running shards.
 """
 
 import contextlib

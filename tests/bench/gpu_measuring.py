@@ -13,7 +13,7 @@ OWN_PATH = re.compile(r"(?<![\w.:/…])/\w")
 
 
 def measure(out, *options, hidden=()):
-    """Runs `python -m bench.gpu --dry-run` where some packages cannot be found; its status, page and figures."""
+    """Runs `python -m bench.gpu --dry-run` without some packages. Returns its status, page and figures."""
     hiding = out / "hiding"
     hiding.mkdir(parents=True)
     (hiding / "sitecustomize.py").write_text(

@@ -1,4 +1,4 @@
-"""bench/fairness.py: its index, by hand, and that it counts what each client was answered."""
+"""bench/fairness.py: its index, compared with values computed by hand, and its counts of answers per client."""
 
 import argparse
 import asyncio

@@ -61,7 +61,7 @@ def test_a_dry_run_without_engines(tmp_path):
     )
 
 
-def test_a_broken_model_fails_its_cases_alone(tmp_path):
+def test_a_broken_model_fails_only_its_own_cases(tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text("{")
@@ -106,8 +106,8 @@ def ended(tmp_path, script, limit_s):
     return _outcome(tmp_path / "result.json", log, seconds, status)
 
 
-def test_a_process_that_aborts_ends_its_case_alone(tmp_path):
-    """As FAISS does on a broken CUDA."""
+def test_an_aborted_process_ends_only_its_own_case(tmp_path):
+    """FAISS aborts like this on a broken CUDA."""
     outcome = ended(tmp_path, "echo CUDA error 35; kill -ABRT $$", 60)
     assert (outcome.state, outcome.cause) == (
         "failed",
@@ -139,7 +139,7 @@ def test_a_process_that_hangs_is_ended_with_its_children(tmp_path):
     wait_for(lambda: not runs(pid))
 
 
-def test_a_result_that_was_written_counts_though_the_process_does_not_end(tmp_path):
+def test_a_written_result_counts_even_if_the_process_hangs(tmp_path):
     written = {"state": "ok", "seconds": None, "cause": "", "figures": {"rows": 2}}
     (tmp_path / "result.json").write_text(json.dumps(written))
     outcome = ended(tmp_path, "sleep 600", 1)
@@ -215,14 +215,14 @@ def test_the_trainers_row_by_hand():
     assert table.rows[1][1:] == ["not measured"] * 6
 
 
-def test_two_searches_are_compared_place_by_place():
+def test_two_searches_are_compared_rank_by_rank():
     first = np.array([[0.9, 0.5]], np.float32), np.array([[3, 1]])
     second = np.array([[0.9, 0.25]], np.float32), np.array([[3, 2]])
     found = search.compared(lambda: first, lambda: second)
     assert (found["equal_places"], found["largest_difference"]) == (0.5, 0.25)
 
 
-def test_a_page_escapes_what_would_break_its_tables():
+def test_a_page_escapes_characters_that_would_break_its_tables():
     one = Case("a | b", lambda options: {})
     made = Step(
         "one", "One", "About.", {"x": one}, lambda outcomes: [Table(["h"], [["v|w"]], "A note.")]
@@ -287,7 +287,7 @@ def test_a_dry_run_leaves_a_cuda_build_of_vllm_alone(monkeypatch):
         step.check_engine(DRY, "vllm")
 
 
-def test_what_a_case_raises_becomes_its_outcome(monkeypatch):
+def test_an_error_of_a_case_becomes_its_outcome(monkeypatch):
     def outcome(error):
         def measure(_):
             raise error

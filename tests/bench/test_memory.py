@@ -11,14 +11,14 @@ from tests.miner.conftest import serving
 from unijudge.judging.prompt import Prompt
 
 
-def test_the_peak_is_that_of_the_command():
+def test_the_peak_memory_belongs_to_the_command():
     """Of a child that writes 700 MB."""
     peak, seconds = peak_of([sys.executable, "-c", "held = b'1' * 700_000_000"])
     assert peak > 700
     assert seconds > 0
 
 
-def test_a_command_that_fails_is_said_to():
+def test_a_failed_command_is_reported():
     with pytest.raises(RuntimeError, match="no such thing"):
         peak_of([sys.executable, "-c", "raise SystemExit('no such thing')"])
 

@@ -1,4 +1,4 @@
-"""The demo's data: labelled positives are true, false negatives are there, worlds and halves do not mix."""
+"""The demo's data: labelled positives are true, false negatives exist, and worlds and halves do not mix."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize("part", ["train", "eval"])
-def test_each_query_has_its_label_among_what_is_true_and_some_have_more(folder, part):
+def test_each_label_is_true_and_some_queries_have_more_right_answers(folder, part):
     right, found = truth(folder / part), list(rows(folder / part))
     assert all(positive in right[key] for key, positive in found)
     counts = {
@@ -91,7 +91,7 @@ def test_a_pool_is_larger_than_its_rows(tmp_path):
     assert beyond, "no picture beyond the labelled ones is right"
 
 
-def test_grades_are_whole_where_the_truth_is(folder):
+def test_a_grade_is_one_exactly_if_the_caption_is_true(folder):
     grades = np.load(folder / "eval" / "grades.npz")
     assert grades["percent"].shape == (SCENES, SCENES)
     right = truth(folder / "eval")

@@ -1,4 +1,4 @@
-"""The tiny models that are checked in, and the script that teaches them."""
+"""The tiny models of the repository, and the script that trains them."""
 
 import json
 import shutil
@@ -57,8 +57,8 @@ def test_the_judge_judges(pairs):
     assert np.mean([row.answer.mass for row in rows]) > 0.9
 
 
-def test_fresh_pairs_say_what_is_true(pairs):
-    """No scene taught a model; and each label is what the words say."""
+def test_the_labels_of_fresh_pairs_are_true(pairs):
+    """No model was trained on these scenes, and each label agrees with the words."""
     rows = [json.loads(line) for line in (pairs / "pairs.jsonl").read_text().splitlines()]
     assert len(rows) == 300
     assert {row["subset"] for row in rows} == {"Scenes", "digit_name", "digit_image"}
@@ -70,7 +70,7 @@ def test_fresh_pairs_say_what_is_true(pairs):
 
 
 @pytest.mark.parametrize("folder", [JUDGE, BASE], ids=str)
-def test_a_checked_in_model_says_how_it_was_made_and_is_small(folder):
+def test_a_model_of_the_repository_records_its_origin_and_is_small(folder):
     log = json.loads((ROOT / folder.parent / "pretraining.json").read_text())
     assert log["seed"] == pretrain.SEED
     assert log["steps"] == pretrain.STEPS
@@ -113,7 +113,7 @@ def test_the_script_teaches_both(taught):
     assert stages == list(pretrain.STEPS)
 
 
-def test_teaching_that_was_interrupted_is_resumed_and_ends_alike(taught, tmp_path, monkeypatch):
+def test_an_interrupted_pretraining_resumes_with_the_same_result(taught, tmp_path, monkeypatch):
     half = tmp_path / "half"
     shutil.copytree(taught, half)
     for name in ("relations", "mixed", "judge"):

@@ -1,4 +1,4 @@
-"""How the demo runs commands side by side."""
+"""The demo runs commands in parallel."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is said of the demo's numbers follows from them."""
+"""The sentences about the demo's numbers follow from the numbers."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_the_spread_of_seeds_is_part_of_the_error():
         (0, 0, "not"),
     ],
 )
-def test_a_difference_within_its_error_is_no_effect(difference, error, said):
+def test_a_difference_within_its_error_is_not_an_effect(difference, error, said):
     assert said in effect({"difference": difference, "error": error})
 
 
@@ -72,7 +72,7 @@ def results(**changes):
     } | changes  # fmt: skip
 
 
-def test_the_story_hides_no_harm():
+def test_the_sentences_report_harm():
     told = "\n".join(sentences(results()))
     assert told.count("did harm") == 7 + 1
     assert "On Task, reranking with the reranker did harm: -0.200 ± 0.100" in told

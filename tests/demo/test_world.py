@@ -1,4 +1,4 @@
-"""The demo's world: what is said of a scene is true exactly when an independent reader of the words says so."""
+"""The demo's world: a statement about a scene is true exactly when an independent reader of its words finds it true."""
 
 import random
 import re
@@ -17,7 +17,7 @@ STEP = {"left of": (0, 1), "right of": (0, -1), "above": (1, 0), "below": (-1, 0
 
 
 def reads(text, scene):
-    """The truth of a caption, from its words alone."""
+    """The truth of a caption, from its words only."""
 
     def fits(words, thing):
         size, color, shape = words
@@ -54,7 +54,7 @@ def reads(text, scene):
     return False
 
 
-def test_truth_is_what_the_words_say():
+def test_a_caption_is_true_if_an_independent_reader_agrees():
     dice = random.Random(0)
     agreed = {True: 0, False: 0}
     for _ in range(600):
@@ -98,7 +98,7 @@ def test_hard_negatives_differ_little_and_are_mostly_wrong():
     assert all(wrong[kind] > 0.6 * made[kind] for kind in KINDS)
 
 
-def test_a_wished_kind_is_made_where_it_can_be():
+def test_a_requested_kind_is_made_if_possible():
     dice = random.Random(2)
     caption = WORLD.caption(
         (Thing("circle", "red", "large", 0, 0), Thing("cross", "blue", "large", 0, 1)), dice, drop=0
@@ -110,7 +110,7 @@ def test_a_wished_kind_is_made_where_it_can_be():
     )
 
 
-def test_the_same_dice_give_the_same_world():
+def test_the_same_seed_gives_the_same_world():
     def draw(seed):
         dice = random.Random(seed)
         scene = WORLD.scene(dice)
@@ -161,7 +161,7 @@ def shares_by_hand(caption, scene):
     return best / statements
 
 
-def test_the_share_of_true_statements_is_one_exactly_where_a_caption_holds():
+def test_the_share_of_true_statements_is_one_exactly_for_true_captions():
     dice = random.Random(5)
     scenes = [WORLD.scene(dice) for _ in range(150)]
     scenes += [WORLD.altered(scene, dice) for scene in scenes]

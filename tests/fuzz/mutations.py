@@ -1,4 +1,4 @@
-"""Sound inputs, spoiled in a few places."""
+"""Valid inputs that are damaged in a few places."""
 
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""Spoiled inputs at every door: the result is right, or one of the errors that are promised.
+"""Damaged inputs to every reader: the result is right, or is one of the documented errors.
 
 `make fuzz` takes ten minutes for each door, `make test` a few hundred inputs that are the same each time. Hypothesis
 keeps what failed in .hypothesis, and tries it first the next time. A crash becomes a file of tests/nasty.
@@ -53,7 +53,7 @@ def fuzz(strategy, check):
 
 
 def tried(call, promised):
-    """What a call returns, and None; or None, and the promised error, whose message is short."""
+    """The result of a call and None, or None and a documented error with a short message."""
     try:
         return call(), None
     except promised as error:

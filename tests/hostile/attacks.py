@@ -132,7 +132,7 @@ def bombs() -> Iterator[bytes]:
 
 
 def head_tricks() -> Iterator[bytes]:
-    """Heads that steer proxies, lie about lengths, or ask for what there is not."""
+    """Heads that try to control proxies, have wrong lengths, or request a path that does not exist."""
     body = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
     values = ("nan", "inf", "-1", "0", "1e400", "abc", "", "9" * 5000, "1,2")
     yield from (request(body, headers=[f"Judge-Timeout: {value}"]) for value in values)

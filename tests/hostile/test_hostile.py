@@ -67,7 +67,7 @@ async def first_answer(reader):
 
 
 async def many(port, requests):
-    """Statuses of all requests, some at a time; None where nothing was said."""
+    """Statuses of all requests, some at a time. None: there was no answer."""
     slots = asyncio.Semaphore(AT_ONCE)
     counted = Counter()
     failures = []
@@ -175,7 +175,7 @@ def test_every_trick_of_the_list(served):
     assert memory(process) - before < 400 * 2**20
 
 
-def test_what_has_no_end_is_cut(served):
+def test_endless_requests_are_closed(served):
     """Eight connections of each kind, two with no key at all: a quarter of a gigabyte each, if anybody took it."""
     process, port, _ = served
     before = memory(process)
@@ -207,8 +207,8 @@ def test_what_has_no_end_is_cut(served):
     assert memory(process) - before < 200 * 2**20
 
 
-def test_who_waits_for_too_short_a_time_keeps_nobody_else_out(served):
-    """His requests are refused; that says nothing of the queue, which takes others."""
+def test_callers_with_short_deadlines_do_not_block_others(served):
+    """The requests of this caller are refused. The queue still accepts other requests."""
     _, port, _ = served
     body = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
 
@@ -241,7 +241,7 @@ def test_mutated_requests_and_pictures(served):
 
 
 def test_slow_bodies_do_not_stop_a_neighbour(served):
-    """80 callers, each sending a byte of its body now and then; each is told so, or cut, when its time is over."""
+    """80 callers send single bytes of their bodies. After the time limit each gets an error or is disconnected."""
     _, port, _ = served
     head = request(b"", length="1000")
 

@@ -1,4 +1,4 @@
-"""GPUs and models that no machine of ours has: what is known of them, as published."""
+"""The published properties of GPUs and models that this machine does not have."""
 
 import tomllib
 from functools import cache
@@ -32,7 +32,7 @@ QWEN25_VL = {
 
 
 def gpu(chip, free=0.985):
-    """One idle GPU; a little of it is taken by the driver."""
+    """One idle GPU. The driver uses a little of its memory."""
     name, memory_gib, capability = CHIPS[chip]
     return Gpu(name, int(memory_gib * GIB), int(free * memory_gib * GIB), capability)
 

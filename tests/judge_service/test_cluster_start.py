@@ -1,4 +1,4 @@
-"""What a shell or a container does to the Ray of a service, before it starts."""
+"""Effects of a shell or a container on the service's Ray, before it starts."""
 
 import errno
 import os
@@ -113,7 +113,7 @@ def test_kind_dead_ray_is_seen_by_the_processes_that_nobody_starts_again(monkeyp
     assert cluster.dead_parts() == ["raylet"]
 
 
-def test_kind_dead_ray_ends_a_service_that_would_wait_for_ever(monkeypatch, tmp_path):
+def test_kind_dead_ray_ends_a_service_that_would_wait_forever(monkeypatch, tmp_path):
     silent = threading.Event()
     asked = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What the process of a service holds: its port against rivals, its folder after kills, its signals."""
+"""The process of a service: it reserves a port, removes its folder after a kill, and handles signals."""
 
 import os
 import signal
@@ -108,7 +108,7 @@ def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
-def test_kind_port_0_is_a_free_one_that_is_known(host):
+def test_kind_port_0_becomes_a_known_free_port(host):
     chosen = with_port(ServiceSettings(host=host, port=0))
     assert 1024 < chosen.port < 65536
     assert chosen.url == f"http://{host}:{chosen.port}"

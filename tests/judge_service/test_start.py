@@ -1,4 +1,4 @@
-"""What the service makes of what Ray says of its replicas: ready, in part, broken; when it gives up, and why."""
+"""The state of the service, from Ray's report about its replicas: ready, partly ready, or broken, and the reason."""
 
 import threading
 import time
@@ -40,14 +40,14 @@ def states(replicas, *reports):
     return [(state.phase, state.ready) for state in map(replicas.state, reports)]
 
 
-def test_ready_is_every_replica():
+def test_ready_means_that_every_replica_runs():
     replicas = Replicas(2, start_attempts=1)
     assert states(replicas, said(STARTING, 0), said(STARTING, 1), said(RUNNING, 2)) == [
         ("starting", False), ("starting", False), ("serving", True),
     ]  # fmt: skip
 
 
-def test_one_that_is_replaced_leaves_the_other_serving():
+def test_the_other_replica_serves_while_one_is_replaced():
     replicas = Replicas(2, start_attempts=2)
     found = states(
         replicas, said(RUNNING, 2), said(STARTING, 1), said(STARTING, 0), said(RUNNING, 2)
@@ -57,7 +57,7 @@ def test_one_that_is_replaced_leaves_the_other_serving():
 
 
 def test_one_replica_fails_at_the_first_start_while_another_runs():
-    """Ray would stay in this state for ever."""
+    """Ray would stay in this state forever."""
     with pytest.raises(
         JudgeError, match=r"the replicas did not start: ModelError: /models/judge: no such folder"
     ):
@@ -75,7 +75,7 @@ def test_attempts_are_counted_once():
         replicas.state(said(STARTING, 0, failure(2)))
 
 
-def test_later_failures_end_the_service_only_where_no_replica_is_left(caplog):
+def test_later_failures_end_the_service_only_if_no_replica_is_left(caplog):
     replicas = Replicas(2, start_attempts=2)
     replicas.state(said(RUNNING, 2))
     for pid in range(5):
@@ -92,8 +92,8 @@ def test_ray_gives_up():
         Replicas(2, start_attempts=9).state(said(FAILED, 0, failure(1)))
 
 
-def test_a_state_that_cannot_be_written_is_written_later_and_ends_nothing(tmp_path, caplog):
-    """A full disk, say: here a file stands in the place of the folder."""
+def test_a_state_that_cannot_be_written_is_retried_and_the_service_continues(tmp_path, caplog):
+    """A file in the place of the folder has the effect of a full disk."""
     folder = tmp_path / "service"
     folder.write_text("")
     service = _Service(ServiceSettings(), folder / "state.json", threading.Event())
@@ -107,7 +107,7 @@ def test_a_state_that_cannot_be_written_is_written_later_and_ends_nothing(tmp_pa
     assert StateFile(folder / "state.json").read().ready
 
 
-def test_a_wall_clock_that_is_put_back_is_noticed_once(monkeypatch):
+def test_a_wall_clock_that_is_set_back_is_reported_once(monkeypatch):
     real = time.time
     clock = _Clock()
     seen = [clock.fell()]

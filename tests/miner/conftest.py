@@ -84,7 +84,7 @@ def embed(corpus, folder, width=16, seed=0, skipped=None):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """60 queries in two subsets; pictures on either side; two queries that ask the same."""
+    """60 queries in two subsets, with pictures on both sides, and two queries with the same question."""
     images = tmp_path / "images"
     images.mkdir()
     rows = []

@@ -1,4 +1,4 @@
-"""A judge that counts what it is asked."""
+"""A judge that counts its requests."""
 
 from collections import Counter
 

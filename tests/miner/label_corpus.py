@@ -1,4 +1,4 @@
-"""A corpus in which many rows ask one question."""
+"""A corpus in which many rows have the same question."""
 
 import json
 
@@ -8,7 +8,7 @@ from unijudge.formats.corpus import Corpus
 
 
 def label_corpus(tmp_path, rows):
-    """Rows that ask one question, each with an item of its own, and some that ask something else."""
+    """Rows with the same question and different items, and some rows with other questions."""
     lines = [
         {"query_text": "what is it?", "positive_text": f"right {number}"} for number in range(rows)
     ]

@@ -1,4 +1,4 @@
-"""Small images, and an import as tests look at it."""
+"""Small images, and the result of an import for tests."""
 
 import json
 

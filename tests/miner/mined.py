@@ -1,4 +1,4 @@
-"""A corpus and a score folder made by hand, for the page that shows them: every kind of row, and hostile names."""
+"""A corpus and a score folder for the page, written by hand, with every kind of row and with hostile names."""
 
 import math
 import random
@@ -105,7 +105,7 @@ def write_scores(folder, fingerprint, identity, rows):
 
 
 def plausible(rows, candidates, seed=0):
-    """Scores as judges give them: most candidates are low, some are as good as the positive; a few rows are odd."""
+    """Realistic scores: most candidates are low, some are as good as the positive, and a few rows are unusual."""
     dice = random.Random(seed)
     for number in range(rows):
         positive = dice.betavariate(2, 4) if number % 9 == 0 else dice.betavariate(9, 1.5)

@@ -13,7 +13,7 @@ from unijudge.storage.files import publish_json
 
 
 def judged(name, p, rank=None, similarity=0.5):
-    """An item that the judge gave the score p; None: no verdict."""
+    """An item with the judge's score p. None: no verdict."""
     if p is None:
         return Judged(name, bytes(16), rank, similarity, error="bad_image: x")
     return Judged(name, bytes(16), rank, similarity, math.log(p), math.log1p(-p))
@@ -49,7 +49,7 @@ def text_corpus(folder, queries):
 
 
 def random_rows(corpus, seed=0, longest=12):
-    """Rows of any length, scores and errors; the same items for every seed, so that two judges see the same."""
+    """Rows of any length, with scores and errors. The items are the same for every seed, for two judges."""
     items, scores = np.random.default_rng(0), np.random.default_rng(seed + 1)
 
     def score(low, high):

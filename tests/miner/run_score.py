@@ -36,7 +36,7 @@ def before_each_operation(call):
 
 
 def forked(run):
-    """Runs it in a child; returns what the child prints, and how it ended."""
+    """Runs a function in a child process. Returns the output and the exit status of the child."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

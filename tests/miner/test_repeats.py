@@ -1,4 +1,4 @@
-"""Rows that share a question or an id: the same results, and work that grows with the rows, counted, not timed."""
+"""Rows that share a question or an id: the results stay the same, and the counted work grows linearly with the rows."""
 
 import json
 
@@ -29,7 +29,7 @@ from unijudge.storage.files import read_json
 
 
 @pytest.mark.parametrize("allow_query_image", [False, True])
-def test_what_a_question_excludes_is_found_once(tmp_path, allow_query_image, monkeypatch):
+def test_the_excluded_items_of_a_question_are_found_once(tmp_path, allow_query_image, monkeypatch):
     corpus, looked = label_corpus(tmp_path, 50), []
     monkeypatch.setattr(
         corpus, "positives", lambda row, find=corpus.positives: looked.append(row) or find(row)
@@ -44,7 +44,7 @@ def test_what_a_question_excludes_is_found_once(tmp_path, allow_query_image, mon
 
 @settings(deadline=None, max_examples=60)
 @given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
-def test_what_is_allowed_is_the_pool_without_what_is_excluded(pool, excluded):
+def test_the_allowed_items_are_the_pool_without_the_excluded_items(pool, excluded):
     allowed = Allowed(np.array(sorted(pool), np.int64), np.array(sorted(excluded), np.int64))
     assert allowed.take(range(len(allowed))).tolist() == sorted(pool - excluded)
 
@@ -68,8 +68,8 @@ def test_random_draws_are_never_excluded_and_never_twice(tmp_path):
         assert asked.replace("find", "own") not in texts
 
 
-def test_an_import_puts_each_answer_down_once(tmp_path, monkeypatch):
-    """What is written to the ledger for a row does not grow with the rows that share its id."""
+def test_an_import_writes_each_item_once(tmp_path, monkeypatch):
+    """The data that a row adds to the ledger does not grow with the rows that share its id."""
     written = []
     make = json.dumps
     monkeypatch.setattr(
@@ -131,7 +131,7 @@ def shared(out):
     return pairs[0] & pairs[1]
 
 
-def test_what_is_known_of_a_question_is_read_once(job):
+def test_the_known_scores_of_a_question_are_read_once(job):
     with serving(Counting()) as url:
         score(job(url), quiet)
     rows = list(read_scores(job("x").out))

@@ -96,7 +96,7 @@ def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, jo
 def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_verdict(
     stored, job, bucket, monkeypatch
 ):
-    """The job ends before it writes that shard, and the same command goes on."""
+    """The job ends before it writes that shard, and the same command resumes."""
     store = locate(bucket).fs
     opened, refused = store.open, []
 
@@ -121,7 +121,7 @@ def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_ver
     )
 
 
-def test_released_rows_go_round(tmp_path):
+def test_released_rows_survive_import_and_export(tmp_path):
     """UniME-V2's file → corpus and scores → selection → UniME-V2's file: the same rows, scores and negatives."""
     import json
 

@@ -1,4 +1,4 @@
-"""Commands that read foreign files from an object store, or write there: imports and exports, by their words."""
+"""Commands that read foreign files from an object store, or write there: imports and exports."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from unijudge.storage.locations import is_local, locate
 
 @pytest.fixture
 def run(bucket, caplog):
-    """Runs a command; `BUCKET` stands for the bucket's URL."""
+    """Runs a command, in which `BUCKET` means the URL of the bucket."""
     caplog.set_level(logging.ERROR)
 
     def command(*words):

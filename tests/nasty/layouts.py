@@ -1,4 +1,4 @@
-"""How each importer's files are written: captioned pictures in any layout. A new importer is one line of `LAYOUTS`."""
+"""The files of each importer: captioned pictures in any layout. A new importer is one line of `LAYOUTS`."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -93,7 +93,7 @@ def linked(made: Made) -> None:
 
 
 def linked_folder(made: Made) -> None:
-    """The pictures lie on another disk."""
+    """The pictures are on another disk."""
     made.images.rename(made.images.parent.parent / "elsewhere")
     made.images.mkdir()
     for name, _ in ROWS:

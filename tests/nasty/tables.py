@@ -49,7 +49,7 @@ def time_for_text(made: Made) -> None:
 
 
 def inner_pictures(kind: pa.DataType) -> Callable[[Made], None]:
-    """The pictures stand in the table."""
+    """The pictures are inside the table."""
 
     def spoil(made: Made) -> None:
         data = [(made.images / name).read_bytes() for name, _ in ROWS]

@@ -1,4 +1,4 @@
-"""What an import holds in memory does not grow with the file, however its row groups are made."""
+"""The memory of an import does not grow with the file, for any row groups."""
 
 import subprocess
 import sys
@@ -35,7 +35,9 @@ def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page,
 
 
 @pytest.mark.parametrize(("rows_in_group", "told"), [(64, True), (16, False)])
-def test_large_pages_are_told_with_their_cure(rows_in_group, told, tmp_path, monkeypatch, caplog):
+def test_large_pages_are_reported_with_their_cure(
+    rows_in_group, told, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(tables, "LARGE_PAGE", 3_000_000)
     pictures = pa.array([bytes([number]) * 100_000 for number in range(64)], pa.binary())
     pq.write_table(

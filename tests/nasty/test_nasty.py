@@ -32,7 +32,7 @@ def make(layout, folder, captioned=ROWS):
 
 
 def imported(made, out, *more):
-    """Imports by the command, whatever its share of rejects; returns what it printed and what it raised."""
+    """Imports by the command, with any share of rejects. Returns the output and the error."""
     words, more = (
         [str(out.with_name("scores")) if word == "SCORES" else word for word in given]
         for given in (made.layout.more, more)
@@ -55,7 +55,7 @@ def imported(made, out, *more):
 @pytest.mark.parametrize(
     ("kind", "layout"), CASES, ids=[f"{kind.name}, {layout.name}" for kind, layout in CASES]
 )
-def test_what_an_importer_makes_of_a_nasty_file(kind, layout, tmp_path):
+def test_the_result_of_importing_a_nasty_file(kind, layout, tmp_path):
     made, out = make(layout, tmp_path, kind.captioned), tmp_path / "corpus"
     kind.spoil(made)
     _, raised = imported(made, out, *kind.options)

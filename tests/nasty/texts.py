@@ -39,7 +39,7 @@ def wide(made: Made) -> None:
 
 
 def two_files(made: Made) -> None:
-    """Two parts of one table in a folder, one of them compressed; beside them what is no table."""
+    """Two parts of one table in a folder, one of them compressed, beside files that are not tables."""
     folder = made.source.parent / "parts"
     folder.mkdir()
     first, second = made.source.read_bytes().splitlines(keepends=True)
@@ -167,7 +167,7 @@ def scored(first: Sequence[float], second: Sequence[float]) -> Callable[[Made], 
 
 
 def listed(made: Made) -> None:
-    """Lists of documents, of which one answers."""
+    """Lists of documents, of which one is the right answer."""
     rows = [json.loads(line) for line in made.source.read_bytes().splitlines()]
     cells = [
         {"query": row["anchor"], "documents": ["other", row["positive"]], "labels": [0, 1]}

@@ -36,7 +36,7 @@ def known_answer(world, query, item, fold=True, allow_query_image=False):
 
 
 def word(world, query, item):
-    """What a person said of this content under this question, in whichever row; None if nobody did."""
+    """The override of this content for this question, in any row. None if there is no override."""
     for other, named, verdict in world["words"]:
         if named is None:
             continue
@@ -109,7 +109,7 @@ def cuts_of(world, query, rows, scales):
 
 
 def listed_of(world, query, row, k):
-    """The first k candidates, without those that the corpus knows to be right, each content once; and the matches."""
+    """The first k candidates without labelled right answers, each content once, and the matches."""
     listed, matches, seen = [], [], set()
     for place, (item, log_odds, rank) in enumerate(row["candidates"]):
         content = says(world["items"][item], world["fold_case"])
@@ -213,7 +213,7 @@ def select_row(world, query, settings):
 
 
 def best_positive(world, query, row, scale):
-    """A positive that a person vouches for, else the one with the best score; of equals the first."""
+    """A positive that a person confirmed. Otherwise the positive with the best score, and of equal scores the first."""
     best, value = None, None
     sure = [one for one in row["positives"] if word(world, query, one[0]) == "match"]
     for item, log_odds, _ in sure or row["positives"]:

@@ -31,7 +31,7 @@ SCALES = st.sampled_from([None, 1.05, ((0.5, -1.0), (2.0, 0.3))])
 
 @given(corpora(), SEARCHES, st.integers(0, 99))
 @often
-def test_candidates_are_those_of_the_method(tmp_path_factory, world, sought, seed):
+def test_candidates_equal_the_reference(tmp_path_factory, world, sought, seed):
     cosines, queries, items = vectors_of(world, seed)
     found = search(tmp_path_factory.mktemp("candidates"), world, sought, queries, items)
     for name, (mine, similarities) in zip(world["queries"], found, strict=True):
@@ -46,7 +46,7 @@ def test_candidates_are_those_of_the_method(tmp_path_factory, world, sought, see
 
 @given(worlds(), CHOICES, SCALES, st.booleans())
 @often
-def test_a_selection_is_that_of_the_method(tmp_path_factory, world, choice, scale, extra_positives):
+def test_a_selection_equals_the_reference(tmp_path_factory, world, choice, scale, extra_positives):
     folders = Folders(tmp_path_factory.mktemp("selection"), world, scale)
     if choice["preset"] in ("topk", "cyclic"):
         choice = choice | {"betas": None}
@@ -127,9 +127,7 @@ def _check_sweep(folders, choice, table):
 
 @given(worlds(), st.integers(1, 4), st.integers(0, 9))
 @often
-def test_random_negatives_are_any_that_can_be_none_of_the_answers(
-    tmp_path_factory, world, stored, seed
-):
+def test_random_negatives_are_any_items_that_cannot_be_right(tmp_path_factory, world, stored, seed):
     folders = Folders(tmp_path_factory.mktemp("random"), world, None)
     rows, _, _ = folders.select(preset="random", num_negatives=stored, seed=seed)
     for name, row in rows.items():

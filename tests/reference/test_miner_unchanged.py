@@ -105,7 +105,7 @@ def test_a_row_that_has_nothing_to_do_with_others_changes_none_of_them(tmp_path_
 def test_an_item_in_another_spelling_changes_no_candidates(
     tmp_path_factory, world, sought, seed, data
 ):
-    """At the end of the corpus and in the same pools: the first spelling stands for both."""
+    """The other spelling is at the end of the corpus and in the same pools, so the first spelling is used for both."""
     name = data.draw(st.sampled_from(sorted(world["items"])))
     item = world["items"][name]
     assume(item["text"])

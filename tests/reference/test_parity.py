@@ -33,7 +33,7 @@ def test_a_batch_masks_what_the_miner_excludes(drawn):
 
 @settings(max_examples=40, deadline=None)
 @given(drawn=evaluation())
-def test_an_open_pool_lacks_what_the_miner_excludes_and_is_not_right(drawn):
+def test_an_open_pool_lacks_excluded_items_that_are_not_right(drawn):
     items, queries = drawn
     with tempfile.TemporaryDirectory() as folder:
         _, rankings = measured(Path(folder) / "c", items, queries, keep=len(items))

@@ -41,7 +41,7 @@ def terms(examples, chosen, loss):
     weight=st.sampled_from([0.0, 0.7]),
     data=st.data(),
 )
-def test_losses_are_those_of_the_reference(drawn, name, weight, data):
+def test_losses_equal_the_reference(drawn, name, weight, data):
     items, rows = drawn
     chosen = data.draw(
         st.lists(st.sampled_from(range(len(rows))), min_size=1, max_size=len(rows), unique=True)
@@ -94,7 +94,7 @@ def test_renamed_ids_and_an_unrelated_row_change_no_loss(drawn, weight):
 
 @settings(max_examples=80, deadline=None)
 @given(drawn=evaluation(), letter=st.booleans())
-def test_evaluation_is_that_of_the_reference(drawn, letter):
+def test_an_evaluation_equals_the_reference(drawn, letter):
     items, queries = drawn
     with tempfile.TemporaryDirectory() as folder:
         subsets, rankings = measured(Path(folder) / "c", items, queries, to_the_letter=letter)
@@ -126,7 +126,7 @@ def test_evaluation_is_that_of_the_reference(drawn, letter):
 
 @settings(max_examples=40, deadline=None)
 @given(drawn=evaluation(), seed=st.integers(0, 99))
-def test_what_must_not_change_an_evaluation_does_not(drawn, seed):
+def test_renamed_ids_and_new_orders_change_no_evaluation(drawn, seed):
     """Other names, another order of items and queries, an unrelated query, a further spelling of what is right."""
     items, queries = drawn
     dice = random.Random(seed)

@@ -12,7 +12,7 @@ TIE = 1e-6
 
 @dataclass
 class Row:
-    """One training row; the positive stands first among the candidates."""
+    """One training row. The positive is the first candidate."""
 
     query: tuple
     candidates: list
@@ -31,7 +31,7 @@ def exact(content):
 
 
 def alike(one, other):
-    """Whether two contents say the same: letter case and blanks do not count."""
+    """Whether two contents are equal, apart from letter case and whitespace."""
     words = [
         unicodedata.normalize("NFC", text or "").casefold().split() for text, _ in (one, other)
     ]

@@ -193,7 +193,7 @@ def write_words(path, corpus, words):
 
 @st.composite
 def worlds(draw):
-    """A corpus with the scores of one judge or two, and people's words about some."""
+    """A corpus with the scores of one or two judges, and overrides of some scores."""
     world, dice = draw(corpora()), draw(st.randoms(use_true_random=True))
     world |= {
         "fold_case": True,

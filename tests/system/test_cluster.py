@@ -22,7 +22,7 @@ SCRIPTED = "model.backend=scripted"
 CAT, DOG = Content(text="a cat"), Content(text="a dog")
 
 
-def test_it_joins_a_cluster_and_leaves_it_running(tmp_path, monkeypatch):
+def test_a_service_joins_a_cluster_and_leaves_the_cluster_running(tmp_path, monkeypatch):
     """Two machines with one GPU each (so Ray is told): two replicas are placed, and a copy over two GPUs is refused."""
     with cluster(monkeypatch, *["--num-cpus=3 --num-gpus=1"] * 2) as (address, _):
         joined = (SCRIPTED, f"address={address}")
@@ -72,7 +72,7 @@ CALLS = (
 
 
 def heard(ip, port):
-    """What a stranger hears: metrics, a demand for the token, gRPC that does nothing without one; or too much."""
+    """The answers to a stranger: metrics, a request for the token, gRPC that needs the token, or too much."""
     ip = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(ip, ip)  # noqa: S104
     try:
         with urllib.request.urlopen(f"http://{ip}:{port}/api/job_agent/jobs/", timeout=5) as answer:
@@ -93,8 +93,8 @@ def refusal(address, call):
     return "OK"
 
 
-def test_who_listens(tmp_path):
-    """Nothing of the service but its own port, on loopback, answers a stranger with more than metrics."""
+def test_only_the_services_own_port_answers_strangers(tmp_path):
+    """Except the service's own port on loopback, no port answers a stranger with more than metrics."""
     with service(tmp_path, SCRIPTED) as (process, url, _):
         ours = int(url.rpartition(":")[2])
         found = []

@@ -168,7 +168,7 @@ def test_graded_truth_is_measured(out):
         assert plain[subset]["precision@1"] * 0.2 < value < 1, "half a truth counts too"
 
 
-def test_the_report_shows_it_and_says_it(out, results):
+def test_the_report_has_charts_and_sentences(out, results):
     html = (out / "report.html").read_text()
     assert html.count("<svg") == 5
     assert html.count("<img") > 20
@@ -184,7 +184,7 @@ def test_the_report_shows_it_and_says_it(out, results):
             assert image.width > 600
 
 
-def test_a_folder_that_no_demo_made_is_left_alone(tmp_path):
+def test_a_foreign_folder_is_not_changed(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     done = subprocess.run(
         [sys.executable, "-m", "demo", tmp_path], capture_output=True, text=True, check=False,

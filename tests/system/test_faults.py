@@ -20,7 +20,7 @@ PATIENCE_S = 120
 
 
 def titled(process, title):
-    """The processes of the service whose title has these words."""
+    """The processes of the service whose titles contain these words."""
 
     def has_title(child):
         try:
@@ -34,7 +34,7 @@ def titled(process, title):
 
 
 async def asked(url, blow):
-    """The answers to all questions; the blow comes after the first of them."""
+    """The answers to all requests. The fault comes after the first answer."""
     async with JudgeClient(url, retry_for_s=PATIENCE_S, max_in_flight=8) as judge:
 
         async def ask(question):
@@ -68,7 +68,7 @@ def test_front_and_controller_are_started_again_and_no_question_is_lost(tmp_path
             assert [one for one in titled(process, title) if one != victim], log.read_text()
 
 
-def test_who_asks_a_service_that_is_killed_is_answered_by_the_next_one_on_its_port(tmp_path, truth):
+def test_a_client_of_a_killed_service_is_answered_by_the_next_service_on_the_port(tmp_path, truth):
     second = tmp_path / "second"
     second.mkdir()
     with service(tmp_path, SCRIPTED, "model.scripted_delay_s=0.1") as (first, url, _):
@@ -88,10 +88,8 @@ def test_who_asks_a_service_that_is_killed_is_answered_by_the_next_one_on_its_po
             next_one.__exit__(None, None, None)
 
 
-def test_a_pair_that_kills_its_replica_each_time_is_an_error_of_its_own(
-    tmp_path, truth, monkeypatch
-):
-    """The others, asked at the same time on the same replica, get their verdicts; it kills four times at most."""
+def test_a_pair_that_always_kills_its_replica_gets_an_error(tmp_path, truth, monkeypatch):
+    """Other pairs on the same replica at the same time get verdicts. The pair kills at most four times."""
     deaths = tmp_path / "deaths"
     monkeypatch.setenv(
         "PYTHONPATH", str(Path(__file__).parents[2] / "bench" / "deadly"), prepend=os.pathsep

@@ -58,7 +58,7 @@ def run(*words):
 
 
 def submit(words, here):
-    """The id of the job; a cluster whose agents are still starting says so, and is asked again."""
+    """Returns the id of the job. If the agents of the cluster are still starting, the submission is retried."""
     deadline = time.monotonic() + 90
     while True:
         done = run("submit", *words, *here)
@@ -107,7 +107,7 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
     assert f"SettingsError: ray_address: cannot connect to the Ray cluster at '{address}'" in said
 
 
-def test_a_job_is_submitted_watched_cancelled_and_taken_up_again(job, slow, monkeypatch):  # noqa: F811
+def test_a_job_is_submitted_watched_cancelled_and_resumed(job, slow, monkeypatch):  # noqa: F811
     settings = job(slow, shard_size=4, max_in_flight=1, ray_concurrency=2, k=10)
     port = free_port()
     here = ["--address", f"http://127.0.0.1:{port}"]

@@ -20,7 +20,7 @@ PATIENCE_S = 120
 
 
 def asked(url, path="/v1/score", body=BODY):
-    """(status, headers, body) of one request; status 0 where nobody answered."""
+    """(status, headers, body) of one request. Status 0: there was no answer."""
     try:
         data = body if path.startswith("/v1") else None
         request = urllib.request.Request(f"{url}{path}", data=data)  # noqa: S310
@@ -41,14 +41,14 @@ def folders():
 
 
 def nothing_is_left(started, before):
-    """Of processes and folders; Ray's own last ones take a moment."""
+    """No process and no folder is left. Ray's last processes need a moment."""
     _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
     assert not alive
     assert folders() <= before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_it_starts_ends_it_at_once_and_leaves_nothing(tmp_path, number):
+def test_a_signal_during_the_start_ends_the_service_and_leaves_no_process(tmp_path, number):
     before = folders()
     with service(tmp_path, SCRIPTED, wait=False) as (process, _, log):
         deadline = time.monotonic() + PATIENCE_S
@@ -63,7 +63,7 @@ def test_a_signal_while_it_starts_ends_it_at_once_and_leaves_nothing(tmp_path, n
     nothing_is_left(started, before)
 
 
-def test_what_works_is_finished_and_what_waits_or_comes_is_refused(tmp_path):
+def test_running_requests_finish_and_waiting_or_new_ones_are_refused(tmp_path):
     """One slot: of four requests one works. Who starts the service on a port of it is refused meanwhile."""
     before = folders()
     slow = ("front.max_ongoing_requests=1", "model.scripted_delay_s=4")
@@ -89,7 +89,7 @@ def test_what_works_is_finished_and_what_waits_or_comes_is_refused(tmp_path):
     nothing_is_left(started, before)
 
 
-def test_replicas_that_can_no_longer_start_are_told_of_and_end_the_service(tmp_path, tiny_model):
+def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_path, tiny_model):
     """The model's folder is gone, and the replica dies: callers hear why, nobody hangs, the service ends with it."""
     model = tmp_path / "model"
     model.symlink_to(tiny_model)

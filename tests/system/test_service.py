@@ -125,7 +125,7 @@ class Counting(httpx2.AsyncHTTPTransport):
 
 
 def test_replicas_share_the_images(tmp_path):
-    """Each of 12 images crosses the network once, whichever replica it reaches; nothing is left when it stops."""
+    """Each of 12 images is sent once for all replicas. No image is left when the service stops."""
     folders = set(Path(tempfile.gettempdir()).glob("unijudge-judge-*/images"))
     images = [noise(seed) for seed in range(12)]
     transport = Counting()
@@ -188,8 +188,8 @@ def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
                 time.sleep(0.2)
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
-    """More at once than may wait: some are refused with 429 and nothing else; patient clients all get through."""
+def test_a_full_queue_refuses_with_a_time_for_the_retry(tmp_path):
+    """With more requests than may wait, some are refused with 429 only. Clients that retry all get their answers."""
     limits = (
         "front.max_ongoing_requests=1",
         "front.max_queued_requests=1",
@@ -232,7 +232,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(tmp_path):
         ),
     ],
 )
-def test_what_cannot_start_says_why(tmp_path, tiny_model, settings, reason):
+def test_a_service_that_cannot_start_reports_the_reason(tmp_path, tiny_model, settings, reason):
     settings = [setting.replace("TINY", str(tiny_model)) for setting in settings]
     with service(tmp_path, *settings, wait=False) as (process, _, log):
         assert process.wait(120) == 1, log.read_text()
@@ -243,7 +243,7 @@ def test_what_cannot_start_says_why(tmp_path, tiny_model, settings, reason):
         ]
 
 
-def test_torn_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
+def test_truncated_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
     """One attempt, one line. What an engine that dies says is a test in tests/vllm/test_engine_start.py."""
     pytest.importorskip("vllm")
     torn = tmp_path / "torn"
@@ -260,7 +260,7 @@ def test_torn_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
         assert process.wait(240) == 1, log.read_text()
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
     assert re.search(
-        r"torn/model\.safetensors: 200000 bytes, but its header says \d+; train or download it again$",
+        r"torn/model\.safetensors: 200000 bytes, but its header says \d+. Train or download it again$",
         line,
     )
     assert not list(tmp_path.glob("engine-*.log"))

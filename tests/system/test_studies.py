@@ -1,4 +1,4 @@
-"""A study whose steps are Ray tasks, as it is typed."""
+"""A study whose steps are Ray tasks, started from the command line."""
 
 import os
 import signal

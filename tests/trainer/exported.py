@@ -1,4 +1,4 @@
-"""Tiny runs to export, contents to compare, and how a card's code is run."""
+"""Tiny runs to export, contents to compare, and a function that runs a card's code."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Judges whose lists have a known answer, and a reranking by them over HTTP."""
+"""Judges with known answers to lists, and a reranking with them over HTTP."""
 
 from judge_service.backends.scripted import ScriptedJudge
 from tests.miner.conftest import serving

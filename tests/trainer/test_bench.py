@@ -1,4 +1,4 @@
-"""What bench/trainer.py says that a batch takes is what is run."""
+"""The operations of a batch in bench/trainer.py are the operations that run."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ ON_A_CPU = {
 """The counter itself knows the attention of GPUs only."""
 
 
-def test_as_many_operations_as_a_training_step_runs(tmp_path, monkeypatch):
+def test_the_counted_operations_equal_those_of_a_training_step(tmp_path, monkeypatch):
     """Two things are put right: the counter takes causal attention for the whole square, and one product of it twice.
 
     And no gradient goes below the first layer's query, key and value, which we count as if there were one.

@@ -1,9 +1,9 @@
-"""What the commands print."""
+"""The output of the commands."""
 
 from trainer.cli import _bar, _counter, _tell
 
 
-def test_numbers_stand_under_the_ends_of_their_names(capsys):
+def test_numbers_are_aligned_right_under_their_names(capsys):
     _tell(
         {
             "a": {"queries": 12, "precision@1": 0.1, "mrr": 0.0},

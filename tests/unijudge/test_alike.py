@@ -1,4 +1,4 @@
-"""What can be no wrong answer: signs and rows say the same of every item, for odd corpora too."""
+"""Items that cannot be a wrong answer: signs and rows agree for every item, also in unusual corpora."""
 
 import numpy as np
 import pytest
@@ -101,6 +101,6 @@ def test_signs_of_contents_are_those_of_items(tmp_path, fold):
         ("Straße", "STRASSE", True), ("cafe\u0301", "CAFÉ", True), (" a\u00a0 cat\n", "A cat", True),
     ],
 )  # fmt: skip
-def test_kind_c5_letter_case_and_blanks_are_all_that_is_folded(one, other, is_same):
+def test_kind_c5_only_letter_case_and_whitespace_are_ignored(one, other, is_same):
     """Not what looks alike: NFKC would make `102` of 10². (Casefolding itself parts a ligature.)"""
     assert (folded(one) == folded(other)) is is_same

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help is light, errors are one line and status 1."""
+"""The command line: help loads no engine, and an error is one line and exit status 1."""
 
 import re
 import subprocess
@@ -68,7 +68,7 @@ def test_every_job_prints_an_example_of_its_settings(command):
             ["judge", "serve", "nowhere.toml"],
             "nowhere.toml: cannot be read (No such file or directory)",
         ),
-        (["judge", "serve", "modl.name=x"], "modl: unknown setting; did you mean model?"),
+        (["judge", "serve", "modl.name=x"], "modl: unknown setting. Did you mean model?"),
         (["mine", "score", "corpus=nowhere"], "settings: out: required, and not set"),
         (
             ["mine", "score", "corpus=nowhere", "vectors=v", "out=o"],

@@ -1,4 +1,4 @@
-"""What a person types first, what nobody foresaw, and what is hostile: few words, no traceback, the right status."""
+"""First words, unexpected errors and hostile words on the command line: short output, no traceback, right status."""
 
 import os
 import re
@@ -51,7 +51,7 @@ def run(words, capsys):
 @pytest.mark.parametrize(
     "words", ["--version", "mine --version", "train --version", "mine score --version"]
 )
-def test_kind_d4_the_version_is_said_wherever_it_is_asked_for(words, capsys):
+def test_kind_d4_the_version_is_printed_for_every_command(words, capsys):
     status, out, err = run(words.split(), capsys)
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert (status, err) == (0, "")
@@ -67,7 +67,7 @@ def test_kind_d4_the_version_is_said_wherever_it_is_asked_for(words, capsys):
         ("help mine score", "to resume"),
     ],
 )
-def test_kind_d4_help_is_a_word_too(words, said, capsys):
+def test_kind_d4_the_word_help_prints_the_help(words, said, capsys):
     status, out, _ = run(words.split(), capsys)
     assert status == 0
     assert said in out
@@ -126,7 +126,7 @@ def test_kind_d3_a_command_that_lacks_a_package_names_the_extra(module, words, e
     assert not list(tmp_path.iterdir())
 
 
-def test_what_nobody_foresaw_is_three_lines_and_a_report_without_secrets(
+def test_an_unexpected_error_is_three_lines_and_a_report_without_secrets(
     monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -158,7 +158,7 @@ def test_what_nobody_foresaw_is_three_lines_and_a_report_without_secrets(
     assert not re.search("hidden|abc", report + err)
 
 
-def test_an_error_in_a_group_is_said_as_it_is_alone(monkeypatch, capsys):
+def test_an_error_in_a_group_is_printed_like_a_single_error(monkeypatch, capsys):
     from unijudge.errors import DataError
 
     def broken(folder):

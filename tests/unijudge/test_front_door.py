@@ -1,4 +1,4 @@
-"""What a client of the judge needs is at hand under `unijudge`, and nothing is loaded before it is asked for."""
+"""`unijudge` exports what a client of the judge needs, and loads each name only when it is used."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import unijudge
 ENGINES = ("torch", "transformers", "vllm", "ray", "faiss", "pyarrow", "numpy", "httpx2")
 
 
-def test_importing_it_loads_nothing_and_a_name_no_engine():
+def test_the_import_loads_nothing_and_no_name_loads_an_engine():
     code = (
         "import sys, unijudge\n"
         f"print([name for name in {ENGINES} if name in sys.modules])\n"
@@ -22,12 +22,12 @@ def test_importing_it_loads_nothing_and_a_name_no_engine():
     assert done.stdout.splitlines() == ["[]", "[]", "a JudgeClient judge_now"]
 
 
-def test_every_name_is_where_it_is_said_to_be():
+def test_every_exported_name_exists_in_its_module():
     for name in unijudge.__all__:
         assert getattr(unijudge, name).__name__ == name
         assert name in dir(unijudge)
 
 
-def test_another_name_is_no_attribute():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'unijudge' has no attribute 'Judge'"):
         unijudge.Judge  # noqa: B018

@@ -1,4 +1,4 @@
-"""How a job is given: an optional file, then key=value."""
+"""The arguments of a job: an optional file, then key=value."""
 
 from pathlib import Path
 
@@ -66,12 +66,12 @@ def invoke(app, *words):
         (["a=runs/k=8"], (None, ["a=runs/k=8"])),
     ],
 )
-def test_a_file_stands_before_the_settings(words, expected):
+def test_a_file_comes_before_the_settings(words, expected):
     assert file_and_settings(words) == expected
 
 
 @pytest.mark.parametrize("words", [["a=1", "job.toml"], ["job.toml", "other.toml"]])
-def test_a_word_that_is_no_setting_is_named_with_the_cure(words):
+def test_an_unknown_word_is_named_with_the_cure(words):
     with pytest.raises(
         SettingsError, match=r"^\w+\.toml: not key=value\. Write a setting as in batch_size=8"
     ):
@@ -114,7 +114,7 @@ def test_an_example_is_printed_without_what_is_required(app):
     assert "# out =  (required)" in invoke(app, "--example").stdout
 
 
-def test_commands_stand_in_the_order_in_which_they_are_used():
+def test_commands_are_listed_in_the_order_of_their_use():
     app = typer.Typer(cls=in_order("second", "first"))
     for name in ("first", "other", "second"):
         app.command(name)(lambda: None)

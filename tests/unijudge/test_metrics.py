@@ -47,8 +47,8 @@ def test_a_bin_holds_its_lower_end_and_the_last_one_also_1():
     ) == pytest.approx(0.46)
 
 
-def test_ties_are_counted_out_of_an_agreement():
-    """Of six pairs three agree and one does not; five are in order on each side: (3 − 1) / √(5 · 5)."""
+def test_kendalls_tau_with_ties():
+    """Of six pairs, three agree and one disagrees. Each side orders five pairs: (3 − 1) / √(5 · 5)."""
     left, right = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0, 2.0])
     assert kendall_tau(left, right) == pytest.approx(0.4)
     assert kendall_tau(left, -right) == pytest.approx(-0.4)
@@ -57,7 +57,7 @@ def test_ties_are_counted_out_of_an_agreement():
 
 
 def test_gain_counts_the_first_k_and_the_best_that_k_can_hold():
-    """Ranks 2 and 4 at k = 3: 1 / log₂ 3 of 1 + 1 / log₂ 3. Three right ones fill k = 2."""
+    """Ranks 2 and 4 at k = 3 give (1 / log₂ 3) / (1 + 1 / log₂ 3). Three right items fill k = 2."""
     scores = np.array([0.9, 0.8, 0.7, 0.6])
     assert ndcg(scores, [3, 1], 3) == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)))
     assert ndcg(scores, [0, 1, 2], 2) == 1
@@ -114,7 +114,7 @@ def test_a_draw_weighs_a_query_by_how_often_it_was_drawn():
     )
 
 
-def test_queries_that_are_alike_leave_nothing_to_vary_and_draws_of_one_class_have_no_area():
+def test_equal_queries_have_no_variance_and_draws_of_one_class_have_no_area():
     scores, labels = np.tile([0.9, 0.2, 0.5], 6), np.tile([True, False, False], 6)
     assert set(bootstrap_roc_auc(scores, labels, np.arange(18) // 3, seed=0, rounds=50)) == {1.0}
     areas = bootstrap_roc_auc(

@@ -1,4 +1,4 @@
-"""Kinds A1 and A5 outside of imports, and J23: what people's editors, file managers and shells make of files."""
+"""Kinds A1, A5 and J23: files from people's editors, file managers and shells."""
 
 import base64
 import codecs
@@ -42,12 +42,12 @@ def test_kind_a1_utf_16_is_named(tmp_path):
         load_settings(Bench, tmp_path / "settings.toml")
     (tmp_path / "latin").write_bytes("schön".encode("latin-1"))
     with pytest.raises(
-        DataError, match=r"latin: is not UTF-8 .byte 0xf6 in line 1.; save it as UTF-8"
+        DataError, match=r"latin: is not UTF-8 .byte 0xf6 in line 1.. Save it as UTF-8"
     ):
         read_text(tmp_path / "latin")
 
 
-def test_kind_a5_what_systems_leave_in_a_folder_is_nothing(tmp_path):
+def test_kind_a5_files_of_operating_systems_are_ignored(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "config.json").write_text("{}")
@@ -74,7 +74,7 @@ def test_kind_a5_what_systems_leave_in_a_folder_is_nothing(tmp_path):
         lambda letters: f" {letters} ",
     ],
 )
-def test_item_j23_base64_is_read_as_people_make_it(write):
+def test_item_j23_base64_is_read_in_common_forms(write):
     for data in (png(), png()[:-1], png()[:-2]):
         letters = base64.b64encode(data).decode()
         assert WireContent(image=write(letters)).image == data

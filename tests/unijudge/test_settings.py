@@ -1,4 +1,4 @@
-"""Settings: a typo names the key, an example is a valid file, nothing can be changed afterwards."""
+"""Settings: a message names the misspelt key, an example is a valid file, and settings cannot change."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
+def test_an_example_is_a_valid_file_with_every_setting(kind, tmp_path):
     path = tmp_path / "example.toml"
     path.write_text(example(kind))
     required = [f"{name}=x" for name, field in kind.model_fields.items() if field.is_required()]
@@ -56,9 +56,9 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
 @pytest.mark.parametrize(
     ("text", "overrides", "reason"),
     [
-        ("prt = 1", [], r"s\.toml: prt: unknown setting; did you mean port\?"),
-        ("[model]\nnmae = 'x'", [], r"model\.nmae: unknown setting; did you mean name\?"),
-        ("[model]\nzzzzzz = 'x'", [], r"model\.zzzzzz: unknown setting; known: backend, name"),
+        ("prt = 1", [], r"s\.toml: prt: unknown setting. Did you mean port\?"),
+        ("[model]\nnmae = 'x'", [], r"model\.nmae: unknown setting. Did you mean name\?"),
+        ("[model]\nzzzzzz = 'x'", [], r"model\.zzzzzz: unknown setting. Known: backend, name"),
         ("port = 'x'", ["host=h"], r"s\.toml: port: input should be a valid integer"),
         ("", ["model.revision=1234567"], r"'model\.revision=\"…\"'$"),
         ("port = 99999", [], "port: input should be less than or equal to 65535"),
@@ -70,7 +70,7 @@ def test_an_example_is_a_valid_file_that_says_everything(kind, tmp_path):
         (
             "",
             ["model=qwen"],
-            "model: is a table of settings; set a key of this table: model.backend, model.name",
+            "model: is a table of settings. Set a key of this table: model.backend, model.name",
         ),
         ("", ["port"], "port: expected key=value"),
         ("port = 1", ["port.x=1"], "port is a value, not a table"),
@@ -85,7 +85,7 @@ def test_a_wrong_setting_is_named(tmp_path, text, overrides, reason):
         load_settings(ServiceSettings, path, overrides)
 
 
-def test_who_gave_what_does_not_fit_is_named(tmp_path):
+def test_the_source_of_an_invalid_value_is_named(tmp_path):
     path = tmp_path / "s.toml"
     path.write_text("corpus = 'c'\nevaluation = 'r'\nout = 'o'\ntop = 1\n")
     with pytest.raises(
@@ -152,9 +152,9 @@ def test_the_shipped_file_is_valid():
 
 
 @pytest.mark.parametrize("value", ["2024", "true", "2024-01-01", "[1]"])
-def test_a_folder_that_toml_takes_for_something_else_is_named(value):
+def test_a_folder_name_that_toml_misreads_is_named(value):
     with pytest.raises(
-        SettingsError, match=r"out: value error, expected a path or a URL, found .*; quote it"
+        SettingsError, match=r"out: value error, expected a path or a URL, found .*. Quote it"
     ):
         load_settings(ScoreSettings, None, ["corpus=c", "vectors=v", f"out={value}"])
 
@@ -174,7 +174,7 @@ def test_one_of_a_list_needs_no_brackets():
         load_settings(ScoreSettings, None, ["corpus=c", "out="])
 
 
-def test_a_copy_takes_no_name_that_is_no_setting():
+def test_a_copy_refuses_unknown_settings():
     settings = RerankSettings(corpus="c", evaluation="e", out="o")
     assert settings.model_copy(update={"top": 3}).top == 3
     with pytest.raises(TypeError, match="RerankSettings has no setting tops"):

@@ -1,4 +1,4 @@
-"""vLLM's judge beside the reference."""
+"""vLLM's judge, with the reference for comparison."""
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings

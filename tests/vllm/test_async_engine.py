@@ -107,7 +107,7 @@ def test_the_same_scores_as_one_pair_at_a_time(judge, reference, runner):
     assert largest < TOLERANCE
 
 
-def test_the_fault_of_vllm_is_still_there(judge, runner):
+def test_the_known_fault_of_vllm_still_exists(judge, runner):
     """A picture is prepared and then not sent, as when its caller leaves in between: the front believes it was.
 
     This is why a prompt may be asked again. Where vLLM no longer does it, the second question can go.
@@ -245,8 +245,8 @@ def test_an_output_without_logprobs_costs_one_pair_or_says_that_the_engine_gave_
     assert sorted(asked) == [False, False, True, True]
 
 
-def test_an_engine_that_hangs_holds_no_caller(judge, reference, runner):
-    """A signal stops it: timeouts hold and the loop goes on. When the engine goes on, the judge does too."""
+def test_a_hanging_engine_does_not_block_callers(judge, reference, runner):
+    """A signal stops the engine. Timeouts still work, and the event loop continues. Later the engine continues too."""
     questions = [question(2000 + number) for number in range(10)]
 
     async def patient(seconds, query, candidate):
@@ -283,7 +283,7 @@ def test_an_engine_that_hangs_holds_no_caller(judge, reference, runner):
 
 
 def test_an_engine_that_is_killed_says_so_to_all_callers(judge, runner):
-    """To those who wait, and to those who come later; with the cause and a cure."""
+    """Waiting and later callers get an error with the cause and the cure."""
 
     async def ask(number):
         query, candidate = question(3000 + number)

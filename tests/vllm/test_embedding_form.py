@@ -1,4 +1,4 @@
-"""What we send to an embedding endpoint is what vLLM's server reads: by its own classes of requests."""
+"""vLLM's server can read the requests to an embedding endpoint: checked with vLLM's own request classes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An engine that does not start says why in one line, with a cure and the file that holds its log."""
+"""An engine that does not start: one line with the reason, a cure, and the file of its log."""
 
 import re
 import shutil
@@ -54,8 +54,8 @@ def test_torn_weights(torn, tmp_path):
     assert DAMAGED in message
 
 
-def test_an_engine_in_a_process_of_its_own(torn, tmp_path):
-    """Its parent hears only that it died; the cause stands in the log."""
+def test_an_engine_in_a_separate_process(torn, tmp_path):
+    """The parent process only knows that the engine died. The cause is in the log."""
     message, log = failure(torn, tmp_path / "logs", multiprocessing=True)
     assert "SafetensorError: Error while deserializing header: incomplete metadata" in message
     assert DAMAGED in message
@@ -89,7 +89,7 @@ def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):
     assert cure in message
 
 
-def test_kind_service_links_a_kubernetes_service_called_vllm_is_no_port(
+def test_kind_service_links_a_kubernetes_service_called_vllm_is_not_a_port(
     tiny_model, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")

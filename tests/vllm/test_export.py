@@ -1,4 +1,4 @@
-"""An exported embedder in vLLM, as its card says: the vectors are ours."""
+"""An exported embedder in vLLM, loaded with the code of its card, gives the vectors of unijudge."""
 
 import gc
 

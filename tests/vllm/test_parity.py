@@ -69,7 +69,7 @@ def test_all_ways_give_the_models_own_scores(vllm, reference, alone):
         assert mass < TOLERANCE
 
 
-def test_neither_order_nor_company_nor_cache_moves_a_score(vllm, alone):
+def test_order_other_pairs_and_cache_do_not_change_a_score(vllm, alone):
     """Alone, in a batch of 64 from many queries at once, shuffled, again while cached, and after other work."""
     pairs = random.Random(0).sample(list(alone), 64)
 
@@ -84,7 +84,7 @@ def test_neither_order_nor_company_nor_cache_moves_a_score(vllm, alone):
         asyncio.run(vllm.judge(Content(text="something else " * 20), CONTENTS))
 
 
-def test_an_evicted_cache_moves_no_score(tiny_model, alone, monkeypatch):
+def test_an_evicted_cache_changes_no_score(tiny_model, alone, monkeypatch):
     """A cache of 24 blocks: a query's prefix is found again at once, and is gone after other work."""
     import vllm as engine
 
@@ -154,7 +154,7 @@ def test_bad_lists_are_errors(vllm):
         asyncio.run(vllm.choose(Content(image=b"junk"), CONTENTS[:2]))
 
 
-def test_bad_pairs_are_errors_in_place(vllm, alone):
+def test_bad_pairs_get_errors_at_their_positions(vllm, alone):
     candidates = [CONTENTS[0], Content(image=b"junk"), Content(text="word " * 2000), CONTENTS[1]]
     answers = asyncio.run(vllm.judge(CONTENTS[0], candidates))
     assert [type(answer) for answer in answers] == [Verdict, PairError, PairError, Verdict]
@@ -181,7 +181,7 @@ def test_the_longest_pair_is_not_cut(vllm):
     assert exceeds.code == "too_long"
 
 
-def test_callers_that_go_away_do_not_hurt_the_others(vllm, alone):
+def test_callers_that_leave_do_not_affect_others(vllm, alone):
     """A third of the requests are cancelled in flight, with pictures that others use too."""
     pairs = [(q, c) for q in CONTENTS[6:11] for c in CONTENTS]
 
@@ -207,7 +207,7 @@ def test_callers_that_go_away_do_not_hurt_the_others(vllm, alone):
     assert not vllm._engine._waiting
 
 
-def test_bfloat16_is_near_and_its_band_is_known(tiny_model, alone):
+def test_bfloat16_differs_within_a_known_tolerance(tiny_model, alone):
     judge = load(tiny_model, "vllm", dtype="bfloat16")
     differences = sorted(
         abs(v.log_odds - alone[q, c].log_odds)
@@ -245,7 +245,7 @@ def test_a_prompt_that_the_engine_refuses_costs_one_pair(vllm, alone, monkeypatc
     )
 
 
-def test_a_device_that_is_not_there_is_refused(tiny_model):
+def test_a_missing_device_is_refused(tiny_model):
     with pytest.raises(
         ModelError,
         match="the settings request a GPU, and this process sees none: torch is a CPU build",

@@ -98,7 +98,7 @@ def test_the_engine_leaves_our_pictures_alone(folder, budget):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
-def test_no_pair_is_lost_where_both_bounds_are_one(family, tmp_path):
+def test_no_pair_is_lost_if_both_limits_are_one(family, tmp_path):
     """Through the engines: nearly all of these had no verdict from vLLM."""
     FAMILIES[family](tmp_path)
     budget = {"min_pixels": 3136, "max_pixels": 3136, "max_tokens": 1024}

@@ -55,8 +55,8 @@ class BackboneSettings(Settings):
     on_long: OnLong = "error"
     """What happens to an input longer than `max_tokens`. `error`: the job stops before it starts and reports the number
     of long texts and the longest texts. `truncate`: the end of the text is cut off, but the image and the template stay
-    complete (embedders only). `skip`: the input is left out. A skipped item is never a candidate, a skipped query has no
-    ranking, and a row with a skipped input is not trained on. A benchmark does not allow `skip`."""
+    complete (embedders only). `skip`: the input is left out. A skipped item is never a candidate, a skipped query
+    has no ranking, and a row with a skipped input is not trained on. A benchmark does not allow `skip`."""
     batch_tokens: int = Field(16384, gt=0)
     """Number of tokens in one forward pass, padding included. Lower this value if memory runs out. A training keeps the
     hidden states of a whole batch for the backward pass, so in a training lower `batch_size` instead."""

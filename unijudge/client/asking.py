@@ -95,7 +95,7 @@ class Asking:
     async def _one_alone(self, question: Question[A], candidate: RequestContent) -> A | PairError:
         """Returns the answer about a candidate, which is asked while its replica works on nothing else."""
         if self._deadly[candidate] >= KILLS:
-            message = f"the judge died of this candidate with {self._deadly[candidate]} other queries; leave it out"
+            message = f"the judge died of this candidate with {self._deadly[candidate]} other queries. Leave it out"
             return PairError(code=KILLS_JUDGE, message=message)
         try:
             return await self._send(question, [candidate], alone=True)
@@ -161,8 +161,8 @@ class Asking:
                 return
         if answered != sent:
             raise JudgeBroken(
-                f"{self._connection.url}: {sent} candidates sent, {answered} answers returned; the service and this "
-                f"client disagree on {path}: run the same version on both sides"
+                f"{self._connection.url}: {sent} candidates sent, {answered} answers returned. The service and this "
+                f"client disagree on {path}. Run the same version on both sides"
             )
 
 

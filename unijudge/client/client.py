@@ -170,7 +170,7 @@ class JudgeClient:
             return broken[0].fault(room)
         size = sum(part.inline_bytes + len(b",") for part in listed)
         if size > room:
-            message = f"{size} bytes of candidates, but a request takes {room} beside its query; list fewer candidates"
+            message = f"{size} bytes of candidates, but a request takes {room} beside its query. List fewer candidates"
             return PairError(code="too_large", message=message)
         try:
             answer = await self._asking.whole(
@@ -254,7 +254,7 @@ class JudgeClient:
             raise JudgeRefused(f"the query: {asked.fault(room).message}")
         if room < 0:
             raise JudgeRefused(
-                f"the query is larger than a request may be ({limits.max_body_bytes} bytes); shorten it"
+                f"the query is larger than a request may be ({limits.max_body_bytes} bytes). Shorten it"
             )
         return (
             asked,

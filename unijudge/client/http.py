@@ -75,7 +75,7 @@ class Connection:
             )
         except httpx2.InvalidURL as error:
             raise JudgeRefused(
-                f"{self.url}: not a URL ({error}); expected http://host:port"
+                f"{self.url}: not a URL ({error}). Expected http://host:port"
             ) from error
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ class Connection:
                 )
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise JudgeRefused(
-                f"{self.url}: not a URL ({error}); expected http://host:port"
+                f"{self.url}: not a URL ({error}). Expected http://host:port"
             ) from error
         except TimeoutError as error:
             raise JudgeLate(
@@ -144,15 +144,15 @@ class Connection:
             if is_nowhere(error):
                 raise JudgeNowhere(nowhere(self.url, error)) from error
             way = by_way_of(self.url)
-            cure = "start one with `unijudge judge serve`, or correct the URL"
+            cure = "Start one with `unijudge judge serve`, or correct the URL"
             if way:
-                cure = "set NO_PROXY to go without it"
+                cure = "Set NO_PROXY to connect without the proxy"
             if lacking := spent(error):
                 raise JudgeUnavailable(
                     f"{self.url}: this machine cannot send a request ({in_one_line(error)}). {lacking}"
                 ) from error
             raise JudgeUnavailable(
-                f"{self.url}: no judge answers there{way} ({in_one_line(error)}); {cure}"
+                f"{self.url}: no judge answers there{way} ({in_one_line(error)}). {cure}"
             ) from error
         except httpx2.RequestError as error:  # a damaged answer, or too many redirects
             raise JudgeUnavailable(
@@ -201,7 +201,7 @@ class Connection:
         if body.code == "no_room":
             return JudgeError(message)
         # No request can succeed, not only this one.
-        return JudgeError(f"{message}; check the URL and the key")
+        return JudgeError(f"{message}. Check the URL and the key")
 
 
 def _unavailable(path: str, status: int, code: str) -> type[JudgeUnavailable] | None:

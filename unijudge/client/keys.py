@@ -34,5 +34,5 @@ def checked_key(key: str | None, place: str) -> str | None:
         return key
     fault = "has characters that no key has" if key.strip() else "is blank"
     raise SettingsError(
-        f"{place}: the key {fault}; use the key that `unijudge judge key` printed, or set no key"
+        f"{place}: the key {fault}. Use the key that `unijudge judge key` printed, or set no key"
     )

@@ -43,7 +43,7 @@ class RequestContent:
     def fault(self, room: int) -> PairError:
         """Returns the reason why a request with `room` bytes cannot hold this content."""
         if self.inline_bytes == UNSENDABLE:
-            message = "its text holds half a character (a lone surrogate), which UTF-8 cannot encode; fix the text"
+            message = "its text holds half a character (a lone surrogate), which UTF-8 cannot encode. Fix the text"
             return PairError(code="bad_text", message=message)
         message = f"{self.inline_bytes} bytes with its query, but a request takes {room}"
         return PairError(code="too_large", message=message)

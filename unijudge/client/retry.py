@@ -120,7 +120,10 @@ class Retrying:
             enough_s = max(enough_s, VAIN_TIMES * self._request_timeout_s)
         others_are_answered = self._patience.answered_at > begun - self._request_timeout_s
         if others_are_answered and in_vain_s >= enough_s:
-            reason = f"{error}; or leave it out: it was tried for {in_vain_s:.0f} s, in which others were answered"
+            reason = (
+                f"{error}. Or leave out this request: other requests were answered while it was tried for "
+                f"{in_vain_s:.0f} s"
+            )
             raise JudgeRefused(reason) from error
 
     async def _until_answered(
@@ -145,13 +148,13 @@ class Retrying:
             except JudgeFailed as error:
                 failed += 1
                 if failed == FAILED_TRIES:
-                    reason = f"{error}. It was sent {failed} times; look there, or leave it out"
+                    reason = f"{error}. It was sent {failed} times. Look there, or leave this request out"
                     raise JudgeRefused(reason) from error
                 raise
             except JudgeDied as error:
                 died += 1
                 if died == deaths:
-                    reason = f"its judge died each time that it was in work ({error}). Look there, or leave it out"
+                    reason = f"its judge died each time on this request ({error}). Look there, or leave it out"
                     raise JudgeKilled(reason) from error
                 raise
 

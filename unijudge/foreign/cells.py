@@ -33,10 +33,10 @@ def kind_of(reason: str) -> str:
     """Returns a reason without the values of its row and without its cure.
 
     Example:
-        >>> kind_of("score 1.5 is not a probability, 0 … 1"), kind_of("'a;b' is not a text; give another")
+        >>> kind_of("score 1.5 is not a probability, 0 … 1"), kind_of("'a;b' is not a text. Give another")
         ('score … is not a probability, … … …', '… is not a text')
     """
-    return _VALUES.sub("…", reason).partition(";")[0]
+    return _VALUES.sub("…", reason).partition(". ")[0]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def image_of(cell: Any) -> str | bytes | None:
             return image_of(one)
         case Unreadable():
             raise Rejected(cell.reason)
-    raise Rejected(f"{shown(cell)} is not an image; expected a path, or a struct of bytes and path")
+    raise Rejected(f"{shown(cell)} is not an image. Expected a path, or a struct of bytes and path")
 
 
 def present(cell: Any) -> Any:

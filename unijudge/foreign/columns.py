@@ -42,7 +42,7 @@ class Columns:
         unknown = [name for name in names if not self.is_known(name)]
         if self.strict or not known:
             kind = "unknown columns" if known else "none of its columns is known:"
-            raise DataError(f"{path}: {kind} {listed(unknown)}; known columns: {self.expected}")
+            raise DataError(f"{path}: {kind} {listed(unknown)}. Known columns: {self.expected}")
         if len(self.unknown) < FORGOTTEN_ABOVE:
             self.unknown.update(dict.fromkeys(filter(None, unknown)))
         return known
@@ -52,7 +52,7 @@ class Columns:
         if self.unknown:
             names = listed(list(self.unknown))
             logger.warning(
-                "%s: ignored columns: %s; known columns: %s", place, names, self.expected
+                "%s: ignored columns: %s. Known columns: %s", place, names, self.expected
             )
 
 
@@ -65,5 +65,5 @@ def check_distinct(path: Path, names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(
-            f"{path}: duplicate column {shown(twice[0])}; rename or remove one of the two"
+            f"{path}: duplicate column {shown(twice[0])}. Rename or remove one of the two"
         )

@@ -29,7 +29,7 @@ def csv_rows(path: Path, columns: Columns | None, separator: str = ",") -> Numbe
         for line, fields in rows:
             if fields and len(fields) != len(names):
                 raise DataError(
-                    f"{path}:{line}: {len(fields)} fields, but the first line has {len(names)} names; put quotes "
+                    f"{path}:{line}: {len(fields)} fields, but the first line has {len(names)} names. Put quotes "
                     "around fields with separators in them"
                 )
             if fields:
@@ -54,7 +54,7 @@ def _fields(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         if "field limit" in str(error):
             raise
         raise DataError(
-            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}); inside a field write each "
+            f"{path}:{line}: the quotation marks of that row are not in pairs ({error}). Inside a field write each "
             "mark twice, and put a mark before and after the field"
         ) from error
 
@@ -71,6 +71,6 @@ def _check_separator(path: Path, names: Sequence[str], separator: str) -> None:
     )
     if found:
         raise DataError(
-            f"{path}: its columns are separated by {kinds[found]}, not by {kinds[separator]}; save it with "
+            f"{path}: its columns are separated by {kinds[found]}, not by {kinds[separator]}. Save it with "
             f"{kinds[separator]}" + (", or rename it to .tsv" if found == "\t" else "")
         )

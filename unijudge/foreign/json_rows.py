@@ -59,7 +59,7 @@ def array_rows(path: Path, key: str | None = None) -> Iterator[Any]:
                 else:
                     text.value()
             if not found:
-                raise DataError(f"{path}: has no key {key!r}; check that this is the right file")
+                raise DataError(f"{path}: has no key {key!r}. Check that this is the right file")
         text.end()
 
 
@@ -82,12 +82,12 @@ def _reading(path: Path) -> Iterator["_Text"]:
         with open_text(path) as file:
             yield _Text(path, file)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
+        raise DataError(f"{path}: no such file. Check the path") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 ({in_one_line(error)}); {NO_UTF_8}") from error
+        raise DataError(f"{path}: is not UTF-8 ({in_one_line(error)}). {NO_UTF_8}") from error
     except TORN as error:
         raise DataError(
-            f"{path}: cannot be read as JSON ({in_one_line(error)}); download the file again"
+            f"{path}: cannot be read as JSON ({in_one_line(error)}). Download the file again"
         ) from error
 
 
@@ -178,5 +178,5 @@ class _Text:
     def _torn(self, reason: str) -> DataError:
         where = f"row {self.row}" if self.row else "its beginning"
         return DataError(
-            f"{self._path}: broken at {where} ({reason}); the file was not used. Download it again"
+            f"{self._path}: broken at {where} ({reason}). The file was not used. Download it again"
         )

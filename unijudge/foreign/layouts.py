@@ -37,7 +37,7 @@ def sugarcrepe_row(row: Any) -> tuple[str, str, str]:
         isinstance(row.get(key), str) and row[key] for key in SUGARCREPE
     ):
         raise Rejected(
-            f"not a row of SugarCrepe; expected an object with {SUGARCREPE}, all of them texts"
+            f"not a row of SugarCrepe. Expected an object with {SUGARCREPE}, all of them texts"
         )
     name, caption, negative = (row[key] for key in SUGARCREPE)
     return name, caption, negative

@@ -49,7 +49,7 @@ LISTINGS = 64
 HINTS = 20
 """The number of missing pictures for which a similar name is searched."""
 ENCRYPTED = 0x1
-UNPACK = "unpack it, and set --images to the folder"
+UNPACK = "Unpack it, and set --images to the folder"
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -90,7 +90,7 @@ def inspect_picture(data: bytes, path: str | None, max_pixels: int = MAX_PIXELS)
         raise Rejected(str(error)) from error
     except MemoryError as error:
         raise Rejected(
-            "the memory is full during decoding; free some memory, or lower --max-pixels"
+            "the memory is full during decoding. Free some memory, or lower --max-pixels"
         ) from error
     assert kind is not None  # noqa: S101  `open_image` opens no other format
     return ForeignPicture(hashlib.sha256(data).hexdigest(), ENDINGS[kind], path)
@@ -105,20 +105,20 @@ def check_name(name: str) -> None:
     start = name[:LONGEST_PATH]
     if start[:5].lower() == "data:":
         raise Rejected(
-            "a data: URL, not a path; put the bytes of the file into a binary column, or save it as a file"
+            "a data: URL, not a path. Put the bytes of the file into a binary column, or save it as a file"
         )
     if start[:7].lower() == "file://":
-        raise Rejected("a file:// URL; name the file by its path")
+        raise Rejected("a file:// URL. Name the file by its path")
     if URL.match(start):
         raise Rejected(
-            "a URL, not a path; nothing is downloaded here. Download the file yourself, and give its path"
+            "a URL, not a path. Nothing is downloaded here. Download the file yourself, and give its path"
         )
     if (len(name) > SHORTEST_BASE64 or start.startswith(BEGINNINGS)) and BASE64.fullmatch(start):
         raise Rejected(
-            "base64 text, not a path; put its bytes into a binary column, or save it as a file"
+            "base64 text, not a path. Put its bytes into a binary column, or save it as a file"
         )
     if len(name) > LONGEST_PATH:
-        raise Rejected(f"{len(name):,} characters, too long for a path; give a shorter path")
+        raise Rejected(f"{len(name):,} characters, too long for a path. Give a shorter path")
 
 
 class Pictures:
@@ -136,10 +136,10 @@ class Pictures:
         elif images.suffix.lower() == ".zip" and is_file(images):
             self.root = None
         elif is_file(images):
-            raise DataError(f"{images}: is neither a folder nor a .zip file; {UNPACK}")
+            raise DataError(f"{images}: is neither a folder nor a .zip file. {UNPACK}")
         else:
             raise DataError(
-                f"{images}: no such folder of images; set --images to the root of the image paths"
+                f"{images}: no such folder of images. Set --images to the root of the image paths"
             )
         self._open = ExitStack()
         self._listing = lru_cache(maxsize=LISTINGS)(_listing)
@@ -189,7 +189,7 @@ class Pictures:
         try:
             inside(name)
         except ValueError as error:
-            raise Rejected(f"{error}; give its path under --images, without ..") from error
+            raise Rejected(f"{error}. Give its path under --images, without ..") from error
         path = root / name
         try:
             check_regular(path)  # a pipe may never end
@@ -235,7 +235,7 @@ class Pictures:
             with path.open("rb") as raw:
                 check_no_pointer(path, raw.read(HEAD_BYTES))
             raise DataError(
-                f"{path}: not a complete zip file ({error}); download it again, or move it away"
+                f"{path}: not a complete zip file ({error}). Download it again, or move it away"
             ) from error
 
     def _member(self, name: str) -> bytes:
@@ -248,7 +248,7 @@ class Pictures:
         found = found or self._members(lambda stem: _after(stem, name))
         if len(found) > 1:
             raise Rejected(
-                f"{shown_name(name)} is in {len(found)} zip files; set --images to the right zip file"
+                f"{shown_name(name)} is in {len(found)} zip files. Set --images to the right zip file"
             )
         if found:
             return _read_member(*found[0])
@@ -272,13 +272,13 @@ class Pictures:
         The search reads all names, so only the first few missing pictures get a hint.
         """
         if re.match("[A-Za-z]:/", name):
-            return "; it is a path of a Windows disk. Give the path below --images"
+            return ". It is a path of a Windows disk. Give the path below --images"
         if not self._hints:
             return ""
         self._hints -= 1
         plain = unquote(name).strip()
         alike = self._alike(name) or self._alike(plain) or self._in_root(PurePosixPath(plain).name)
-        return f"; did you mean {shown_name(alike)}?" if alike else ""
+        return f". Did you mean {shown_name(alike)}?" if alike else ""
 
     def _alike(self, name: str) -> str | None:
         return self._in_root(name) or next(
@@ -313,14 +313,14 @@ def _after(stem: str, name: str) -> list[str]:
 
 def _read_member(archive: Archive, info: zipfile.ZipInfo) -> bytes:
     if info.flag_bits & ENCRYPTED:
-        raise Rejected(f"encrypted in its zip file; {UNPACK}")
+        raise Rejected(f"encrypted in its zip file. {UNPACK}")
     if info.file_size > MAX_BYTES:
-        raise Rejected(f"larger than {MAX_BYTES:,} bytes; scale it down")
+        raise Rejected(f"larger than {MAX_BYTES:,} bytes. Scale it down")
     try:
         with archive.open(info) as file:
             return _bounded(file)
     except UNREADABLE as error:
-        raise Rejected(f"cannot be read from its zip file ({error}); {UNPACK}") from error
+        raise Rejected(f"cannot be read from its zip file ({error}). {UNPACK}") from error
 
 
 def _whole(path: Path) -> bytes:
@@ -331,5 +331,5 @@ def _whole(path: Path) -> bytes:
 def _bounded(file: IO[bytes]) -> bytes:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise Rejected(f"larger than {MAX_BYTES:,} bytes; scale it down")
+        raise Rejected(f"larger than {MAX_BYTES:,} bytes. Scale it down")
     return data

@@ -80,7 +80,7 @@ def _files(place: Path) -> list[Path]:
     else:
         found = [path for path in _named(place) if is_file(path)]
     if not found:
-        raise DataError(f"{place}: no table file is there; expected {', '.join(READERS)}")
+        raise DataError(f"{place}: no table file is there. Expected {', '.join(READERS)}")
     return sorted(found)
 
 
@@ -116,10 +116,10 @@ def read_rows(path: Path, columns: Columns | None = None) -> Numbered:
     kind = ending_of(path)
     if kind not in READERS:
         raise DataError(
-            f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file; unpack or convert it"
+            f"{path}: expected a .parquet, .jsonl, .json, .csv, .tsv or .arrow file. Unpack or convert it"
         )
     if not is_file(path):
-        raise DataError(f"{path}: no such file; check the path")
+        raise DataError(f"{path}: no such file. Check the path")
     with reading_rows(path):
         yield from READERS[kind](path, columns)
 
@@ -141,10 +141,10 @@ def reading_rows(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 ({in_one_line(error)}); {NO_UTF_8}") from error
+        raise DataError(f"{path}: is not UTF-8 ({in_one_line(error)}). {NO_UTF_8}") from error
     except (pa.ArrowException, *TORN, csv.Error) as error:
         raise DataError(
-            f"{path}: cannot be read as {ending_of(path)[1:]} ({in_one_line(error)}); download the file again"
+            f"{path}: cannot be read as {ending_of(path)[1:]} ({in_one_line(error)}). Download the file again"
         ) from error
 
 
@@ -261,7 +261,7 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
             line = line.removeprefix("\ufeff")
             if number == 1 and line.strip() == "{":
                 raise DataError(
-                    f"{path}: is one object over several lines, not rows; write an array, or one object per line"
+                    f"{path}: is one object over several lines, not rows. Write an array, or one object per line"
                 )
             if line.strip():
                 yield number, _object(path, number, _parsed(path, number, line), columns)
@@ -270,22 +270,22 @@ def _json(path: Path, columns: Columns | None) -> Numbered:
 def _parsed(path: Path, number: int, line: str) -> Any:
     if len(line) > LONGEST_ROW:
         raise DataError(
-            f"{path}:{number}: more than {LONGEST_ROW:,} characters; put each row on a separate line"
+            f"{path}:{number}: more than {LONGEST_ROW:,} characters. Put each row on a separate line"
         )
     try:
         return json.loads(line, object_pairs_hook=distinct_keys)
     except json.JSONDecodeError as error:
         fault = f"{error.msg.lower().removesuffix(' at')} at column {error.pos + 1}"
-        raise DataError(f"{path}:{number}: not JSON ({fault}); fix or remove that line") from error
+        raise DataError(f"{path}:{number}: not JSON ({fault}). Fix or remove that line") from error
     except (ValueError, RecursionError) as error:
         # Too many digits, a duplicate key, or nested too deeply.
-        raise DataError(f"{path}:{number}: not JSON ({error}); fix or remove that line") from error
+        raise DataError(f"{path}:{number}: not JSON ({error}). Fix or remove that line") from error
 
 
 def _object(path: Path, number: int, row: Any, columns: Columns | None) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(
-            f"{path}:{number}: expected an object, found {type(row).__name__}; fix or remove that line"
+            f"{path}:{number}: expected an object, found {type(row).__name__}. Fix or remove that line"
         )
     if columns is None or not row:
         return row

@@ -85,7 +85,7 @@ def start_candidates(folder: Path, manifest: CandidateManifest) -> CandidateMani
     fields = [name for name in differences(found, manifest) if name != "k" or found.k < manifest.k]
     if fields:
         raise DataError(
-            f"{folder}: holds other candidates ({', '.join(fields)} differ); give another folder"
+            f"{folder}: holds other candidates ({', '.join(fields)} differ). Give another folder"
         )
     return found
 
@@ -111,7 +111,7 @@ class CandidateFolder:
         self.manifest = read_json(folder / "candidates.json", CandidateManifest)
         if missing := self.manifest.parts.missing(folder):
             raise DataError(
-                f"{folder}: {len(missing)} parts are missing; run the same command again to finish it"
+                f"{folder}: {len(missing)} parts are missing. Run the same command again to finish it"
             )
 
     def of(self, queries: range) -> list[NearestItems]:

@@ -86,7 +86,7 @@ def check_tables(folder: Path, manifest: CorpusManifest) -> Corpus:
     for name, found in [("items", len(corpus.items)), ("queries", len(corpus.queries))]:
         if found != getattr(manifest, name):
             raise DataError(
-                f"{folder}: {found} {name}, but corpus.json says {getattr(manifest, name)}; import again"
+                f"{folder}: {found} {name}, but corpus.json says {getattr(manifest, name)}. Import again"
             )
     return corpus
 
@@ -97,7 +97,7 @@ def check_vectors(folder: Path, manifest: VectorManifest) -> str:
     rows = every(lambda path: check_part(path, manifest), list(paths))
     if rows != manifest.items + manifest.queries:
         raise DataError(
-            f"{folder}: {rows} vectors, but vectors.json says {manifest.items + manifest.queries}; embed again"
+            f"{folder}: {rows} vectors, but vectors.json says {manifest.items + manifest.queries}. Embed again"
         )
     return f"{rows} rows read"
 
@@ -107,7 +107,7 @@ def check_scores(folder: Path, manifest: ScoreManifest) -> str:
     rows = _rows_of_parts(folder, manifest, SCORES)
     if rows != manifest.queries:
         raise DataError(
-            f"{folder}: {rows} queries, but its manifest says {manifest.queries}; score again elsewhere"
+            f"{folder}: {rows} queries, but its manifest says {manifest.queries}. Score again elsewhere"
         )
     return f"{rows} rows read"
 
@@ -122,7 +122,7 @@ def check_candidates(folder: Path, manifest: CandidateManifest) -> str:
     rows = _rows_of_parts(folder, manifest, CANDIDATES)
     if rows != manifest.queries:
         raise DataError(
-            f"{folder}: {rows} queries, but candidates.json says {manifest.queries}; delete the folder, and it will be "
+            f"{folder}: {rows} queries, but candidates.json says {manifest.queries}. Delete the folder, and it will be "
             "made again"
         )
     return f"{rows} rows read"
@@ -149,7 +149,7 @@ def check_triples(folder: Path, manifest: TripleManifest) -> str:
         what = f"{others[0]} holds another corpus" if others else "no corpus is there"
         raise DataError(
             f"{folder}: {rows} rows are valid, but they were selected from the corpus {named} with the fingerprint "
-            f"{manifest.corpus[:12]}, and {what}; put the corpus back there or beside this folder, or select again"
+            f"{manifest.corpus[:12]}, and {what}. Put the corpus back there or beside this folder, or select again"
         )
     return f"{rows} rows read"
 
@@ -192,13 +192,13 @@ def check_dataset(folder: Path, manifest: DatasetManifest) -> str:
     parts = read_parts(folder / "corpus", scores, triples)
     found = (parts.corpus.fingerprint, parts.scores_sha256, parts.triples_sha256)
     if found != (manifest.corpus, manifest.scores, manifest.triples):
-        raise DataError(f"{folder}: its parts do not match dataset.json; publish the dataset again")
+        raise DataError(f"{folder}: its parts do not match dataset.json. Publish the dataset again")
     corpus = check_tables(folder / "corpus", parts.corpus)
     for entry in chain[Item | Query](corpus.items, corpus.queries):
         file = manifest.files.get(f"images/{entry.image}")
         if entry.image and manifest.images and (file is None or file.sha256 != entry.image_sha256):
             raise DataError(
-                f"{folder}: image {entry.image} is missing, or changed since the import; publish the dataset again"
+                f"{folder}: image {entry.image} is missing, or changed since the import. Publish the dataset again"
             )
     if scores and parts.scores:
         check_scores(scores, parts.scores)
@@ -218,7 +218,7 @@ def check_run(folder: Path, _: Beginning) -> str:
             json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}); train again"
+                f"{folder / 'metrics.jsonl'}:{number}: not JSON ({error}). Train again"
             ) from error
         steps = number
     return f"{steps} steps and {check_weights(folder)} files of weights read"
@@ -232,6 +232,6 @@ def check_evaluation(folder: Path, manifest: Evaluation) -> str:
     queries = sum(measures["queries"] for measures in manifest.subsets.values())
     if rows != queries:
         raise DataError(
-            f"{path}: {rows} queries, but metrics.json says {queries:g}; evaluate again"
+            f"{path}: {rows} queries, but metrics.json says {queries:g}. Evaluate again"
         )
     return f"{rows} rows read"

@@ -124,7 +124,7 @@ class Corpus:
         ]:
             if file_sha256(folder / f"{name}.parquet") != expected:
                 raise DataError(
-                    f"{folder / name}.parquet: changed since it was written; import again"
+                    f"{folder / name}.parquet: changed since it was written. Import again"
                 )
         self.images = image_root(folder, self.manifest.images)
         self.items = LazyTable(ITEMS.whole(folder / "items.parquet"), _item)
@@ -140,7 +140,7 @@ class Corpus:
         for kind, index in [("item", self.row_of), ("query", self.query_row_of)]:
             if (twice := index.duplicate()) is not None:
                 raise DataError(
-                    f"{folder}: duplicate {kind} id {twice!r}; ids must be unique: import again"
+                    f"{folder}: duplicate {kind} id {twice!r}. Ids must be unique. Import again"
                 )
         self._positive_rows, self._starts = self._find_positives()
         self._check_closed_lists()
@@ -166,13 +166,13 @@ class Corpus:
         if (alone := np.flatnonzero(np.diff(starts) == 0)).size:
             query = self.queries[int(alone[0])].query_id
             raise DataError(
-                f"{self.folder}: query {query!r} has no positive; import again, or leave that row out"
+                f"{self.folder}: query {query!r} has no positive. Import again, or leave that row out"
             )
         if (unknown := np.flatnonzero(rows < 0)).size:
             place = int(unknown[0])
             query = self.queries[int(np.searchsorted(starts, place, side="right")) - 1].query_id
             raise DataError(
-                f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items; import again"
+                f"{self.folder}: query {query!r}: positive {ids[place].as_py()!r} is not among the items. Import again"
             )
         return rows, starts.astype(np.int64)
 
@@ -186,7 +186,7 @@ class Corpus:
             query = self.queries[pc.list_parent_indices(lists)[place].as_py()].query_id
             raise DataError(
                 f"{self.folder}: query {query!r}: its closed list names item row {rows[place].as_py()}, but the corpus "
-                f"has {len(self.items)} items; import again"
+                f"has {len(self.items)} items. Import again"
             )
 
     @property
@@ -224,7 +224,7 @@ class Corpus:
         except Exception as error:  # each store has its own family of errors
             raise unreadable(path, error) from error
         if hashlib.sha256(data).hexdigest() != entry.image_sha256:
-            raise DataError(f"{path}: changed since it was imported; restore it or import again")
+            raise DataError(f"{path}: changed since it was imported. Restore it or import again")
         return Content(text=entry.text, image=data)
 
     def told(self, error: DataError) -> str:
@@ -235,7 +235,7 @@ class Corpus:
 
     def _no_picture(self, path: Path) -> DataError:
         if exists(self.images):
-            return DataError(f"{path}: cannot be read (no such file); restore it or import again")
+            return DataError(f"{path}: cannot be read (no such file). Restore it or import again")
         return DataError(
             f"{path}: cannot be read, because {self.images} does not exist. A dataset may be published without images: "
             "put the images there, under the paths in the tables"

@@ -106,12 +106,12 @@ def read_parts(corpus: Path, scores: Path | None, triples: Path | None) -> Datas
         if made is not None and made.corpus != found.fingerprint:
             raise DataError(
                 f"{folder}: belongs to the corpus with fingerprint {made.corpus}, but {corpus} has the fingerprint "
-                f"{found.fingerprint}; give the corpus of {folder}"
+                f"{found.fingerprint}. Give the corpus of {folder}"
             )
     if judged_sha256 and chosen and chosen.scores != judged_sha256:
         raise DataError(
             f"{triples}: was selected from scores whose manifest.json has the sha256 {chosen.scores}, but {scores} has "
-            f"{judged_sha256}; give the scores of {triples}"
+            f"{judged_sha256}. Give the scores of {triples}"
         )
     return DatasetParts(
         found,
@@ -152,7 +152,7 @@ def copied(
                 )
         if sha256 not in (None, digest.hexdigest()):
             raise DataError(
-                f"{source}: changed: its sha256 is {digest.hexdigest()}, but must be {sha256}; restore the file, or "
+                f"{source}: changed: its sha256 is {digest.hexdigest()}, but must be {sha256}. Restore the file, or "
                 "publish the dataset again"
             )
     return Stored(found, digest.hexdigest())
@@ -246,7 +246,7 @@ def pull(source: Path, out: Path) -> DatasetManifest:
             if exists(begun):
                 if read_json(begun, DatasetManifest) != manifest:
                     raise DataError(
-                        f"{out}: holds another dataset than {source}; give another folder"
+                        f"{out}: holds another dataset than {source}. Give another folder"
                     )
                 break
         else:
@@ -286,6 +286,6 @@ def check_dataset_file(folder: Path, manifest: DatasetManifest, name: str) -> in
     """
     if file_sha256(folder / name) != manifest.files[name].sha256:
         raise DataError(
-            f"{folder / name}: changed: its sha256 is not that of {MANIFEST}; run `train pull` again"
+            f"{folder / name}: changed: its sha256 is not that of {MANIFEST}. Run `train pull` again"
         )
     return 1

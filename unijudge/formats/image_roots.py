@@ -65,7 +65,7 @@ def root_name(images: Path, folder: Path) -> str:
         return images.relative_to(folder).as_posix()
     if is_local(images):
         raise DataError(
-            f"{folder}: is in an object store, but its images ({images}) are not; copy them there first"
+            f"{folder}: is in an object store, but its images ({images}) are not. Copy them there first"
         )
     return str(images)
 

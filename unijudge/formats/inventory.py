@@ -75,7 +75,7 @@ def checked(folder: Path) -> dict[str, Any]:
     missing = kind.missing(folder, manifest, _sizes(folder))
     if missing:
         raise DataError(
-            f"{folder}: {len(missing)} files are missing, first {missing[0]}; run its writer again"
+            f"{folder}: {len(missing)} files are missing, first {missing[0]}. Run its writer again"
         )
     return {"folder": str(folder), "kind": kind.name, "read": kind.check(folder, manifest)}
 
@@ -122,7 +122,7 @@ def _open(folder: Path) -> tuple[_FolderKind, BaseModel]:
         raise DataError(f"{folder}: not a folder of unijudge ({found}); check the path")
     names = ", ".join(kind.file for kind in KINDS)
     raise DataError(
-        f"{folder}: not a folder of unijudge (none of {names} is there), or not finished; check the path"
+        f"{folder}: not a folder of unijudge (none of {names} is there), or not finished. Check the path"
     )
 
 

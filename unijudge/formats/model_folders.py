@@ -65,7 +65,7 @@ def check_model(folder: Path, _: ModelConfig | AdapterConfig) -> str:
         try:
             json.loads(read_text(path))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not JSON ({error}); export or merge again") from error
+            raise DataError(f"{path}: not JSON ({error}). Export or merge again") from error
         return 1
 
     small = every(read, all_files(folder, ".json"))
@@ -93,7 +93,7 @@ def check_safetensors(path: Path) -> int:
         raise unreadable(path, error) from error
     if found != needed:
         raise DataError(
-            f"{path}: {found} bytes, but its header says {needed}; train or download it again"
+            f"{path}: {found} bytes, but its header says {needed}. Train or download it again"
         )
     return 1
 
@@ -131,11 +131,11 @@ def read_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
         return _TENSORS.validate_python(header), 8 + length
     except (ValidationError, RecursionError) as error:
         raise DataError(
-            f"{path}: damaged or foreign (its header is not a table of tensors); train or download it again"
+            f"{path}: damaged or foreign (its header is not a table of tensors). Train or download it again"
         ) from error
     except ValueError as error:
         raise DataError(
-            f"{path}: damaged or foreign ({error}); train or download it again"
+            f"{path}: damaged or foreign ({error}). Train or download it again"
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error

@@ -102,7 +102,7 @@ class Evaluation(BaseModel):
                 names.append(name)
         if names:
             raise DataError(
-                f"{path}: exists already, and differs in {', '.join(dict.fromkeys(names))}; {OR_ELSE}"
+                f"{path}: exists already, and differs in {', '.join(dict.fromkeys(names))}. {OR_ELSE}"
             )
 
     def check_rankings(self, path: Path) -> None:
@@ -112,7 +112,7 @@ class Evaluation(BaseModel):
             DataError: The rankings are missing or changed.
         """
         if self.rankings_sha256 != file_sha256(path):
-            raise DataError(f"{path}: changed since it was written; evaluate again")
+            raise DataError(f"{path}: changed since it was written. Evaluate again")
 
 
 E = TypeVar("E", bound=Evaluation)

@@ -162,7 +162,7 @@ def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = Fal
     missing = manifest.parts.missing(folder)
     if missing and not partial:
         raise DataError(
-            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}); run the same "
+            f"{folder}: {len(missing)} of {len(manifest.parts)} shards are missing (first: {missing[0]}). Run the same "
             "`mine score` again to finish it, or set partial=true to use the existing shards"
         )
     return sorted(set(range(len(manifest.parts))) - set(missing))

@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 4096
 COLUMN_PIECE = 2**20
 """Bytes of a column in one read, if its row group is read in pieces."""
 
-FOREIGN = "another program wrote it: delete the file and run its writer again"
+FOREIGN = "Another program wrote it. Delete the file, and run its writer again"
 T = TypeVar("T", pa.Table, pa.RecordBatch)
 
 _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
@@ -115,12 +115,12 @@ def reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; run its writer again") from error
+        raise DataError(f"{path}: no such file. Run its writer again") from error
     except Exception as error:
         ours = type(error) is OSError and error.errno is None  # Arrow raises it for damaged content
         if isinstance(error, pa.ArrowInvalid) or ours:
             raise DataError(
-                f"{path}: not a whole Parquet file, or damaged ({error}); delete it and run its writer again"
+                f"{path}: not a whole Parquet file, or damaged ({error}). Delete it and run its writer again"
             ) from error
         raise unreadable(path, error) from error
 
@@ -151,7 +151,7 @@ def checked(path: Path, rows: T, start: int, optional: Collection[str] | None = 
                     if _lacks(name, pa.array([cell.as_py()], chunk.type), optional)
                 )
                 raise DataError(
-                    f"{path}: row {start + number + 1}, column {shown(name)}: null where a value belongs; {FOREIGN}"
+                    f"{path}: row {start + number + 1}, column {shown(name)}: null where a value belongs. {FOREIGN}"
                 )
     return rows
 
@@ -166,7 +166,7 @@ def _no_value(
                 cell.as_py()
             except UnicodeDecodeError:
                 return DataError(
-                    f"{path}: row {start + row + 1}, column {shown(name)}: not UTF-8; {FOREIGN}"
+                    f"{path}: row {start + row + 1}, column {shown(name)}: not UTF-8. {FOREIGN}"
                 )
     return error
 
@@ -306,5 +306,5 @@ class Table:
         if schema.remove_metadata() != self.schema.remove_metadata():
             return f"its columns are not those of table {self.name!r} version {self.version}"
         if marks.get(_STAMP, b"") != stamp.encode():
-            return "was written for another plan or another shard; delete it, or give the folder where it belongs"
+            return "was written for another plan or another shard. Delete it, or give the folder where it belongs"
         return None

@@ -205,7 +205,7 @@ class TripleManifest(BaseModel):
             source = self.selection.get("corpus", "an unknown path")
             raise DataError(
                 f"{folder}: was selected from another corpus: from {source} with the fingerprint {self.corpus[:12]}, "
-                f"but the given corpus has {corpus[:12]}; give the corpus of the selection"
+                f"but the given corpus has {corpus[:12]}. Give the corpus of the selection"
             )
 
 
@@ -257,5 +257,5 @@ def read_triples(folder: Path, corpus: str) -> Iterator[Triple]:
             yield Triple(**row)
     if found != manifest.rows:
         raise DataError(
-            f"{folder}: {found} rows, but triples.json says {manifest.rows}; select again"
+            f"{folder}: {found} rows, but triples.json says {manifest.rows}. Select again"
         )

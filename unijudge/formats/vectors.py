@@ -119,11 +119,11 @@ def start_vectors(folder: Path, manifest: VectorManifest) -> None:
         )
         why = ""
         if set(fields) <= LONG:
-            why = "a folder has one treatment of long inputs: "
+            why = "A folder has one treatment of long inputs. "
         elif "corpus" in fields:
-            why = "the corpus was imported again, so it needs new vectors: "
+            why = "The corpus was imported again, so it needs new vectors. "
         raise DataError(
-            f"{folder}: holds other vectors ({', '.join(fields)} differ: {changes}); {why}give another output folder"
+            f"{folder}: holds other vectors ({', '.join(fields)} differ: {changes}). {why}Give another output folder"
         )
 
 
@@ -183,7 +183,7 @@ class VectorFolder:
         self.manifest = read_json(folder / "vectors.json", VectorManifest)
         if self.manifest.corpus != corpus.fingerprint:
             raise DataError(
-                f"{folder}: embeds another corpus than the given corpus; run `unijudge train embed` on the given corpus"
+                f"{folder}: embeds another corpus than the given corpus. Run `unijudge train embed` on the given corpus"
             )
         self._ids = {"items": corpus.item_ids, "queries": corpus.query_ids}
 
@@ -243,11 +243,13 @@ class VectorFolder:
                 ids, vectors = _block(path, file, group, self.manifest.width)
                 of_corpus = self._ids[kind].slice(block.start, len(block))
                 if not ids.equals(of_corpus.combine_chunks()):
-                    raise DataError(f"{path}: its ids are not those of the corpus; embed again")
+                    raise DataError(f"{path}: its ids are not those of the corpus. Embed again")
                 yield block, vectors
             found = file.metadata.num_rows
         if found != len(rows):
-            raise DataError(f"{path}: {found} vectors, but the part has {len(rows)} rows; embed again")
+            raise DataError(
+                f"{path}: {found} vectors, but the part has {len(rows)} rows. Embed again"
+            )
 
 
 def check_part(path: Path, manifest: VectorManifest) -> int:
@@ -275,16 +277,16 @@ def _opened(path: Path, manifest: VectorManifest) -> pq.ParquetFile:
     schema = file.schema_arrow
     if (schema.metadata or {}).get(_DIGEST, b"") != manifest.digest.encode():
         raise DataError(
-            f"{path}: belongs to another embedding than vectors.json; delete it and run `train embed` again"
+            f"{path}: belongs to another embedding than vectors.json. Delete it and run `train embed` again"
         )
     if schema.names != ["id", "vector"]:
         raise DataError(
-            f"{path}: its columns are not those of vectors; delete it and run `train embed` again"
+            f"{path}: its columns are not those of vectors. Delete it and run `train embed` again"
         )
     kind = schema.field("vector").type
     if not pa.types.is_fixed_size_list(kind) or kind.list_size != manifest.width:
         raise DataError(
-            f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}; delete it and run `train embed` "
+            f"{path}: vectors of {kind}, but vectors.json says width {manifest.width}. Delete it and run `train embed` "
             "again"
         )
     return file
@@ -302,7 +304,7 @@ def _block(path: Path, file: pq.ParquetFile, group: int, width: int) -> tuple[pa
     is_here = (skipped >= 0) & (skipped < len(there))
     if not np.array_equal(np.flatnonzero(~there), skipped[is_here]):
         raise DataError(
-            f"{path}: {column.null_count} vectors are null; delete it and run `train embed` again"
+            f"{path}: {column.null_count} vectors are null. Delete it and run `train embed` again"
         )
     # `flatten` below leaves out nulls, so they stay 0.
     vectors = np.zeros((len(there), width), np.float32)

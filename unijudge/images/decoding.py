@@ -80,7 +80,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise BadImage(f"image of far more than {max_pixels} pixels; scale it down") from error
+        raise BadImage(f"image of far more than {max_pixels} pixels. Scale it down") from error
     except UnidentifiedImageError as error:
         raise BadImage(f"not a JPEG, PNG or WebP image{_instead(data)}") from error
     except Exception as error:
@@ -90,19 +90,19 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def _instead(data: bytes) -> str:
     """Returns what bytes are if they are not a supported picture, and the cure, for a message."""
     if not data:
-        return ", but an empty file; download it again"
+        return ", but an empty file. Download it again"
     if data.startswith(LFS):
-        return ", but a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
+        return ", but a pointer of Git LFS, not the file itself. Fetch it: git lfs pull"
     head = data[:HEAD_BYTES].lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg", b"{")):
         if b"<svg" in data[:1000]:
-            return ", but a drawing in SVG; convert it"
-        return ", but a text, which a server sent instead of a picture; download it again"
+            return ", but a drawing in SVG. Convert it"
+        return ", but a text, which a server sent instead of a picture. Download it again"
     kind = next(
         (kind for mark, kind in OTHER_FORMATS.items() if data[:LONGEST_MARK].find(mark) in (0, 4)),
         "",
     )
-    return f", but {kind}; convert it" if kind else ""
+    return f", but {kind}. Convert it" if kind else ""
 
 
 def pixels_in(data: bytes) -> int:
@@ -137,7 +137,7 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage(
-                f"image of {width}×{height} pixels: more than {max_pixels}; scale it down"
+                f"image of {width}×{height} pixels: more than {max_pixels}. Scale it down"
             )
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise BadImage(
@@ -145,7 +145,7 @@ def _still(data: bytes, max_pixels: int) -> Image.Image:
             )
         image.info.update(_transparent_gray(data, image))
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise BadImage("animated image: only still pictures can be judged; save one frame")
+            raise BadImage("animated image: only still pictures can be judged. Save one frame")
         return _decoded(image)
 
 
@@ -221,11 +221,11 @@ def read_bounded(path: Path) -> bytes:
         Exception: An error of the disk or the store.
     """
     if is_local(path) and not stat.S_ISREG(path.stat().st_mode):
-        raise BadImage(f"{path}: not a regular file, so not a picture; import again")
+        raise BadImage(f"{path}: not a regular file, so not a picture. Import again")
     with path.open("rb") as file:
         data: bytes = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise BadImage(f"{path}: larger than {MAX_BYTES:,} bytes; scale it down, and import again")
+        raise BadImage(f"{path}: larger than {MAX_BYTES:,} bytes. Scale it down, and import again")
     return data
 
 

@@ -40,7 +40,7 @@ def _after_header(text: str) -> str:
     header, _, letters = text.partition(",")
     if not header.lower().endswith(";base64"):
         raise ValueError(
-            "a data: URL without ;base64, before its comma; encode the image as base64"
+            "a data: URL without ;base64, before its comma. Encode the image as base64"
         )
     return letters
 
@@ -48,7 +48,7 @@ def _after_header(text: str) -> str:
 def _no_base64(letters: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_-]+", letters):
         cut_off = "is truncated: a single character is left at its end. Send it again"
-        urlsafe = "uses the URL-safe characters - and _; use + and / instead"
+        urlsafe = "uses the URL-safe characters - and _. Use + and / instead"
         return f"its base64 {urlsafe if '-' in letters or '_' in letters else cut_off}"
     return "not base64 of an image file; URLs and paths are never opened"
 
@@ -78,7 +78,7 @@ class WireContent(Wire):
     @model_validator(mode="after")
     def _one_image(self) -> "WireContent":
         if self.image is not None and self.image_sha256:
-            raise ValueError("both image and image_sha256 are set; send only one of them")
+            raise ValueError("both image and image_sha256 are set. Send only one of them")
         return self
 
     @classmethod

@@ -52,7 +52,7 @@ def served_otherwise(folder: Path, prompt: Prompt, min_pixels: int, max_pixels: 
         if value != wanted
     ]
     found += [
-        f"prompt.{name} differs from the training of {folder}; set it to {str(wanted)[:60]!r}"
+        f"prompt.{name} differs from the training of {folder}. Set it to {str(wanted)[:60]!r}"
         for name, wanted in trained.prompt
         if getattr(prompt, name) != wanted
     ]

@@ -111,7 +111,7 @@ class PairError(BaseModel):
 
 
 EMPTY = PairError(
-    code="empty", message="neither text nor image, so there is nothing to judge; leave it out"
+    code="empty", message="neither text nor image, so there is nothing to judge. Leave it out"
 )
 """The error of a candidate without content."""
 

@@ -43,14 +43,14 @@ class ChatEncoder:
         """
         if not getattr(tokenizer, "chat_template", None):
             raise ModelError(
-                f"{tokenizer.name_or_path}: its tokenizer has no chat template; take an instruct model"
+                f"{tokenizer.name_or_path}: its tokenizer has no chat template. Take an instruct model"
             )
         self._tokenizer = tokenizer
         self.image_token = image_token
         self._controls: dict[str, int] = tokenizer.get_added_vocab()
         if image_token not in self._controls:
             raise ModelError(
-                f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures; take a "
+                f"{tokenizer.name_or_path}: its tokenizer has no token {image_token!r} for pictures. Take a "
                 "vision-language model"
             )
         longest_first = sorted(self._controls, key=len, reverse=True)
@@ -92,7 +92,7 @@ class ChatEncoder:
         ids = self.text_ids(self.answer_prefix + answer)
         if ids[: len(context)] != context:
             raise ModelError(
-                f"{answer!r} shares a token with {self.answer_prefix!r} before it, in this model's tokenizer; take "
+                f"{answer!r} shares a token with {self.answer_prefix!r} before it, in this model's tokenizer. Take "
                 "another model"
             )
         return ids[len(context) :]
@@ -106,7 +106,7 @@ class ChatEncoder:
         ids = self.answer_ids(label)
         if len(ids) != 1:
             raise ModelError(
-                f"label {label!r} is not one token after {self.answer_prefix!r} (tokens {ids}); set prompt.yes and "
+                f"label {label!r} is not one token after {self.answer_prefix!r} (tokens {ids}). Set prompt.yes and "
                 "prompt.no to words that this model's tokenizer has"
             )
         return ids[0]
@@ -177,7 +177,7 @@ class ChatEncoder:
         if self._kinds(segments) != is_picture:
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its chat template does not write {self.image_token!r} once for each "
-                "picture; check that this is a vision-language model"
+                "picture. Check that this is a vision-language model"
             )
         return segments
 

@@ -65,7 +65,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
         raise _unusable(error, cure=f"Check the name{_asked_by()}", files=where) from error
     if commit is None:
         raise ModelError(
-            f"{name}: its commit is not known here; download the model again, or give a folder"
+            f"{name}: its commit is not known here. Download the model again, or give a folder"
         )
     return commit
 

@@ -29,7 +29,7 @@ CURE_OF_ERRNO: dict[int | None, str] = {
     ),
 }
 """Error number of a disk → its cure."""
-RENEW = "renew the credentials, and check the clock of this machine"
+RENEW = "Renew the credentials, and check the clock of this machine"
 
 SPENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 """Errors of an exhausted resource, which any write or any opening of a file may raise."""
@@ -115,7 +115,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
     kind = Unreachable if may_pass(error) else DataError
     reason = _reason(getattr(error, "strerror", None) or error)
     return kind(
-        f"{path}: cannot be read ({reason}){f'; {RENEW}' if _code(error) in EXPIRED else ''}"
+        f"{path}: cannot be read ({reason}){f'. {RENEW}' if _code(error) in EXPIRED else ''}"
     )
 
 
@@ -124,10 +124,10 @@ def missing(path: Path, error: FileNotFoundError) -> DataError:
     reason = error.__cause__
     if reason is None:
         return DataError(
-            f"{path}: no such file; check the path, and that the command that writes it has finished"
+            f"{path}: no such file. Check the path, and that the command that writes it has finished"
         )
     return DataError(
-        f"{path}: not found ({_reason(reason)}); check the URL, and that this machine can reach it"
+        f"{path}: not found ({_reason(reason)}). Check the URL, and that this machine can reach it"
     )
 
 
@@ -140,9 +140,9 @@ def unwritable(
     number = getattr(error, "errno", None) if is_local(path) else None
     cure = cures.get(number, "Check the disk or the store")
     if _code(error) in EXPIRED:
-        cure = RENEW.capitalize()
+        cure = RENEW
     return DataError(
-        f"{path}: cannot be written ({reason}); no partial file was left there. {cure}, then run the same command again"
+        f"{path}: cannot be written ({reason}). No partial file was left there. {cure}, then run the same command again"
     )
 
 

@@ -194,7 +194,7 @@ def read_json(path: Path, kind: type[M]) -> M:
         where = ".".join(map(str, fault["loc"]))
         reason = f"{where}: {fault['msg']}" if where else fault["msg"]
         raise DataError(
-            f"{path}: no {in_words(kind)} of this version ({reason}); it was written by another program or version, or "
+            f"{path}: no {in_words(kind)} of this version ({reason}). It was written by another program or version, or "
             "the path is wrong"
         ) from error
     except Exception as error:  # each store has its own family of errors
@@ -322,7 +322,7 @@ def remove_folder(folder: Path) -> None:
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        logger.warning("%s: not removed (%s); you can delete this folder", folder, error.strerror)
+        logger.warning("%s: not removed (%s). You can delete this folder", folder, error.strerror)
 
 
 def _sync(path: Path) -> None:

@@ -282,4 +282,4 @@ def _now() -> float:
 
 
 def _busy(path: Path, holder: str) -> FolderBusy:
-    return FolderBusy(f"{path}: {holder} is writing there; wait for it, or give another output")
+    return FolderBusy(f"{path}: {holder} is writing there. Wait for it, or give another output")

@@ -63,7 +63,7 @@ def locate(place: str | Path) -> Path:
     """
     if not isinstance(place, str | Path) and not hasattr(type(place), "fs"):
         raise ValueError(
-            f"expected a path or a URL, found {shown(place)}; quote it if it is a name"
+            f"expected a path or a URL, found {shown(place)}. Quote it if it is a name"
         )
     if not isinstance(place, str | Path):
         return place
@@ -100,7 +100,7 @@ def at_home(place: Any) -> Any:
     whole = os.path.expanduser(place)  # noqa: PTH111  Path.expanduser raises where the home folder is not known
     if whole.partition("/")[0] == "~":
         raise ValueError(
-            f"{shown(place)}: this user has no home folder here; write the full path, or set HOME"
+            f"{shown(place)}: this user has no home folder here. Write the full path, or set HOME"
         )
     return whole
 
@@ -118,23 +118,23 @@ def _check_name(place: str) -> None:
         or max(len(os.fsencode(part)) for part in rest.split("/")) > LONGEST_PART
     ):
         raise ValueError(
-            f"{shown(place)} is too long for the name of a file or a folder; give a shorter name"
+            f"{shown(place)} is too long for the name of a file or a folder. Give a shorter name"
         )
     if lost := ONE_SLASH.match(place):
-        raise ValueError(f"{shown(place)} has one slash where a URL has two; write {lost[1]}://…")
+        raise ValueError(f"{shown(place)} has one slash where a URL has two. Write {lost[1]}://…")
     if scheme in WITH_HOST and not origin:
-        raise ValueError(f"{shown(place)} names no bucket or host; write {scheme}://NAME/…")
+        raise ValueError(f"{shown(place)} names no bucket or host. Write {scheme}://NAME/…")
     if "\0" in place or any(letter.isspace() for letter in origin):
         raise ValueError(
-            f"{shown(place)} holds a character that no name may have; remove this character"
+            f"{shown(place)} holds a character that no name may have. Remove this character"
         )
     if not place.isascii() and place.encode(errors="ignore").decode() != place:
         if sys.getfilesystemencoding() != "utf-8":
             raise ValueError(
-                f"{shown(place)}: the locale of this shell is not UTF-8, so non-ASCII names cannot be read; set "
+                f"{shown(place)}: the locale of this shell is not UTF-8, so non-ASCII names cannot be read. Set "
                 "PYTHONUTF8=1, or LC_ALL=C.UTF-8"
             )
-        raise ValueError(f"{shown(place)} is not UTF-8; rename the file or the folder")
+        raise ValueError(f"{shown(place)} is not UTF-8. Rename the file or the folder")
 
 
 def _check_secrets(url: str) -> None:

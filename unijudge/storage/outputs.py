@@ -21,7 +21,7 @@ from unijudge.storage.locations import is_local
 from unijudge.storage.names import is_left_behind
 from unijudge.storage.stores import again, exists, is_file, is_folder
 
-OR_ELSE = "give another output, or replace this one with --overwrite"
+OR_ELSE = "Give another output, or replace this one with --overwrite"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 def taken(path: Path) -> DataError:
     """Returns the error for an output that exists already."""
     held = "" if is_file(path) else f" (it holds {listed(names_in(path))})"
-    return DataError(f"{path}: exists already{held}; {OR_ELSE}")
+    return DataError(f"{path}: exists already{held}. {OR_ELSE}")
 
 
 def check_absent(path: Path) -> None:
@@ -89,7 +89,7 @@ def _moved_aside(
         )
     if not is_own(path):
         raise DataError(
-            f"{path}: exists already, and is not a {what}; give another output, or move this one away"
+            f"{path}: exists already, but is not this command's output ({what}). Give another output, or move this away"
         )
     _remove(aside)
     try:
@@ -137,7 +137,7 @@ def check_only(folder: Path, owns: Callable[[str], bool]) -> None:
     files = [path.relative_to(folder).as_posix() for path in found if not is_left_behind(path.name)]
     if strange := {name for name in files if not owns(name.removesuffix(DRAFT_SUFFIX))}:
         raise DataError(
-            f"{folder}: holds {listed(strange)}, which --overwrite would delete too; move these files away, or give "
+            f"{folder}: holds {listed(strange)}, which --overwrite would delete too. Move these files away, or give "
             "another output"
         )
 
@@ -163,14 +163,14 @@ def check_file(path: Path, is_own: Callable[[bytes], bool], what: str) -> None:
     if not exists(path):
         return
     if is_folder(path):
-        raise DataError(f"{path}: is a folder; give the name of a file")
+        raise DataError(f"{path}: is a folder. Give the name of a file")
     try:
         own = is_own(again(path, path.read_bytes))
     except Exception as error:  # each store has its own family of errors
         raise unreadable(path, error) from error
     if not own:
         raise DataError(
-            f"{path}: exists already, and is no {what}; give another file, or move this one away"
+            f"{path}: exists already, but is not this command's output ({what}). Give another file, or move this away"
         )
 
 
@@ -199,9 +199,9 @@ def check_folder(folder: Path, own: Collection[str] = ()) -> None:
         DataError: The path is a file, or the folder holds other files; the message names them.
     """
     if is_file(folder):
-        raise DataError(f"{folder}: is a file; give a folder")
+        raise DataError(f"{folder}: is a file. Give a folder")
     if strange := {name for name in names_in(folder) if name.removesuffix(DRAFT_SUFFIX) not in own}:
         raise DataError(
-            f"{folder}: holds {listed(strange)} already, which would be mixed with the new files; give another folder, "
+            f"{folder}: holds {listed(strange)} already, which would be mixed with the new files. Give another folder, "
             "or move the old files away"
         )

@@ -66,8 +66,8 @@ def is_nowhere(error: BaseException | None) -> bool:
 def nowhere(url: str, error: Exception) -> str:
     """Returns the message for an unknown host name."""
     return (
-        f"{without_passwords(url)}: the host name is not known here{by_way_of(url)} ({in_one_line(error)}); "
-        "correct the URL, or check this machine's name service (DNS)"
+        f"{without_passwords(url)}: the host name is not known here{by_way_of(url)} ({in_one_line(error)}). "
+        "Correct the URL, or check this machine's name service (DNS)"
     )
 
 

@@ -30,17 +30,17 @@ HEAD_BYTES = len(LFS)
 NO_TEXT = (
     (
         b"PK\3\4",
-        "a zip archive (.xlsx is a zip archive too); unpack it, or save the sheet as CSV UTF-8",
+        "a zip archive (.xlsx is a zip archive too). Unpack it, or save the sheet as CSV UTF-8",
     ),
-    (b"\x1f\x8b", "compressed with gzip; add .gz to its name"),
-    (b"PAR1", "a Parquet file; rename it to .parquet"),
-    (b"%PDF", "a PDF; export the table as CSV or JSON lines"),
-    (b"<!doctype html", "a web page, which a server sent instead of the file; download it again"),
-    (b"<html", "a web page, which a server sent instead of the file; download it again"),
+    (b"\x1f\x8b", "compressed with gzip. Add .gz to its name"),
+    (b"PAR1", "a Parquet file. Rename it to .parquet"),
+    (b"%PDF", "a PDF. Export the table as CSV or JSON lines"),
+    (b"<!doctype html", "a web page, which a server sent instead of the file. Download it again"),
+    (b"<html", "a web page, which a server sent instead of the file. Download it again"),
 )
 """First bytes (letters ignore case) of files that are not text despite their name → what they are, and the cure."""
 NO_UTF_8 = (
-    "save it as UTF-8; in Excel choose CSV UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
+    "Save it as UTF-8. In Excel choose CSV UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
 )
 """The cure for text in a one-byte encoding."""
 COMPRESSED: dict[str, Callable[[IO[bytes]], Any]] = {
@@ -89,7 +89,7 @@ def check_no_pointer(path: Path, head: bytes) -> None:
     """
     if head.startswith(LFS):
         raise DataError(
-            f"{path}: is a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
+            f"{path}: is a pointer of Git LFS, not the file itself. Fetch it: git lfs pull"
         )
 
 
@@ -123,7 +123,7 @@ def as_text(path: Path, data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path}: is not UTF-8 (byte {data[error.start]:#x} in line {line}); {NO_UTF_8}"
+            f"{path}: is not UTF-8 (byte {data[error.start]:#x} in line {line}). {NO_UTF_8}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Why an engine died is found in what it printed: the first error, not its consequences, with a cure."""
+"""The reason of an engine's death is found in its log: the first error, not its consequences, with a cure."""
 
 import os
 import subprocess
@@ -93,7 +93,7 @@ def test_a_worker_of_several_gpus_names_the_cause_first(tmp_path):
 
 
 def test_an_engine_that_the_system_killed(tmp_path):
-    """It could print nothing: the parent knows the signal alone."""
+    """The engine could print nothing, so the parent knows only the signal."""
     killed = RuntimeError(
         "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}"
     )
@@ -113,7 +113,7 @@ def test_a_compiler_that_names_only_its_command(tmp_path):
     assert "Install the headers of Python" in explained(PARENT, log)
 
 
-def test_the_death_of_a_running_engine_is_not_an_earlier_request(tmp_path):
+def test_the_death_of_a_running_engine_is_not_blamed_on_an_earlier_request(tmp_path):
     log = tmp_path / "engine.log"
     earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
     died = (
@@ -127,7 +127,7 @@ def test_the_death_of_a_running_engine_is_not_an_earlier_request(tmp_path):
 
 
 def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
-    """A running engine that is killed prints nothing: what stands in its log is about single requests."""
+    """A running engine that is killed prints nothing. Its log is about single requests."""
     log = tmp_path / "engine.log"
     earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
     log.write_text(earlier)
@@ -148,7 +148,7 @@ def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
     )
 
 
-def test_without_a_cause_the_parents_words_are_told(tmp_path):
+def test_without_a_cause_the_message_of_the_parent_is_reported(tmp_path):
     log = tmp_path / "engine.log"
     log.write_bytes(b"\xff killed\n")
     assert cause_in(log.read_text(errors="replace")) == ""
@@ -202,7 +202,7 @@ def test_old_logs_are_removed(tmp_path):
     assert foreign.exists()
 
 
-def test_logs_are_for_this_user_alone(tmp_path, monkeypatch):
+def test_only_this_user_can_read_the_logs(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     first, second = new_log(None), new_log(None)
     assert first != second
@@ -219,7 +219,7 @@ def test_logs_are_for_this_user_alone(tmp_path, monkeypatch):
         (lambda folder: (folder.mkdir(), folder.chmod(0o777)), "can be written by other users"),
     ],
 )
-def test_a_folder_that_somebody_else_made_is_no_place_for_logs(tmp_path, monkeypatch, trap, reason):
+def test_a_folder_of_somebody_else_is_not_used_for_logs(tmp_path, monkeypatch, trap, reason):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"unijudge-logs-{os.getuid()}"
     trap(folder)

@@ -1,4 +1,4 @@
-"""The engine's options, for GPUs that are not here: what is chosen, and whether the model fits by estimate."""
+"""The engine's options for GPUs that this machine does not have: the chosen values, and whether the model fits."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def test_the_size_of_a_model_is_the_published_one(size):
     assert found.weight_bytes(2) == 2 * PUBLISHED[size]
 
 
-def test_packed_weights_take_what_their_file_takes():
+def test_packed_weights_need_the_bytes_of_their_file():
     """Qwen2.5-VL-7B-Instruct-AWQ is published as 6.93 GB of files."""
     assert sizes("7B AWQ").weight_bytes(2) == pytest.approx(6.93e9, rel=0.005)
     assert sizes("7B AWQ").quantisation == "awq"
@@ -70,7 +70,7 @@ def test_packed_weights_take_what_their_file_takes():
         ({"quant_method": "something new"}, "something new", 4),
     ],
 )  # fmt: skip
-def test_packed_weights_as_their_publishers_say_it(packed, method, bits):
+def test_packed_weights_in_the_published_configurations(packed, method, bits):
     """Of an unknown method the fewest bits: a model that fits is not refused."""
     packed_config = config("3B")
     packed_config.quantization_config = packed
@@ -78,7 +78,7 @@ def test_packed_weights_as_their_publishers_say_it(packed, method, bits):
     assert (found.quantisation, found.packed_bits) == (method, bits)
 
 
-def test_a_configuration_that_is_not_one_is_named(tmp_path):
+def test_an_invalid_configuration_is_named(tmp_path):
     for fault in ({"hidden_size": None}, {"num_attention_heads": 0}, {"hidden_act": "foo"}):
         made = json.loads(config("3B").to_json_string())
         made["text_config"] |= fault
@@ -102,7 +102,7 @@ def test_every_family_has_sizes(family, tmp_path):
 @pytest.mark.parametrize(
     ("size", "chip"), [(size, chip) for size, row in CHOICES.items() for chip in row]
 )
-def test_what_is_chosen(size, chip):
+def test_the_chosen_engine_options(size, chip):
     step_tokens, gpus_needed = CHOICES[size][chip]
     found, memory = step_tokens_of(settings(), sizes(size), gpu(chip))
     assert found == step_tokens
@@ -117,7 +117,7 @@ def test_what_is_chosen(size, chip):
             assert possible
 
 
-def test_the_estimate_is_the_sum_that_one_would_write_down():
+def test_the_estimate_equals_a_sum_by_hand():
     """Qwen2.5-VL-7B on an L4, bfloat16, 8,192 tokens a step, 256 sequences."""
     _, memory = step_tokens_of(settings(), sizes("7B"), gpu("L4"))
     assert memory.budget == int(int(22.03 * GIB) * 0.92)
@@ -194,7 +194,7 @@ def test_attention_kernels_that_need_no_compiler(chip, dtype, attention):
     assert plan.options.get("attention_backend") == attention
 
 
-def test_float32_is_float32_on_a_gpu():
+def test_float32_products_on_a_gpu_do_not_use_tf32():
     """Triton's and torch's products would round their factors to TF32 otherwise."""
     exact = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
     for dtype, wanted in [("float32", exact), ("bfloat16", {}), ("float16", {})]:
@@ -205,8 +205,8 @@ def test_float32_is_float32_on_a_gpu():
     assert engine_plan(settings(model={"dtype": "float32"}), sizes("3B"), None).precision == {}
 
 
-def test_a_shell_cannot_make_float32_less(tiny_model, monkeypatch):
-    """What this process has already is written over, before the engine's own process begins."""
+def test_an_environment_variable_cannot_enable_tf32(tiny_model, monkeypatch):
+    """Variables of this process are overwritten before the engine's process starts."""
     pytest.importorskip("vllm")
     seen = {}
 
@@ -246,7 +246,7 @@ def test_a_part_of_a_gpu_is_a_part_of_its_memory(gpus_per_replica, share):
         assert "kv_cache_memory_bytes" not in plan.options
 
 
-def test_more_than_a_gpu_is_a_whole_number_of_them():
+def test_more_than_one_gpu_must_be_a_whole_number():
     with pytest.raises(
         ValidationError, match=r"1\.5 GPUs: Ray gives a replica a share of one GPU, or whole GPUs"
     ):

@@ -138,7 +138,7 @@ def test_pictures_stay_beside_their_names(family):
     assert one.log_odds != other.log_odds
 
 
-def test_the_template_may_be_the_processors_alone(family, tmp_path):
+def test_the_template_may_be_only_in_the_processor(family, tmp_path):
     """Older repositories keep it in chat_template.json, and a poorer one, or none, beside the tokenizer."""
     name, folder = family
     for tokenizers_own in (None, "{% for m in messages %}{{ m['content'] + 'x' }}{% endfor %}"):

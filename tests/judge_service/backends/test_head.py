@@ -1,4 +1,4 @@
-"""The last layer in float32: sixteen-bit logits lie on a grid, on which many pairs are equal."""
+"""The last layer in float32. In sixteen bits, logits lie on a grid, so many pairs get equal scores."""
 
 import asyncio
 import importlib.util
@@ -116,7 +116,7 @@ def test_a_float32_model_does_not_change(tiny_model):
         ("float32", "model", "float32"),
     ],
 )
-def test_the_identity_says_which(tiny_model, dtype, head, found):
+def test_the_identity_records_the_dtype_of_the_head(tiny_model, dtype, head, found):
     judge = load(tiny_model, "transformers", dtype=dtype, head_dtype=head)
     assert judge.identity.head_dtype == found
 
@@ -128,8 +128,8 @@ def test_packed_weights_are_part_of_the_identity(tiny_model):
     assert judge.inputs.identity("vllm", "0").quantisation == "awq"
 
 
-def test_who_made_the_logits_is_a_part_of_the_judge(identity):
-    """Two judges that differ in it alone are two; a manifest that does not say it is of no judge."""
+def test_a_judge_with_another_head_dtype_is_another_judge(identity):
+    """Judges that differ only in this dtype are different judges. A manifest without the dtype is invalid."""
     assert identity.model_copy(update={"head_dtype": "bfloat16"}).digest != identity.digest
     fields = identity.model_dump(mode="json")
     del fields["head_dtype"]

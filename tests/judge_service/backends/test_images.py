@@ -123,7 +123,7 @@ def judge(tiny_model):
     )
 
 
-def test_every_odd_picture_gets_its_due_and_the_judge_stays_the_same(judge):
+def test_odd_pictures_get_a_verdict_or_an_error_and_other_scores_stay_the_same(judge):
     assert len(IMAGES) >= 40
     app = create_app(judge, LimitSettings(max_candidates=64))
 

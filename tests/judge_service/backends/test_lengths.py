@@ -1,4 +1,4 @@
-"""What is far too long is refused without the work of making prompts of it."""
+"""A text that is far too long is refused before a prompt is made of it."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def made(monkeypatch):
     return calls
 
 
-def test_a_query_that_fits_no_prompt_is_tokenised_once(inputs, made):
+def test_a_query_too_long_for_any_prompt_is_tokenised_once(inputs, made):
     answers, streams = inputs.prepare(Content("word " * 400), [SHORT] * 30 + [Content("")])
     assert (len(made), streams) == (1, {})
     assert [answer.code for answer in answers] == ["too_long"] * 30 + ["empty"]
@@ -46,14 +46,14 @@ def test_a_text_longer_than_any_prompt_is_not_tokenised(inputs, made):
         inputs.prepare(huge, [SHORT])
 
 
-def test_a_long_candidate_leaves_its_siblings(inputs, made):
+def test_a_long_candidate_does_not_affect_other_candidates(inputs, made):
     answers, streams = inputs.prepare(Content("a"), [Content("word " * 400), SHORT])
     assert answers[0].code == "too_long"
     assert list(streams) == [1]
 
 
 def test_images_that_take_too_long_to_decode_are_refused_undecoded(inputs, made):
-    """10,000 pixels in all: two of 4,800 pass, however often; a third does not."""
+    """The limit is 10,000 pixels. Two images of 4,800 pixels pass, even if they are repeated. A third one does not."""
     pictures = [Content(image=noise(seed, (80, 60))) for seed in range(3)]
     answers, _ = inputs.prepare(pictures[0], pictures[:2] * 4)
     assert answers == [None] * 8

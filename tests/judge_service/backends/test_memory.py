@@ -1,4 +1,4 @@
-"""Where memory is short, transformers runs smaller batches; a pair that does not fit costs no other its verdict."""
+"""If memory is short, transformers runs smaller batches. A pair that does not fit does not fail other pairs."""
 
 import asyncio
 
@@ -49,7 +49,7 @@ def test_smaller_batches_give_the_same_verdicts(judge, monkeypatch):
     )
 
 
-def test_a_pair_that_does_not_fit_alone_is_an_error_in_its_place(judge, monkeypatch):
+def test_a_pair_too_large_for_the_memory_gets_an_error(judge, monkeypatch):
     short_of_memory(judge, monkeypatch, lambda streams: max(map(len, streams)) < 120)
     found = asyncio.run(judge.judge(QUERY, CANDIDATES))
     assert [type(one) for one in found] == [
@@ -68,7 +68,7 @@ def test_a_pair_that_does_not_fit_alone_is_an_error_in_its_place(judge, monkeypa
     assert "Lower model.max_pixels (now 12544)" in found[2].message
 
 
-def test_a_query_that_does_not_fit_is_refused(judge, monkeypatch):
+def test_a_query_too_large_for_the_memory_is_refused(judge, monkeypatch):
     def full(prefix):
         raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
 
@@ -77,9 +77,7 @@ def test_a_query_that_does_not_fit_is_refused(judge, monkeypatch):
         asyncio.run(judge.judge(QUERY, CANDIDATES))
 
 
-def test_a_picture_that_cannot_be_prepared_for_want_of_memory_is_an_error_in_its_place(
-    judge, monkeypatch
-):
+def test_a_picture_gets_an_error_if_memory_is_full_during_its_preparation(judge, monkeypatch):
     read = judge.inputs.model.pictures
 
     def short(data):

@@ -1,4 +1,4 @@
-"""A request whose caller left: it never begins, or stops at its next step, and counts as progress all the same."""
+"""Work for a caller that left never begins, or stops at its next step, and still counts as progress."""
 
 import asyncio
 import gc
@@ -77,7 +77,7 @@ async def left_behind(coroutine, gate, way):
 
 
 @pytest.mark.parametrize("way", ["cancelled", "out of time"])
-def test_what_has_begun_stops_at_its_next_chunk(judge, held, way):
+def test_running_work_of_a_left_caller_stops_at_its_next_chunk(judge, held, way):
     gate, passes = held
 
     async def story():
@@ -96,7 +96,7 @@ def test_what_has_begun_stops_at_its_next_chunk(judge, held, way):
 
 
 @pytest.mark.parametrize("ask", ["judge", "choose"])
-def test_what_has_not_begun_never_begins(judge, held, monkeypatch, ask):
+def test_waiting_work_of_a_left_caller_never_begins(judge, held, monkeypatch, ask):
     gate, _ = held
     prepared = []
     for name in ("prepare", "prepare_list"):
@@ -152,7 +152,7 @@ def test_before_its_first_answer_a_judge_has_not_progressed(tiny_model):
     assert load(tiny_model).progressed_at == float("-inf")
 
 
-def test_what_did_not_fit_is_freed_before_the_halves_are_tried(judge, monkeypatch):
+def test_the_memory_of_a_failed_batch_is_freed_before_its_halves_run(judge, monkeypatch):
     """Else a batch that was too large would leave no room for a smaller one."""
     whole, tried = judge._logprobs_BV, []
 
@@ -176,7 +176,7 @@ def test_what_did_not_fit_is_freed_before_the_halves_are_tried(judge, monkeypatc
     assert all(isinstance(answer, Verdict) for answer in answers)
 
 
-def test_the_work_hears_that_its_caller_left():
+def test_work_can_check_whether_its_caller_left():
     thread, gate = OneThread("test"), Gate()
     steps = []
 

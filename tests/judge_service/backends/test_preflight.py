@@ -1,4 +1,4 @@
-"""What would stop a judge on a GPU is found before Ray starts: each fault with its reason and its cure."""
+"""Faults that would stop a judge on a GPU are found before Ray starts, each with its reason and its cure."""
 
 from types import SimpleNamespace
 
@@ -127,7 +127,7 @@ def test_half_a_gpu_with_nearly_all_of_its_memory():
     )
 
 
-def test_a_neighbour_holds_memory():
+def test_another_program_uses_memory_of_the_gpu():
     (fault,) = found(settings(), machine("H100 80", free=0.6))
     assert fault.startswith(
         "engine.gpu_memory_utilization = 0.92: the engine would use 72.8 GiB of NVIDIA H100 80GB HBM3 (79"
@@ -138,7 +138,7 @@ def test_a_neighbour_holds_memory():
     )
 
 
-def test_every_gpu_that_will_be_used_is_looked_at():
+def test_every_gpu_to_be_used_is_checked():
     busy, old = gpu("H100 80", free=0.1), gpu("V100")
     mixed = Gpus("13.0", "580.65.06", (gpu("H100 80"), busy, old), "")
     assert found(settings(), mixed) == []
@@ -158,7 +158,7 @@ def test_every_gpu_that_will_be_used_is_looked_at():
         ("L4", "float32", "these kernels compute in 16 bits. Set model.dtype = 'bfloat16'"),
     ],
 )
-def test_attention_kernels_that_do_not_run_there(monkeypatch, chip, dtype, reason):
+def test_attention_kernels_that_the_gpu_cannot_run(monkeypatch, chip, dtype, reason):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("3B"))
     chosen = settings(model={"dtype": dtype}, engine={"attention": "FLASH_ATTN"})
     assert reason in found(chosen, machine(chip))[0]
@@ -238,7 +238,7 @@ def test_serve_and_doctor_say_the_same_before_ray_starts(monkeypatch, tmp_path):
     assert "note   a pair         not scored: the engine cannot start" in done.stdout
 
 
-def test_the_doctor_of_a_fit_machine_says_what_a_gpu_will_hold(monkeypatch):
+def test_the_doctor_reports_what_the_gpu_memory_will_hold(monkeypatch):
     monkeypatch.setattr(doctor, "visible_gpus", lambda: machine("L4"))
     monkeypatch.setattr(doctor, "load_sizes", lambda *_: sizes("7B"))
     lines = [finding.line() for finding in doctor._gpus(settings())]
@@ -252,7 +252,7 @@ def test_the_doctor_of_a_fit_machine_says_what_a_gpu_will_hold(monkeypatch):
     assert lines[1].endswith("8192 tokens a step")
 
 
-def test_the_gpus_of_a_cluster_are_not_looked_for_here(monkeypatch):
+def test_the_gpus_of_a_cluster_are_not_checked_on_this_machine(monkeypatch):
     monkeypatch.setattr(preflight, "visible_gpus", lambda: pytest.fail("looked"))
     monkeypatch.setenv("HF_HOME", "/models")
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -298,7 +298,7 @@ def test_the_drivers_version(tmp_path, text):
     assert str(gpu("L4")) == "NVIDIA L4 (22 GiB, 22 GiB free)"
 
 
-def test_a_gpu_that_cannot_be_used_hides_no_other(monkeypatch):
+def test_an_unusable_gpu_does_not_hide_other_gpus(monkeypatch):
     """One GPU in exclusive mode, in use by another process."""
     torch = pytest.importorskip("torch")
 

@@ -95,7 +95,7 @@ def test_positions_are_the_models_own(judge):
         assert (theirs[:, row, :length].numpy() == batch["position_ids"][:, row, :length]).all()
 
 
-def test_candidates_with_equal_pictures_do_not_hide_each_other(judge):
+def test_candidates_with_equal_pictures_do_not_affect_each_other(judge):
     """All candidates have as many image tokens: the shared prefix must end where the pictures differ."""
     colors = ["red", "green", "blue", "white"]
     candidates = [Content(image=png(color)) for color in colors]
@@ -103,7 +103,7 @@ def test_candidates_with_equal_pictures_do_not_hide_each_other(judge):
     assert min(abs(a - b) for a, b in itertools.combinations(odds, 2)) > 1e-3
 
 
-def test_no_typed_control_token_becomes_one(judge):
+def test_a_typed_control_token_stays_text(judge):
     """Every added token of the tokenizer, in the query and in the candidate."""
     encoder = judge._inputs.renderer._encoder
     (clean,) = judge._inputs.renderer.streams(Content(text="a"), [Content(text="b")])
@@ -124,8 +124,8 @@ def test_no_typed_control_token_becomes_one(judge):
     assert all(isinstance(answer, Verdict) for answer in answers)
 
 
-def test_text_around_is_tokenised_together(judge):
-    """':Find' may be one piece where ':' + 'Find' are two: the prompt's own text and the user's are one string."""
+def test_the_text_of_prompt_and_user_is_tokenised_as_one_string(judge):
+    """':Find' may be one token, while ':' and 'Find' are two. So prompt and user text are one string."""
     encoder = judge._inputs.renderer._encoder
     (stream,) = judge._inputs.renderer.streams(Content(text="Find"), [Content(text="b")])
     whole = encoder.text_ids("user\n" + Prompt().instruction + "Query:FindCandidate:b")
@@ -151,7 +151,7 @@ def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
         assert judge._inputs.model.pictures(large).grid == (grid[1] // 2, grid[2] // 2)
 
 
-def test_bad_pairs_are_errors_in_place(judge):
+def test_bad_pairs_get_errors_at_their_positions(judge):
     answers = ask(
         judge,
         Content(text="q"),
@@ -165,7 +165,7 @@ def test_bad_pairs_are_errors_in_place(judge):
     assert ask(judge, Content(text="q"), [Content(text="ok")]) == answers[:1]
 
 
-def test_a_pair_that_is_not_a_number_is_an_error_in_its_place(tiny_model):
+def test_a_pair_with_nan_logits_gets_an_error(tiny_model):
     """As half precision can overflow: the other pairs keep their verdicts."""
     judge = load(tiny_model)
     head = judge._model.lm_head
@@ -184,7 +184,7 @@ def test_a_pair_that_is_not_a_number_is_an_error_in_its_place(tiny_model):
     assert answers[1].code == "not_finite"
 
 
-def test_a_bad_query_image_refuses(judge):
+def test_a_bad_query_image_is_refused(judge):
     with pytest.raises(JudgeRefused, match="query: not a JPEG"):
         ask(judge, Content(image=b"junk"), [Content(text="ok")])
 
@@ -202,7 +202,7 @@ def test_labels_that_are_not_one_token_refuse_to_start(tiny_model, labels, reaso
         load(tiny_model, Prompt(**labels))
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path):
+def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(ModelError, match="nowhere: cannot be loaded as a judge"):
         load(tmp_path / "nowhere")
     with pytest.raises(SettingsError, match=r"model\.name: is empty"):

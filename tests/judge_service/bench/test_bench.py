@@ -37,7 +37,7 @@ def verdict(score, mass=1.0):
 
 
 class Reading(ScriptedJudge):
-    """Takes a candidate's score from the beginning of its text; believes what `steers` is in the text."""
+    """Reads a candidate's score from the beginning of its text. The text `steers` changes the answer."""
 
     steers = ()
 
@@ -89,7 +89,7 @@ def test_figures_by_hand():
     assert 0.5 < low <= found.roc_auc <= high == 1.0
 
 
-def test_a_kind_is_held_against_all_matches_of_its_subset():
+def test_a_kind_is_compared_with_all_matches_of_its_subset():
     rows = [(0, "x", None, True, 0.6), (0, "x", "swap", False, 0.7), (1, "x", "own", True, 0.8),
             (1, "x", "add", False, 0.1), (2, "y", None, True, 0.5), (2, "y", "swap", False, 0.3)]  # fmt: skip
     found = {(one.subset, one.kind): one for one in all_figures(scored(*rows), seed=0)}
@@ -134,7 +134,7 @@ def test_a_group_without_verdicts_has_no_figures():
 
 
 def test_flips_by_hand():
-    """Two candidates at .2; the first text turns one of them, the control none; the second has no verdict once."""
+    """Two candidates have .2. The first text turns one, and the control none. The second lacks a verdict once."""
     texts = {"plain": "p", "other": "o", CONTROL: "c"}
     before = [verdict(0.2), verdict(0.2)]
     rows = [
@@ -161,7 +161,7 @@ def test_candidates_are_drawn_from_negatives_with_a_no():
     assert drawn(refused, 500, seed=1) == refused
 
 
-def test_ten_texts_ask_for_the_judges_own_label_and_one_asks_for_nothing():
+def test_ten_texts_ask_for_a_yes_and_one_control_text_asks_for_nothing():
     texts = texts_for("Oui")
     assert len(texts) == 11
     assert [name for name, text in texts.items() if "Oui" not in text] == [CONTROL]
@@ -298,7 +298,7 @@ def test_the_same_pair_of_two_kinds_is_asked_once(tmp_path):
         ("https://a/b.png", r"picture https://a/b.png under .*: a URL, not a path"),
     ],
 )
-def test_a_picture_that_is_missing_stops_before_anything_is_asked(tmp_path, name, message):
+def test_a_missing_picture_stops_the_command_before_any_request(tmp_path, name, message):
     path = pairs_file(tmp_path)
     path.write_text(path.read_text().replace("q.png", name))
     with pytest.raises(DataError, match=message):
@@ -323,7 +323,7 @@ def test_a_judge_without_a_verdict_is_named(tmp_path):
     assert not (tmp_path / "out" / "bench.json").exists()
 
 
-def test_a_service_that_is_not_there_is_one_line(tmp_path):
+def test_a_missing_service_is_reported_in_one_line(tmp_path):
     words = [
         "judge",
         "bench",
@@ -406,13 +406,13 @@ def test_a_judge_is_no_better_than_itself(tmp_path):
         (["a", "--compare"], "--compare needs two folders"),
     ],
 )
-def test_a_command_that_lacks_something_says_what(words, message):
+def test_a_command_names_its_missing_arguments(words, message):
     done = CliRunner().invoke(app, ["bench", *words])
     assert done.exit_code == 2
     assert message in done.output
 
 
-def test_a_picture_that_goes_while_the_judge_works_is_named(tmp_path):
+def test_a_picture_that_disappears_during_the_measurement_is_named(tmp_path):
     class Removing(Reading):
         def _answer(self, query, candidate):
             if candidate.text.startswith("0."):

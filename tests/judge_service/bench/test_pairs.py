@@ -88,7 +88,7 @@ def test_rows_of_mmeb_with_their_negatives(tmp_path):
     assert {pair.subset for pair in pairs} == {"CIRR"}
 
 
-def test_places_tell_files_of_one_name_apart(tmp_path):
+def test_places_distinguish_files_with_equal_names(tmp_path):
     for subset in ("a", "b"):
         (tmp_path / subset).mkdir()
         lines(
@@ -134,7 +134,7 @@ def test_files_of_several_layouts_are_guessed_one_by_one(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "val.jsonl: there are no rows. Give a file of labelled pairs"),
+        ([], "val.jsonl: has no rows. Give a file of labelled pairs"),
         ([{"query_text": "a", "candidate_text": "b"}], "val.jsonl: has no column 'label'. Add this column: 1 if"),
         ([MATCH, {**OTHER, "label": float("nan")}], "val.jsonl:2: label nan is neither 1 (a match) nor 0. Correct"),
         ([MATCH, {**OTHER, "label": None}], "val.jsonl:2: label None is neither 1"),
@@ -145,18 +145,18 @@ def test_files_of_several_layouts_are_guessed_one_by_one(tmp_path):
         ([MATCH, {**OTHER, "candidate_text": " "}], "val.jsonl:2: the candidate has neither a text nor a picture."),
         ([MATCH, {**OTHER, "candidate_text": "a\ud800"}], "val.jsonl:2: the candidate: a lone surrogate or a NUL in"),
         ([MATCH, {**OTHER, "kind": "a\0"}], "val.jsonl:2: kind: a lone surrogate or a NUL in"),
-        ([MATCH, {**OTHER, "query_text": 7.5}], "val.jsonl:2: 7.5 is no text. Correct the row or remove it"),
+        ([MATCH, {**OTHER, "query_text": 7.5}], "val.jsonl:2: 7.5 is not a text. Correct the row or remove it"),
         ([{"image": "a.png", "text": "b"}], "val.jsonl: unknown layout (image, text). Use the columns of"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_measured_is_named(tmp_path, rows, message):
+def test_pairs_that_cannot_be_measured_are_named(tmp_path, rows, message):
     with pytest.raises(DataError) as error:
         read_labelled([lines(tmp_path / "val.jsonl", *rows)])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_not_there_or_torn(tmp_path):
+def test_missing_and_truncated_files(tmp_path):
     with pytest.raises(DataError, match=r"none.json: no such file"):
         read_labelled([tmp_path / "none.json"])
     (tmp_path / "swap_obj.json").write_text(json.dumps(CAPTIONS)[:-30])

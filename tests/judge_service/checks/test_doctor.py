@@ -1,4 +1,4 @@
-"""`judge doctor`: what is there, what is lacking, each with its cure."""
+"""`judge doctor`: the existing and the missing requirements, each with its cure."""
 
 import math
 import socket
@@ -21,7 +21,7 @@ def run(*settings):
     return done.exit_code, {thing: (state, text) for state, thing, text in rows}
 
 
-def test_a_machine_that_has_all(tiny_model):
+def test_a_machine_with_all_requirements(tiny_model):
     model = (f"model.name={tiny_model}", "model.backend=transformers", "port=0")
     status, found = run(*model, "health.min_label_mass=0")
     state, text = found["a pair"]
@@ -51,7 +51,7 @@ def test_a_machine_that_has_all(tiny_model):
         ("model.name=TINY replicas=9999999", "memory", "lower replicas, or choose a smaller model"),
     ],
 )
-def test_what_is_lacking_has_a_cure(tiny_model, settings, thing, cure):
+def test_each_missing_requirement_has_a_cure(tiny_model, settings, thing, cure):
     status, found = run(
         "model.backend=transformers", "port=0", *settings.replace("TINY", str(tiny_model)).split()
     )
@@ -127,7 +127,7 @@ def test_kind_b4_a_judge_that_serve_refuses_is_refused_here_too(
     assert found["port"][0] == "ok"
 
 
-def test_a_look_that_fails_hides_no_other(monkeypatch):
+def test_a_failed_check_does_not_hide_other_checks(monkeypatch):
     def fails(_):
         raise PermissionError(13, "Permission denied", "shared memory")
 
@@ -175,7 +175,7 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     assert found["vllm"][0] == "LACKS"
 
 
-def test_a_package_that_cannot_be_imported_ends_no_examination(monkeypatch, tiny_model):
+def test_a_package_that_cannot_be_imported_does_not_stop_the_doctor(monkeypatch, tiny_model):
     def gone(*_):
         raise ImportError("No module named 'torch'")
 

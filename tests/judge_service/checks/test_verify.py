@@ -1,4 +1,4 @@
-"""`judge verify`: passes the model's own scores, and names what is wrong with others."""
+"""`judge verify`: the model's own scores pass, and the reason for other scores is reported."""
 
 import asyncio
 import math
@@ -140,7 +140,7 @@ def test_pairs_that_neither_side_answers_are_not_compared(identity):
     ]
 
 
-def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
+def test_a_service_without_a_model_is_refused_before_any_pair_is_scored(identity):
     scripted = Known(identity.model_copy(update={"dtype": "none"}))
     scripted.judge = None
     with pytest.raises(
@@ -149,8 +149,8 @@ def test_a_service_without_a_model_is_refused_before_it_is_asked(identity):
         asyncio.run(verify(scripted, Known(identity), queries=1, tolerance=None))
 
 
-def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypatch):
-    """The key's file, the URL and a service without a model: each ends the command while no weights are read."""
+def test_faults_are_reported_before_the_reference_is_loaded(tmp_path, monkeypatch):
+    """A bad key file, a bad URL, or a service without a model ends the command before weights are read."""
     from judge_service import backends
 
     def loaded(_):
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_said_before_the_reference_is_loaded(tmp_path, monkeypa
             assert message in str(done.exception)
 
 
-def test_nobody_there_is_one_line(tiny_model):
+def test_a_missing_service_is_one_line(tiny_model):
     command = [
         sys.executable,
         "-m",

@@ -48,7 +48,7 @@ class Held:
             await self.end.wait()
 
 
-def test_as_many_work_as_there_are_slots_and_the_others_in_order():
+def test_all_slots_work_and_other_requests_wait_in_order():
     async def story():
         admission, order = queue(slots=2), []
         requests = [Held(admission, name, order) for name in "abcd"]
@@ -63,7 +63,7 @@ def test_as_many_work_as_there_are_slots_and_the_others_in_order():
     assert asyncio.run(story()) == (["a", "b"], ["a", "b", "c", "d"])
 
 
-def test_a_wait_is_estimated_from_the_work_that_stands_before(clock):
+def test_a_wait_is_estimated_from_the_work_ahead(clock):
     """A unit takes 0.5 s. Two slots: 10 units begun 1 s ago leave 4 s each, 8 units wait: (4 + 4 + 4) / 2 = 6 s."""
 
     async def story():
@@ -110,7 +110,7 @@ def test_nobody_waits_longer_than_the_setting(clock):
     asyncio.run(story())
 
 
-def test_an_idle_queue_takes_what_it_measured_as_too_slow(clock):
+def test_an_idle_queue_accepts_a_request_that_it_estimates_as_too_slow(clock):
     """Else one bad moment would refuse for ever."""
 
     async def story():
@@ -122,7 +122,7 @@ def test_an_idle_queue_takes_what_it_measured_as_too_slow(clock):
     asyncio.run(story())
 
 
-def test_only_so_many_may_wait():
+def test_the_number_of_waiting_requests_is_limited():
     async def story():
         admission = queue(max_waiting=1)
         requests = [Held(admission, name, []) for name in "ab"]
@@ -137,7 +137,7 @@ def test_only_so_many_may_wait():
     asyncio.run(story())
 
 
-def test_what_is_late_is_not_worked_on_any_further():
+def test_work_stops_at_the_timeout_of_its_request():
     async def story():
         admission, reached = queue(), []
 
@@ -186,7 +186,7 @@ def test_a_caller_that_leaves_gives_its_place_to_the_next():
     assert asyncio.run(story()) == ["a", "c"]
 
 
-def test_closing_refuses_what_waits_and_lets_finish_what_works():
+def test_closing_refuses_waiting_requests_and_finishes_running_ones():
     async def story():
         admission, order = queue(), []
         requests = [Held(admission, name, order) for name in "abc"]
@@ -202,7 +202,7 @@ def test_closing_refuses_what_waits_and_lets_finish_what_works():
     assert asyncio.run(story()) == (["a"], [type(None), Closed, Closed])
 
 
-def test_who_works_alone_waits_for_who_works_and_holds_up_who_comes_later():
+def test_an_exclusive_request_waits_for_running_requests_and_delays_later_ones():
     async def story():
         admission, order = queue(slots=2), []
         requests = [Held(admission, name, order, alone=name in "cd") for name in "abcdefg"]
@@ -227,7 +227,7 @@ def test_who_works_alone_waits_for_who_works_and_holds_up_who_comes_later():
     ]
 
 
-def test_who_works_alone_is_a_wait_of_all_slots(clock):
+def test_an_exclusive_request_counts_for_all_slots(clock):
     """A unit takes 1 s. 4 units alone, and 2 units behind, in one of two slots: (4 × 2 + 2) / 2 = 5 s."""
 
     async def story():
@@ -244,7 +244,7 @@ def test_who_works_alone_is_a_wait_of_all_slots(clock):
     asyncio.run(story())
 
 
-def test_who_waits_to_work_alone_and_leaves_holds_up_nobody():
+def test_an_exclusive_request_that_leaves_delays_nobody():
     async def story():
         admission, order = queue(slots=2), []
         requests = [Held(admission, name, order, alone=name == "b") for name in "abc"]

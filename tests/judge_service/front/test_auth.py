@@ -1,4 +1,4 @@
-"""Keys: denied by default, on every route but the probes, however the request is dressed up."""
+"""Keys: every route except the probes is denied by default, in any form of the request."""
 
 import asyncio
 
@@ -63,7 +63,7 @@ def test_either_key_opens(app):
         )
 
 
-def test_every_route_is_closed_but_the_probes(app):
+def test_every_route_except_the_probes_needs_a_key(app):
     paths = {route.path for route in app.routes} | {
         "//v1/score", "/v1//score", "/healthz/", "/healthz/../v1/identity", "/%2e/v1/identity", "/HEALTHZ", "/nowhere",
         "/v1/identity?x=/healthz", "/v1/identity;/healthz",
@@ -86,7 +86,7 @@ def test_the_client_brings_its_key(app):
 
     assert len(asyncio.run(judge(KEY))) == 1
     with pytest.raises(
-        JudgeError, match=r"401: this service requires a key.*check the URL and the key"
+        JudgeError, match=r"401: this service requires a key.*Check the URL and the key"
     ):
         asyncio.run(judge(None))
 
@@ -99,7 +99,7 @@ def test_the_client_brings_its_key(app):
         ("a\nb", "has characters"),
     ],
 )
-def test_what_can_be_no_key_is_refused_before_anything_is_sent(tmp_path, text, fault):
+def test_an_invalid_key_is_refused_before_any_request(tmp_path, text, fault):
     (tmp_path / "key").write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=f"key: the key {fault}.*unijudge judge key") as caught:
         read_key(tmp_path / "key")

@@ -1,4 +1,4 @@
-"""The folder of images on its own: bounded, whole, the oldest out first, for any number of writers."""
+"""The folder of images: it is bounded, holds only complete files, and removes the oldest first, with many writers."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def store(tmp_path):
     return BlobStore(tmp_path / "blobs", max_bytes=10**6)
 
 
-def test_what_was_used_longest_ago_goes_first_and_nothing_young(tmp_path):
+def test_the_least_recently_used_image_is_removed_first_and_no_recent_one(tmp_path):
     room = 4 * len(IMAGES[0]) + 100
     store = BlobStore(tmp_path, max_bytes=room, young_s=60)
     names = [sha(image) for image in IMAGES]

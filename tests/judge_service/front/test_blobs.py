@@ -1,4 +1,4 @@
-"""Images sent once: uploaded, named, lost, refused, shared and thrown away; no pair is lost or answered otherwise."""
+"""Images that are sent once: uploaded, lost, refused, shared and removed. No pair is lost or answered otherwise."""
 
 import asyncio
 
@@ -111,7 +111,7 @@ def test_a_full_store_does_not_stop_anybody(tmp_path):
 
 
 def test_bad_images_are_errors_in_their_places(store):
-    """Large enough to be named; refused as blobs, so they travel inside, and each gets its own error."""
+    """The images are large enough for an upload. The uploads are refused, so the images are sent inside the request."""
     candidates = [
         CANDIDATES[0],
         Content(image=b"junk" * 2000),
@@ -123,7 +123,7 @@ def test_bad_images_are_errors_in_their_places(store):
     assert {answers[1].code, answers[2].code} == {"bad_image"}
 
 
-def test_what_is_refused(store):
+def test_refused_uploads(store):
     app = app_of(store)
 
     def put(name, data):
@@ -185,8 +185,8 @@ def test_requests_that_name_images(store):
     assert score({"image_sha256": names[0]}, app=app_of(None)).json()["code"] == "no_blobs"
 
 
-def test_eviction_does_not_reach_a_request_in_flight(tmp_path):
-    """The images go while the judge works; the same request is answered, and nothing is sent again."""
+def test_eviction_does_not_affect_a_request_in_flight(tmp_path):
+    """The images are removed while the judge works. The request is still answered, and nothing is sent again."""
     store = BlobStore(tmp_path / "blobs", max_bytes=10**6)
     inner = ScriptedJudge(Prompt())
     working, may_go_on = asyncio.Event(), asyncio.Event()
@@ -220,7 +220,7 @@ def test_eviction_does_not_reach_a_request_in_flight(tmp_path):
 
 
 class Broken(Replicas):
-    """A proxy or a disk in the way of PUT; and a service that was restarted without its folder."""
+    """A proxy or a disk that prevents uploads, and a service that was restarted without its folder."""
 
     def __init__(self, app, status, code="internal", *, only="PUT"):
         super().__init__(app)
@@ -246,15 +246,15 @@ class Broken(Replicas):
         (400, "no_blobs", "POST"),
     ],
 )
-def test_whatever_is_in_the_way_of_images_no_pair_is_lost(store, status, code, only):
+def test_no_pair_is_lost_if_uploads_fail(store, status, code, only):
     """Three requests at once that hold the same images."""
     transport = Broken(app_of(store), status, code, only=only)
     answers = judge_all(transport, [(QUERY, CANDIDATES)] * 3)
     assert answers == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
 
 
-def test_one_failure_ends_all_that_wait_to_be_sent(store, monkeypatch):
-    """A busy store is tried for a while; images that waited for their turn meanwhile are not, and lose no time."""
+def test_one_failed_upload_ends_all_waiting_uploads(store, monkeypatch):
+    """Uploads to a busy store are retried for some time. Images that waited meanwhile are not tried again."""
     monkeypatch.setattr("unijudge.client.uploads.RETRY_FOR_S", 1)
     candidates = [Content(image=noise(seed)) for seed in range(4 * UPLOADS_AT_ONCE)]
     transport = Broken(app_of(store), 503, "busy")
@@ -267,7 +267,7 @@ def test_one_failure_ends_all_that_wait_to_be_sent(store, monkeypatch):
     )
 
 
-def test_a_folder_that_went_away_loses_no_pair(tmp_path):
+def test_no_pair_is_lost_if_the_folder_of_images_is_removed(tmp_path):
     folder = tmp_path / "blobs"
     app = app_of(BlobStore(folder, max_bytes=10**6))
     folder.rmdir()

@@ -18,7 +18,7 @@ def body(candidates):
     return json.dumps({"query": {"text": '{"},['}, "candidates": candidates}).encode()
 
 
-def test_the_largest_request_passes_whatever_its_texts_hold():
+def test_the_largest_request_passes_with_any_text():
     found = read_request(body([{"text": text} for text in TEXTS]), LIMITS)
     assert [candidate.text for candidate in found.candidates] == TEXTS
 

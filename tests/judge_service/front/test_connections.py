@@ -1,4 +1,4 @@
-"""The bounds of a connection, on a real server of uvicorn: heads, framing, pipelines, unread answers, and silence."""
+"""The limits of a connection, on a real uvicorn server: heads, framing, pipelines, unread answers, and silence."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 
 
 class App:
-    """Reads bodies, and answers as it is told."""
+    """Reads bodies, and gives the configured answers."""
 
     def __init__(self):
         self.bodies, self.left = [], 0
@@ -67,7 +67,7 @@ async def serving():
 
 
 async def told(port, *pieces, pause_s=0.0):
-    """What a caller hears until the connection ends, or five seconds."""
+    """The bytes that a caller receives until the connection ends, for at most five seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     hearing = asyncio.create_task(heard(reader))
     with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ SMALL = b"a" * 2000
         (CHUNKED, b"1\r\nx\r\n" * 400),
     ],
 )
-def test_what_has_no_end_and_is_no_body_is_cut(begin, more):
+def test_endless_bytes_outside_of_a_body_close_the_connection(begin, more):
     """One piece after the other, each heard before the next: long before two megabytes."""
 
     async def story(_app, port):
@@ -136,7 +136,7 @@ def test_what_has_no_end_and_is_no_body_is_cut(begin, more):
     assert not app.bodies
 
 
-def test_who_sends_a_long_head_hears_why():
+def test_a_client_with_a_long_head_gets_the_reason():
     (statuses, long_enough), _ = run(long_heads)
     assert statuses == [431]
     assert long_enough == [200]
@@ -150,7 +150,7 @@ async def long_heads(_app, port):
     )
 
 
-def test_bodies_pass_whatever_their_size():
+def test_bodies_of_any_size_pass():
     """With a length, and in chunks of a kilobyte, whose frames are far more than a head may have."""
     size = 2**23
 
@@ -166,7 +166,7 @@ def test_bodies_pass_whatever_their_size():
 
 
 @pytest.mark.parametrize("first", [b"", HEAD + b"Content-Length: 0\r\n\r\n"])
-def test_a_head_that_does_not_come_to_its_end_is_cut(monkeypatch, first):
+def test_an_unfinished_head_closes_the_connection(monkeypatch, first):
     """Also the second one of a connection that is kept alive."""
     monkeypatch.setattr(connections, "HEAD_S", 0.3)
 
@@ -201,7 +201,7 @@ def test_a_few_requests_may_be_sent_ahead():
     assert app.bodies == [b"x"] * (PIPELINED + 1)
 
 
-def test_too_many_requests_ahead_are_cut_and_the_one_in_work_hears_of_it():
+def test_too_many_requests_ahead_close_the_connection_and_cancel_the_running_one():
     async def story(app, port):
         app.hold.clear()
         statuses = await told(port, (HEAD + b"Content-Length: 1\r\n\r\nx") * 5000)
@@ -214,8 +214,8 @@ def test_too_many_requests_ahead_are_cut_and_the_one_in_work_hears_of_it():
     assert (statuses, app.left) == ([], 1)
 
 
-def test_a_caller_that_leaves_two_requests_takes_the_first_along():
-    """uvicorn tells only the last one."""
+def test_a_caller_that_leaves_cancels_its_first_request_too():
+    """uvicorn itself informs only the last request."""
 
     async def story(app, port):
         app.hold.clear()
@@ -231,7 +231,7 @@ def test_a_caller_that_leaves_two_requests_takes_the_first_along():
     assert (app.bodies, app.left) == ([b"x"], 1)
 
 
-def test_an_answer_that_nobody_reads_is_thrown_away(monkeypatch):
+def test_an_unread_answer_closes_the_connection(monkeypatch):
     monkeypatch.setattr(connections, "READ_S", 0.2)
 
     async def story(app, port):
@@ -253,7 +253,7 @@ def test_an_answer_that_nobody_reads_is_thrown_away(monkeypatch):
     assert size < len(app.answer)
 
 
-def test_of_too_many_silent_connections_the_oldest_is_closed(monkeypatch):
+def test_with_too_many_silent_connections_the_oldest_is_closed(monkeypatch):
     monkeypatch.setattr(BoundedConnection, "most_idle", 3)
 
     async def story(_app, port):

@@ -1,4 +1,4 @@
-"""The gate: what it refuses before it reads, how long and how much it reads, and what it makes of Ray's own answers."""
+"""The gate: refusals before a body is read, limits of time and size, and the conversion of Ray's own answers."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ JSON = [(b"content-type", b"application/json")]
 
 
 class Inner:
-    """An application that keeps what reached it, and answers as it is told."""
+    """An application that records its requests, and gives the configured answers."""
 
     def __init__(self, status=200, headers=JSON, body=b"{}", error=None, silent=False):
         self.status, self.headers, self.body, self.error, self.silent = (
@@ -43,7 +43,7 @@ class Inner:
 
 
 class Caller:
-    """Sends one request in pieces; hears the answer."""
+    """Sends one request in pieces, and records the answer."""
 
     def __init__(self, *pieces, path="/v1/score", headers=(), stall=False):
         self.pieces, self.stall, self.read = list(pieces), stall, 0
@@ -95,7 +95,7 @@ class Caller:
 CHUNKED = [(b"transfer-encoding", b"chunked")]
 
 
-def test_a_body_is_handed_on_whole_and_once():
+def test_a_body_reaches_the_application_completely_and_once():
     inner = Inner()
     caller = asyncio.run(Caller(b"ab", b"cd", b"e").ask(Gate(inner, RULES)))
     assert (caller.status, inner.bodies) == (200, [b"abcde"])
@@ -112,7 +112,7 @@ def test_a_body_is_handed_on_whole_and_once():
         (Caller(b"x", headers=CHUNKED, stall=True), 408, "slow_body"),
     ],
 )
-def test_what_does_not_pass_never_reaches_the_application(caller, status, code):
+def test_a_refused_request_never_reaches_the_application(caller, status, code):
     inner = Inner()
     gate = Gate(inner, RULES)
     asyncio.run(caller.ask(gate))
@@ -120,7 +120,7 @@ def test_what_does_not_pass_never_reaches_the_application(caller, status, code):
     assert asyncio.run(Caller(b"x" * 100).ask(gate)).status == 200, "nothing stays held"
 
 
-def test_a_caller_who_is_lost_while_sending_is_no_error(caplog):
+def test_a_caller_that_leaves_while_sending_is_not_an_error(caplog):
     """As Ray says it in a replica: by an error of its own."""
 
     class Lost(Caller):
@@ -149,7 +149,7 @@ def test_without_the_key_nothing_is_read():
     )
 
 
-def test_a_refused_body_is_thrown_away_so_that_the_caller_hears_why():
+def test_a_refused_body_is_discarded_so_that_the_caller_gets_the_reason():
     caller = Caller(*[b"x" * 60] * 50, headers=CHUNKED)
     asyncio.run(caller.ask(Gate(Inner(), RULES)))
     assert (caller.status, caller.pieces) == (413, [])
@@ -195,7 +195,7 @@ def test_headers_that_steer_ray_are_taken_away():
     assert names == {b"if-match", b"content-length"}
 
 
-def test_a_sound_name_of_a_request_reaches_rays_log():
+def test_a_valid_request_id_reaches_rays_log():
     inner = Inner()
     asyncio.run(Caller(b"x", headers=[(b"x-request-id", b"job-7/row.13")]).ask(Gate(inner, RULES)))
     assert (b"x-request-id", b"job-7/row.13") in inner.scopes[0]["headers"]
@@ -215,13 +215,13 @@ def test_a_sound_name_of_a_request_reaches_rays_log():
         (Inner(error=asyncio.CancelledError("secret")), 503, "not_ready"),
     ],
 )
-def test_what_others_say_in_our_place_is_said_in_our_words(inner, status, code):
+def test_error_answers_of_ray_get_the_format_of_this_service(inner, status, code):
     caller = asyncio.run(Caller(b"x").ask(Gate(inner, RULES)))
     assert (caller.status, caller.code) == (status, code)
     assert b"secret" not in caller.sent[1]["body"]
 
 
-def test_our_own_refusals_pass_as_they_are():
+def test_refusals_of_the_application_pass_unchanged():
     body = b'{"code":"busy","message":"m","missing":[]}'
     caller = asyncio.run(
         Caller(b"x").ask(Gate(Inner(429, [*JSON, (b"Retry-After", b"7")], body), RULES))
@@ -277,7 +277,7 @@ def test_probes_are_answered_without_a_replica(tmp_path, state, healthz, readyz,
         assert asked[1].headers[b"Retry-After"] == b"1"
 
 
-def test_a_check_is_asked_before_the_body_is_read():
+def test_the_admission_check_runs_before_the_body_is_read():
     asked = []
 
     def check(path, judge_timeout):
@@ -290,8 +290,8 @@ def test_a_check_is_asked_before_the_body_is_read():
     assert asked == [("/v1/score", "12.5")]
 
 
-def test_what_waits_for_a_replica_is_refused_when_the_last_one_dies(tmp_path):
-    """Ray would let it wait; what is answered by then stays answered."""
+def test_waiting_requests_are_refused_when_the_last_replica_dies(tmp_path):
+    """Ray would let the request wait. Answers that are already sent stay valid."""
 
     async def story():
         file = tmp_path / "state.json"
@@ -316,7 +316,7 @@ def test_what_waits_for_a_replica_is_refused_when_the_last_one_dies(tmp_path):
 
 
 def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
-    """Of a crowd only the first one costs a replica something; then one is tried again."""
+    """Only the first of many requests reaches a replica. After a moment, one request is tried again."""
 
     async def story():
         file = tmp_path / "state.json"
@@ -343,7 +343,7 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
     assert later >= reached + 2
 
 
-def test_who_waits_for_too_short_a_time_is_refused_alone(tmp_path):
+def test_a_caller_with_a_short_deadline_is_the_only_one_refused(tmp_path):
     """His 429 says nothing of the queue: the next caller reaches the replica."""
     file = tmp_path / "state.json"
     ServiceState(phase="serving", ready=True).write(file)
@@ -371,7 +371,7 @@ def test_websockets_are_closed():
 
 
 @pytest.mark.parametrize(("in_work", "code"), [(True, "judge_died"), (False, "not_ready")])
-def test_a_request_in_work_at_a_death_is_told_from_one_that_waited(tmp_path, in_work, code):
+def test_after_a_death_running_and_waiting_requests_get_different_errors(tmp_path, in_work, code):
     """Ray answers both with a status of its own. The name is the gate's, whatever a caller sends."""
     file = tmp_path / "state.json"
     ServiceState(phase="serving", ready=True).write(file)
@@ -406,14 +406,14 @@ def test_a_name_that_is_not_the_gates_leaves_no_note(tmp_path, name):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_note_stands_while_its_request_is_in_work(tmp_path):
+def test_a_note_exists_while_its_request_runs(tmp_path):
     notes, name = InWork(tmp_path / "work"), "0" * 32
     with notes.noted(name):
         assert [note.name for note in (tmp_path / "work").iterdir()] == [name]
     assert not notes.was(name)
 
 
-def test_a_folder_that_takes_no_note_ends_nothing(tmp_path):
+def test_requests_continue_if_a_note_cannot_be_written(tmp_path):
     (tmp_path / "work").write_text("a file in its place")
     with InWork(tmp_path / "work").noted("0" * 32):
         pass

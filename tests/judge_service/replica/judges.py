@@ -1,4 +1,4 @@
-"""Judges that count or answer by rule, and a request as bytes."""
+"""Judges whose answers follow a rule, and a request as bytes."""
 
 import asyncio
 import json

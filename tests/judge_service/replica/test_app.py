@@ -1,4 +1,4 @@
-"""The HTTP application and its client, in one process: what goes in, what comes out, what is refused."""
+"""The HTTP application and its client in one process: requests, answers and refusals."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ def test_large_queries_are_split_by_count_and_by_bytes(app):
     assert all(len(request.content) < LIMITS.max_body_bytes for request in sent)
 
 
-def test_a_bad_candidate_is_an_error_in_its_place(app):
+def test_a_bad_candidate_gets_an_error_at_its_position(app):
     answers = run(ask(app, CAT, [CAT, Content(image=b"not an image"), CAT]))
     assert isinstance(answers[1], PairError)
     assert answers[1].code == "bad_image"
@@ -76,7 +76,7 @@ def test_a_bad_candidate_is_an_error_in_its_place(app):
     assert isinstance(answers[0], Verdict)
 
 
-def test_a_candidate_too_large_for_any_request_is_an_error_in_its_place(app):
+def test_a_candidate_too_large_for_any_request_gets_an_error(app):
     answers = run(ask(app, CAT, [CAT, Content(text="x" * 30_000), CAT]))
     assert [type(answer) for answer in answers] == [Verdict, PairError, Verdict]
     assert answers[1].code == "too_large"
@@ -177,7 +177,7 @@ def test_no_client_can_make_it_open_a_file_or_a_url(app):
     assert not opened
 
 
-def test_what_can_be_retried_is(app):
+def test_retryable_errors_are_retried(app):
     busy = httpx2.Response(503, headers={"Retry-After": "0"})
     answers = run(
         ask(app, CAT, [CAT], spoil=[busy, httpx2.ReadError("reset"), httpx2.Response(429)])
@@ -185,7 +185,7 @@ def test_what_can_be_retried_is(app):
     assert isinstance(answers[0], Verdict)
 
 
-def test_what_cannot_be_retried_is_not(app):
+def test_other_errors_are_not_retried(app):
     async def refused():
         async with client(app, spoil=[httpx2.Response(400, text="no")]) as judge:
             with contextlib.suppress(JudgeRefused):
@@ -206,7 +206,7 @@ def test_too_few_answers_stop_the_caller(app, judge):
         run(ask(app, CAT, [CAT], spoil=[httpx2.Response(200, json=short)]))
 
 
-def test_nobody_there_is_said_so():
+def test_a_missing_service_is_reported():
     async def nobody():
         async with JudgeClient("http://127.0.0.1:9", retry_for_s=0):
             pass
@@ -221,7 +221,7 @@ def test_nobody_there_is_said_so():
 
 
 def test_ready_means_that_a_pair_was_scored_lately(app, judge):
-    """A hung engine is not ready, though its process answers; it is again when it scores again. No probe waits."""
+    """A hung engine is not ready, although its process answers. It is ready again when it scores. No probe waits."""
     inner = judge._judge
 
     class Hung:
@@ -301,8 +301,8 @@ def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason
             run(start())
 
 
-def test_kind_d2_a_refusal_is_no_traceback_in_the_log(app, caplog):
-    """Whatever is wrong with a request is said to who sent it; a traceback in the log is a fault of ours."""
+def test_kind_d2_a_refusal_leaves_no_traceback_in_the_log(app, caplog):
+    """The sender gets the fault of its request. A traceback in the log would be a bug of unijudge."""
     caplog.set_level("DEBUG")
     text, picture = {"text": "a"}, {"image": base64.b64encode(png()[:50]).decode()}
     large = {"image": base64.b64encode(png(size=(200, 200))).decode()}
@@ -331,7 +331,7 @@ def test_kind_d2_a_refusal_is_no_traceback_in_the_log(app, caplog):
     ] == []
 
 
-def test_a_fault_of_ours_is_an_error_body(app, judge, monkeypatch):
+def test_a_bug_in_the_service_becomes_an_error_body(app, judge, monkeypatch):
     async def broken(query, candidates):
         raise RuntimeError("secret detail")
 

@@ -1,4 +1,4 @@
-"""POST /v1/choose: the numbers of a list as the model itself gives them, no choice where it names none, refusals."""
+"""POST /v1/choose: the probabilities of the numbers are those of the model, other answers make no choice, refusals."""
 
 import asyncio
 import math
@@ -75,8 +75,8 @@ def test_the_numbers_are_the_models_own(judge, tiny_model):
     )
 
 
-def test_a_choice_only_where_the_likeliest_answer_is_a_number_of_the_list(judge, monkeypatch):
-    """Number 4 is the likeliest token: of a list of five it is chosen, of a list of three it is no answer."""
+def test_there_is_a_choice_only_if_the_likeliest_answer_is_a_number_of_the_list(judge, monkeypatch):
+    """Number 4 is the most probable token. It is the choice of a list of five, and no choice of a list of three."""
     numbers = judge._inputs.lists.number_ids
     true_logprobs = judge._logprobs_BV
 
@@ -123,7 +123,7 @@ def test_a_list_that_cannot_be_asked_is_an_error_in_a_200(judge, backend):
     assert broken.code == "bad_image"
     assert broken.message.startswith("candidate 2: not a JPEG")
     large = choose(app, QUERY, [Content(text="x" * 9_000)] * 3)
-    assert (large.code, "list fewer" in large.message) == ("too_large", True)
+    assert (large.code, "List fewer" in large.message) == ("too_large", True)
     with pytest.raises(JudgeRefused, match="422: query: not a JPEG"):
         choose(app, Content(image=b"junk"), TEXTS[:2])
     if backend == "transformers":
@@ -149,12 +149,12 @@ def test_ten_candidates_are_too_many_for_one_list():
         (BODY | {"candidates": [{"image_sha256": "0" * 64}]}, {}, 400, "no_blobs"),
     ],
 )
-def test_what_scoring_refuses_is_refused(body, headers, status, code):
+def test_requests_that_scoring_refuses_are_refused(body, headers, status, code):
     answer = raw(serve(ScriptedJudge(Prompt())), body, headers)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_an_answer_says_who_chose():
+def test_an_answer_has_the_identity_of_the_judge():
     judge = ScriptedJudge(Prompt())
     answer = raw(serve(judge), BODY)
     assert answer.status_code == 200

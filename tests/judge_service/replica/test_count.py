@@ -1,4 +1,4 @@
-"""POST /v1/count: as many tokens as the judge really runs, errors in their places, the same refusals as scoring."""
+"""POST /v1/count: the number of tokens that the judge runs, errors at their positions, and the refusals of scoring."""
 
 import asyncio
 import json
@@ -119,7 +119,7 @@ def test_pictures_are_counted_as_the_tower_makes_them(judge, app):
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_next", "internvl"])
-def test_every_family_counts_but_not_every_one_has_a_price(family, tmp_path, monkeypatch):
+def test_every_family_counts_tokens_and_some_have_a_cost(family, tmp_path, monkeypatch):
     MAKERS[family](tmp_path)
     labels = {"yes": "Y", "no": "N"} if family == "llava_next" else {}
     judge = load(tmp_path, prompt=Prompt(**labels), max_tokens=2048)
@@ -130,7 +130,7 @@ def test_every_family_counts_but_not_every_one_has_a_price(family, tmp_path, mon
     assert (info.shape is None) == (not family.startswith("qwen"))
 
 
-def test_a_query_is_split_as_when_it_is_judged(judge):
+def test_a_query_is_split_as_in_scoring(judge):
     app = serve(judge, max_candidates=3)
     transport = Counting(app)
     counts, info = asyncio.run(count(transport, PHOTO, TEXTS))
@@ -141,7 +141,7 @@ def test_a_query_is_split_as_when_it_is_judged(judge):
     assert info.replicas == 3
 
 
-def test_an_error_stands_in_its_place_as_when_it_is_judged(judge, app):
+def test_an_error_has_its_position_as_in_scoring(judge, app):
     candidates = [TEXTS[0], Content(image=b"junk"), Content(text="word " * 900), TEXTS[1]]
     counts, _ = asked(app, PHOTO, candidates)
     answers = asyncio.run(judge.judge(PHOTO, candidates))
@@ -182,12 +182,12 @@ BODY = {"query": {"text": "a"}, "candidates": [{"text": "b"}]}
         ({"query": {"text": "a"}, "candidates": [{"image_sha256": "0" * 64}]}, {}, 400, "no_blobs"),
     ],
 )
-def test_what_scoring_refuses_is_refused(app, body, headers, status, code):
+def test_requests_that_scoring_refuses_are_refused(app, body, headers, status, code):
     answer = raw(app, body, headers)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_an_answer_says_who_counted(app, judge):
+def test_an_answer_has_the_identity_of_the_counting_judge(app, judge):
     answer = raw(app, BODY)
     assert answer.status_code == 200
     assert answer.headers["ETag"] == f'"{judge.identity.digest}"'
@@ -232,8 +232,8 @@ def test_another_judge_is_noticed_while_counting(judge, tiny_model):
         asyncio.run(count(Changing(serve(judge)), TEXTS[0], TEXTS))
 
 
-def test_the_documentation_leads_somewhere(app):
-    """Every reference of the OpenAPI document is there, and all ways of asking are described alike."""
+def test_every_reference_of_the_openapi_document_exists(app):
+    """Every reference of the OpenAPI document exists, and all routes describe a question in the same way."""
     document = app.openapi()
 
     def references(node):

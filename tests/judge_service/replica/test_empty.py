@@ -1,4 +1,4 @@
-"""What holds nothing is an error in its place, for every judge; blanks hold nothing; and what an identity says."""
+"""Empty or blank contents are errors at their positions for every judge. Also the content of an identity."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ def served(judge, query, candidates, method="judge"):
     return asyncio.run(ask())
 
 
-def test_an_empty_candidate_is_an_error_in_its_place(judge):
+def test_an_empty_candidate_gets_an_error_at_its_position(judge):
     candidates = [Content("a"), *map(Content, BLANKS), Content(), Content("b")]
     for found in (asyncio.run(judge.judge(QUERY, candidates)), served(judge, QUERY, candidates)):
         assert found[1:-1] == [EMPTY] * (len(BLANKS) + 1)
@@ -63,8 +63,8 @@ def test_an_empty_candidate_is_an_error_in_its_place(judge):
     assert abs(alone[1].log_odds - found[-1].log_odds) < 1e-4
 
 
-def test_an_image_without_bytes_is_no_picture(judge):
-    """Not the lack of one: a text beside it is not judged alone."""
+def test_an_image_without_bytes_is_an_error(judge):
+    """An image without bytes is not a missing image: a text beside the image is not judged alone."""
     candidates = [Content("a", b""), Content(None, b""), Content("a")]
     for found in (asyncio.run(judge.judge(QUERY, candidates)), served(judge, QUERY, candidates)):
         assert [answer.code for answer in found[:2]] == ["bad_image", "bad_image"]
@@ -131,8 +131,8 @@ def test_the_wording_of_both_questions_is_the_judges_identity(monkeypatch):
     assert Prompt().fingerprint == known
 
 
-def test_versions_of_what_makes_tokens_and_pixels_are_in_the_identity(real, tmp_path):
-    """Whatever engine runs: vLLM's own version does not say them. Tiles are cut by torchvision."""
+def test_the_identity_has_the_versions_of_tokenizer_and_image_libraries(real, tmp_path):
+    """This holds for every engine, because vLLM's version does not determine them. torchvision cuts the tiles."""
     libraries = ["transformers", "tokenizers", "pillow"]
     expected = ", ".join(f"{name} {version(name)}" for name in libraries)
     assert real.identity.inputs_version == expected

@@ -1,4 +1,4 @@
-"""A judge that is unfit scores nothing, and finds out by itself; one that cannot take pictures does not start."""
+"""A judge that fails its canaries scores nothing and tests itself again. A judge without images does not start."""
 
 import asyncio
 import math
@@ -44,7 +44,7 @@ class Moody:
         raise AssertionError("an unfit judge is not asked")
 
 
-def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
+def test_an_unfit_judge_scores_nothing_until_it_passes_again(identity):
     """Nobody calls /readyz: the application looks by itself."""
     inner = Moody(identity)
     watched = WatchedJudge(inner, OFTEN)
@@ -89,7 +89,7 @@ def test_an_unfit_judge_scores_nothing_until_it_is_fit_again(identity):
     assert again.json()["results"] == fit.json()["results"]
 
 
-def test_a_judge_that_says_it_is_dead_is_looked_at_at_once(identity):
+def test_a_judge_that_reports_its_death_is_checked_at_once(identity):
     """Its last pair was scored a moment ago, and nothing is due for half a minute."""
     inner = Moody(identity)
     watched = WatchedJudge(inner, HealthSettings())

@@ -1,4 +1,4 @@
-"""The fit of a slope and an intercept: by hand, on simulated labels, and what cannot be fitted."""
+"""The fit of a slope and an intercept: values computed by hand, simulated labels, and labels that cannot be fitted."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_a_known_slope_and_intercept_are_found_again():
 
 @given(st.floats(0.1, 3), st.floats(-3, 3), st.sampled_from(["platt", "temperature"]))
 def test_a_fit_is_a_minimum(slope, intercept, kind):
-    """No step away from it makes the smoothed labels likelier."""
+    """No small change of the parameters makes the smoothed labels more probable."""
     log_odds, matches = simulated(slope, intercept, size=60)
     found = np.array(fit_calibration(log_odds, matches, kind))
     positives, negatives = matches.sum(), (~matches).sum()
@@ -71,8 +71,8 @@ def test_measures_by_hand():
     assert np.isfinite(measures(np.array([0.0]), np.array([True])).log_loss)
 
 
-def test_nobody_is_measured_by_a_fit_to_himself():
-    """One label turned round changes no chance of its own part, but those of the others."""
+def test_each_fold_is_measured_by_a_fit_to_the_other_folds():
+    """A flipped label changes no probability in its own fold, but those in the other folds."""
     log_odds, matches = simulated(1, 0, size=40)
     before = cross_validated(log_odds, matches, "platt", 4, seed=0)
     shifted = log_odds + np.where(np.arange(40) == 3, 5.0, 0.0)
@@ -123,7 +123,9 @@ def sampled(path, corpus, labels, judge="small", more=0):
     return path
 
 
-def test_overrides_are_no_sample_and_a_sample_should_be_labelled_whole(world, tmp_path, caplog):
+def test_overrides_are_not_a_sample_and_a_sample_should_be_labelled_completely(
+    world, tmp_path, caplog
+):
     folder, corpus, labels, _ = world
     verdicts = [(q, i, "match" if match else "negative") for q, i, match in labels]
     common = {"scores": folder / "scores", "out": tmp_path / "c.json"}
@@ -148,7 +150,7 @@ def test_overrides_are_no_sample_and_a_sample_should_be_labelled_whole(world, tm
     )
 
 
-def test_a_fit_to_overrides_would_be_wrong_and_one_to_the_sample_is_not():
+def test_a_fit_to_overrides_is_wrong_and_a_fit_to_the_sample_is_right():
     """A judge whose scores are chances: slope 1. A person corrects it, and confirms three right verdicts in ten."""
     log_odds, matches = simulated(1.0, 0.0)
     dice = np.random.default_rng(0)
@@ -236,7 +238,7 @@ def test_labels_that_cannot_be_fitted_are_refused(world, tmp_path):
     assert not (tmp_path / "c.json").exists()
 
 
-def test_a_calibration_that_makes_things_worse_is_said(world, tmp_path, caplog):
+def test_a_calibration_that_makes_scores_worse_is_reported(world, tmp_path, caplog):
     """Labels that are drawn by the scores themselves: a fit to twenty of them can only add its own noise."""
     folder, _, labels, _ = world
     odds = {
@@ -271,7 +273,8 @@ def test_only_an_older_calibration_is_replaced(world, tmp_path):
     file = write(tmp_path / "labels.jsonl", labels)
     before = file.read_text()
     with pytest.raises(
-        DataError, match=r"labels\.jsonl: exists already, and is no calibration; give another file"
+        DataError,
+        match=r"labels\.jsonl: exists already, but is not this command's output .calibration.. Give another file",
     ):
         calibrate(CalibrateSettings(scores=folder / "scores", labels=file, out=file))
     assert file.read_text() == before

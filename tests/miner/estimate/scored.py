@@ -1,4 +1,4 @@
-"""A scoring job, run to its end."""
+"""A complete scoring job."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from unijudge.storage.files import publish_json
 
 
 def scored(settings, corpus, judge, known, *, apart, shards=None):
-    """Runs a job without a service, as one process does or as Ray's tasks do; how many pairs were asked."""
+    """Runs a job without a service, as one process or as Ray's tasks. Returns the number of requested pairs."""
     plan = plan_of(settings, corpus, judge.identity, open_candidate_input(settings, corpus))
     publish_json(settings.out / "manifest.json", plan)
     inputs = ShardInputs(

@@ -1,4 +1,4 @@
-"""The bill against what the job then does."""
+"""The estimate of a job, compared with the finished job."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import PairError
 
 
-def test_the_bill_is_what_the_job_takes(job):
+def test_the_estimate_equals_the_pairs_of_the_job(job):
     judge = Counting()
     with serving(judge) as url:
         made = estimate_cost(job(url, k=12), 200)
@@ -51,7 +51,7 @@ def test_pictures_are_counted_once(job, corpus):
     assert made.tally.pictures(12) == len(pictures)
 
 
-def test_what_is_known_costs_nothing(job, tmp_path):
+def test_known_pairs_cost_nothing(job, tmp_path):
     with serving(Counting()) as url:
         score(job(url, k=5), quiet)
         larger = job(url, k=12, out=tmp_path / "larger", reuse=(job(url).out,))
@@ -62,7 +62,7 @@ def test_what_is_known_costs_nothing(job, tmp_path):
         assert estimate_cost(larger, 50).tally.to_ask(12) == 0
 
 
-def test_pictures_are_sent_before_the_clock_runs(job):
+def test_the_upload_of_pictures_is_timed_separately(job):
     judge = Counting()
     with serving(judge) as url:
         made = estimate_cost(job(url, k=12), 50)
@@ -104,7 +104,7 @@ def test_the_largest_k_within_a_budget(job):
     assert set(record["seconds_by_replicas"]) == {str(probed.replicas), "8"}
 
 
-def test_the_candidates_of_the_bill_serve_a_smaller_k(job):
+def test_the_candidates_of_an_estimate_serve_a_smaller_k(job):
     with serving(Counting()) as url:
         made = estimate_cost(job(url, k=12), 50)
         found = {
@@ -148,7 +148,7 @@ def test_nothing_to_probe(job):
         estimate_cost(job(url, margin=2), 50)
 
 
-def test_the_rate_is_measured_with_as_many_queries_as_the_job_has_waiting(job):
+def test_the_rate_is_measured_with_the_queries_in_flight_of_the_job(job):
     with serving(Counting()) as url:
         few = estimate_cost(job(url, k=12, max_in_flight=2), 20).probe.pairs
         many = estimate_cost(job(url, k=12, max_in_flight=30), 20).probe.pairs
@@ -162,7 +162,7 @@ def test_every_replica_gets_two_queries(job):
     assert made.probe.pairs >= 32 * 12
 
 
-def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
+def test_a_cascade_is_sampled_from_queries_with_pairs(job, tmp_path):
     with serving(ScriptedJudge(Prompt(instruction="Another judge?"))) as url:
         score(job(url), quiet)
     with serving(Counting()) as url:
@@ -187,8 +187,8 @@ def test_a_cascade_is_sampled_from_the_queries_that_ask(job, tmp_path):
     )
 
 
-def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypatch):
-    """As in the job; a query whose own picture is refused fails whole, and the others go on."""
+def test_a_missing_or_damaged_picture_is_a_failed_pair(job, corpus, monkeypatch):
+    """As in the job, a query with a refused picture fails with all its pairs, and other queries continue."""
     for number in (10, 12):
         (corpus.images / f"{number}.png").unlink()
     for number in (11, 13):
@@ -215,8 +215,8 @@ def test_a_picture_that_is_gone_or_broken_is_a_failed_pair(job, corpus, monkeypa
     assert sum(map(sum, lost)) == done.counts.errors
 
 
-def test_a_sample_that_lacks_too_many_verdicts_has_no_price(job):
-    """Its seconds are those of errors; the job itself would stop as well."""
+def test_a_sample_with_too_many_missing_verdicts_has_no_estimate(job):
+    """The measured seconds would be those of errors, and the job would stop too."""
     with serving(LosesPictures()) as url:
         with pytest.raises(
             DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than"
@@ -271,7 +271,7 @@ def test_tokens_are_counted_of_the_pairs_that_can_be_read(job, corpus, tiny_mode
     assert made.probe.tokens > 10
 
 
-def test_one_query_alone_is_timed_itself(job, tmp_path):
+def test_a_single_query_is_timed(job, tmp_path):
     items = [Item(f"i{number}", ("s",), f"item {number}") for number in range(4)]
     write_corpus(
         tmp_path / "alone",

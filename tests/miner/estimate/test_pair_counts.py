@@ -1,4 +1,4 @@
-"""What is counted before a job is what the job asks: by each engine, after reuse, and of a job that goes on."""
+"""The estimated number of pairs equals the number of requested pairs, for each engine, after reuse or a resume."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ K = 8
 
 @pytest.fixture
 def world(tmp_path):
-    """Forty rows ask one question, twenty something of their own."""
+    """Forty rows have the same question, and twenty rows have separate questions."""
     corpus = label_corpus(tmp_path, 40)
     embed(corpus, tmp_path / "vectors")
     return corpus
@@ -43,8 +43,8 @@ def settings_of(corpus, out, **changes):
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_the_count_is_what_each_engine_asks(world, tmp_path, apart):
-    """Ray's tasks do not know of one another: what several of them have in common, each of them asks."""
+def test_the_count_equals_the_requests_of_each_engine(world, tmp_path, apart):
+    """Ray's tasks do not share their scores: a pair that several tasks need is requested by each of them."""
     judge, nothing = Counting(), ScoreCache([], None)
     settings = settings_of(world, tmp_path / "scores")
     asked = scored(settings, world, judge, nothing, apart=apart)
@@ -59,7 +59,7 @@ def test_the_count_is_what_each_engine_asks(world, tmp_path, apart):
     assert (max(judge.pairs.values()) > 1) == apart, "the example says something"
 
 
-def test_a_job_that_goes_on_asks_nothing_about_the_shards_that_are_there(world, tmp_path):
+def test_a_resumed_job_requests_nothing_for_existing_shards(world, tmp_path):
     """Their errors neither: what is written is not asked again."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")
@@ -126,8 +126,8 @@ def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
     assert (tally.pictures(2), tally.pictures(10)) == (0, len(shown - {None}))
 
 
-def test_what_is_known_is_every_verdict_to_the_last_byte(world, tmp_path, identity):
-    """Keys may end in zeros, which numpy's bytes lose; an error and a missing number are no verdict."""
+def test_exactly_the_pairs_with_a_verdict_are_known(world, tmp_path, identity):
+    """Keys may end in zeros, which numpy's bytes lose. An error or a missing number is not a verdict."""
     keys = [bytes([number]) * 15 + b"\0" for number in range(1, 6)]
     verdicts = [(-0.5, -1.0, True), (-0.25, -3.0, False), (-0.125, -2.0, None)]
     judged = [
@@ -153,7 +153,7 @@ def test_what_is_known_is_every_verdict_to_the_last_byte(world, tmp_path, identi
 
 
 def test_a_question_is_looked_up_once_however_many_rows_ask_it(world, tmp_path, monkeypatch):
-    """By the count and by the job; in a shuffled folder of many questions each look-up reads many groups."""
+    """Both the count and the job do this. In a shuffled folder, each look-up reads many groups."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")
     scored(settings, world, judge, ScoreCache([], None), apart=False)

@@ -1,4 +1,4 @@
-"""What a bill is reckoned from: two sizes of a random sample, of each subset its share."""
+"""The estimate uses two sizes of a random sample, in which every subset has its share."""
 
 from collections import Counter
 from dataclasses import replace
@@ -17,7 +17,7 @@ from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 
 
 @pytest.mark.parametrize(("query", "pair"), [(0.05, 0.0), (0.0, 0.01), (0.05, 0.01)])
-def test_a_smaller_k_and_a_rest_are_billed_by_queries_and_pairs(
+def test_the_cost_of_a_smaller_k_follows_from_queries_and_pairs(
     job, tmp_path, monkeypatch, query, pair
 ):
     """A judge whose cost lies in the query, in the pair, or in both: what the job would take at k, and after reuse."""

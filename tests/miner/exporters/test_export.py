@@ -1,4 +1,4 @@
-"""Each export is read back by hand-written expectations."""
+"""Each export is compared with expectations that were written by hand."""
 
 import json
 import math
@@ -101,7 +101,7 @@ def test_flagembedding(make, tmp_path):
     assert second["pos_scores"] == near([0.5])
 
 
-def test_flagembedding_bears_a_temperature_or_no_scores(make, tmp_path):
+def test_flagembedding_exports_scores_with_a_temperature_or_no_scores(make, tmp_path):
     rows = make(TEXT_ITEMS, TEXT_QUERIES)
     export_flagembedding(rows, tmp_path / "hot.jsonl", teacher_temperature=0.02)
     assert lines(tmp_path / "hot.jsonl")[0]["neg_scores"] == pytest.approx([12.5, 25], abs=1e-4)
@@ -187,8 +187,8 @@ def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
 @pytest.mark.parametrize(
     "text", ["https://host/a%20b.JPG?x=1", "http://www.youtube.com/watch?v=1", "data:image/png;,x"]
 )
-def test_a_text_that_a_library_would_fetch_is_left_out_and_named(make, tmp_path, text):
-    """sentence-transformers takes such a string for a picture; a cell with a place for each cannot be misread."""
+def test_a_text_that_the_library_would_download_is_left_out_and_named(make, tmp_path, text):
+    """sentence-transformers would read this text as a picture. A cell with separate fields cannot be misread."""
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
     with pytest.raises(DataError, match=r"no row can be exported .*a text is the URL of an image"):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)

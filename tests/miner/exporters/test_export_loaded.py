@@ -1,4 +1,4 @@
-"""sentence-transformers takes its export as it is: its collator, its loss, its multimodal inputs."""
+"""sentence-transformers uses an export without changes: with its collator, its loss, and its multimodal inputs."""
 
 import math
 from dataclasses import replace
@@ -42,7 +42,7 @@ def bert(folder):
 
 
 def test_sentence_transformers_computes_its_loss_on_the_columns(make, tmp_path):
-    """Its own collator and DistillKLDivLoss take the rows as they are; the loss is Σ Q ln (Q/P), by hand."""
+    """The library's collator and DistillKLDivLoss accept the rows unchanged. The loss is Σ Q ln (Q/P), by hand."""
     import torch
     from sentence_transformers.sentence_transformer.data_collator import (
         SentenceTransformerDataCollator,

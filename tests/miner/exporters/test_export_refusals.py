@@ -1,4 +1,4 @@
-"""What an export leaves out, refuses and prints; nothing is half written, and memory does not grow with the rows."""
+"""Rows that an export leaves out, and exports that are refused: no partial file, and bounded memory."""
 
 import itertools
 import shutil
@@ -93,7 +93,7 @@ def test_a_pair_without_verdict_has_no_score(make, tmp_path, layout):
     assert not list(tmp_path.glob("out*"))
 
 
-def test_what_does_not_fit_is_refused(make, tmp_path):
+def test_exports_that_the_layout_cannot_hold_are_refused(make, tmp_path):
     rows = make()
     with pytest.raises(SettingsError, match=r"--negatives 4: the rows of .* have only 3"):
         export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=4)
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused(make, tmp_path):
         TrainingRows(tmp_path / "triples", tmp_path / "corpus")
     (tmp_path / "corpus" / "items.parquet").write_bytes(b"torn")
     with pytest.raises(
-        DataError, match=r"items\.parquet: changed since it was written; import again"
+        DataError, match=r"items\.parquet: changed since it was written. Import again"
     ):
         TrainingRows(tmp_path / "triples", tmp_path / "corpus")
 
@@ -152,8 +152,8 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("layout", COMMANDS)
-def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tmp_path, layout):
-    """Not another layout's file, not a stranger's, and no file of a folder of ours."""
+def test_only_an_older_export_of_the_same_layout_is_replaced(make, tmp_path, layout):
+    """An export of another layout, a foreign file, and a file of a folder of unijudge are not replaced."""
     make(TEXT_ITEMS, TEXT_QUERIES)
     name, options = COMMANDS[layout]
     out = tmp_path / name
@@ -182,7 +182,7 @@ def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tm
     else:
         foreign = tmp_path / f"other{out.suffix}"
         foreign.write_text('{"name": "a stranger"}\n')
-    assert f"{foreign.name}: exists already, and is no" in str(
+    assert f"{foreign.name}: exists already, but is not this command's output" in str(
         export(foreign, "--overwrite").exception
     )
     assert foreign.exists()
@@ -197,7 +197,7 @@ def test_an_older_export_of_its_own_layout_is_replaced_and_nothing_else(make, tm
     assert ours.read_bytes() == before
 
 
-def test_kind_c9_rows_with_too_few_distinct_negatives_are_said_with_the_cure(make, tmp_path):
+def test_kind_c9_rows_with_too_few_distinct_negatives_are_reported_with_the_cure(make, tmp_path):
     """Ten rows of three negatives: nine have two distinct ones, the tenth has three."""
     short = replace(TRIPLES[0], query_id="q0")
     make(TEXT_ITEMS, TEXT_QUERIES, [short] * 9 + [TRIPLES[1]])

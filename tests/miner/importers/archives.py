@@ -1,4 +1,4 @@
-"""Archives of pictures, and imports of them."""
+"""Archives of pictures, and their imports."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Files of rows, and imports of them."""
+"""Files of rows, and their imports."""
 
 import json
 

@@ -27,7 +27,7 @@ def write_lines(path, rows):
 
 
 def test_reasons_are_counted_by_kind_and_the_commonest_five_are_named(tmp_path, capsys):
-    """Whatever the values in them: 30 missing pictures are one reason. Six kinds; the last in order stands alone."""
+    """The values in a reason do not matter: 30 missing pictures are one reason. Of six kinds, five are printed."""
     good = {"query_text": "a", "positive_text": "b"}
     rows = [good] * 10
     rows += [good | {"query_image": f"gone-{number}.png"} for number in range(30)]
@@ -52,11 +52,11 @@ def test_reasons_are_counted_by_kind_and_the_commonest_five_are_named(tmp_path, 
     assert [reason.split(":")[0] for *_, reason in found[:3]] == ["query", "positive", "query"]
     assert (
         str(raised)
-        == "54 of 65 rows rejected, more than --max-rejects 0.01; nothing would be imported"
+        == "54 of 65 rows rejected, more than --max-rejects 0.01. Nothing would be imported"
     )
 
 
-def test_what_is_ignored_is_counted_and_named(tmp_path, capsys):
+def test_ignored_files_and_columns_are_counted_and_named(tmp_path, capsys):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "a.png").write_bytes(png())
@@ -99,14 +99,14 @@ def test_other_splits_are_ignored_and_counted(tmp_path, capsys):
     )
 
 
-def test_what_stands_before_a_torn_line_is_told(tmp_path, capsys):
+def test_rows_before_a_damaged_line_are_reported(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text(
         '{"query_text": "a", "positive_text": "b"}\n{"query_text": \n'
     )
     printed, raised = dry(capsys, "pairs", tmp_path / "rows.jsonl", tmp_path / "out")
     assert "read      1 row: queries 1, items 1" in printed
     assert "rows.jsonl:2: not JSON" in str(raised)
-    assert str(raised).endswith("; nothing would be imported")
+    assert str(raised).endswith(". Nothing would be imported")
 
 
 def test_an_output_that_an_import_would_refuse_is_refused(tmp_path, capsys):
@@ -139,7 +139,7 @@ def test_files_that_several_importers_read_are_not_guessed(tmp_path):
         run(["check", str(tmp_path / "rows.jsonl")])
 
 
-def test_files_that_no_importer_reads_are_said_to_be_so(tmp_path):
+def test_files_that_no_importer_reads_are_reported(tmp_path):
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     with pytest.raises(
         DataError, match=r"no importer can read it \(pairs: .*expected a .parquet, .jsonl"
@@ -147,9 +147,9 @@ def test_files_that_no_importer_reads_are_said_to_be_so(tmp_path):
         run(["check", str(tmp_path / "rows.xlsx")])
 
 
-def test_reasons_of_one_kind_differ_in_values_alone():
+def test_reasons_of_one_kind_differ_only_in_values():
     kinds = {
-        Rejected(f"{number} scores for a positive and {number} negatives; expected 2").kind
+        Rejected(f"{number} scores for a positive and {number} negatives. Expected 2").kind
         for number in (1, 22)
     }
     assert len(kinds) == 1

@@ -1,4 +1,4 @@
-"""Foreign layouts in: what is taken, what is rejected and why."""
+"""Imports of foreign layouts: accepted rows, rejected rows, and the reasons."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,15 +82,15 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         (
             "a.jsonl",
             '{"query_text": "q", "positive_text": "p"}\n{',
-            r"a\.jsonl:2: not JSON \(expecting .* at column 2\); fix",
+            r"a\.jsonl:2: not JSON \(expecting .* at column 2\). Fix",
         ),
         ("a.jsonl", "[5]", "expected an object, found int"),
         (
             "a.jsonl",
             '{"query": "x"}',
-            "none of its columns is known: query; known columns: query_text",
+            "none of its columns is known: query. Known columns: query_text",
         ),
-        ("a.jsonl", '{"query_text": 5.5}', r"a\.jsonl:1: 5\.5 is no text"),
+        ("a.jsonl", '{"query_text": 5.5}', r"a\.jsonl:1: 5\.5 is not a text"),
         ("a.parquet", "hello", r"a\.parquet: cannot be read as parquet"),
         ("a.jsonl", b"\xff\xfe", r"a\.jsonl: is UTF-16, the encoding of PowerShell"),
         ("a.csv", b"query_text,positive_text\n\xff,b", r"a\.csv: is not UTF-8"),
@@ -110,7 +110,7 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
         ("missing.csv", None, "no such file"),
     ],
 )
-def test_files_that_are_no_pairs_are_refused(tmp_path, images, name, content, reason):
+def test_files_without_pairs_are_refused(tmp_path, images, name, content, reason):
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=reason):
@@ -122,12 +122,12 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path, images):
     names = ["query_text", "positive_text", "positive_text"]
     pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "a.parquet")
     with pytest.raises(
-        DataError, match=r"a\.parquet: duplicate column 'positive_text'; rename or remove one"
+        DataError, match=r"a\.parquet: duplicate column 'positive_text'. Rename or remove one"
     ):
         take(read_pairs(tmp_path / "a.parquet"), tmp_path, images)
 
 
-def test_a_byte_order_mark_and_blank_lines_are_no_content(tmp_path, images):
+def test_a_byte_order_mark_and_blank_lines_are_ignored(tmp_path, images):
     row = '{"query_text": "q", "positive_text": "p"}\n'
     (tmp_path / "a.jsonl").write_text(f"\ufeff{row}\n{row}\n\n", encoding="utf-8")
     corpus, rejects = take(read_pairs(tmp_path / "a.jsonl"), tmp_path, images)
@@ -207,7 +207,7 @@ def test_mmeb_text_that_is_not_utf8_is_rejected(tmp_path):
     ]
 
 
-def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):
+def test_an_import_with_only_rejected_rows_writes_no_corpus(tmp_path, images):
     path = write(
         tmp_path / "pairs.jsonl", [{"query_text": "q", "positive_image": "nowhere.png"}] * 2
     )
@@ -218,7 +218,7 @@ def test_an_import_in_which_every_row_is_rejected_is_none(tmp_path, images):
     assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
 
 
-def test_an_older_corpus_is_replaced_by_its_own_source_alone_and_with_a_word(
+def test_an_older_corpus_is_replaced_only_from_the_same_source_and_with_a_message(
     tmp_path, images, caplog
 ):
     path = write(tmp_path / "pairs.jsonl", ROWS)
@@ -241,20 +241,20 @@ def test_an_older_corpus_is_replaced_by_its_own_source_alone_and_with_a_word(
 
 
 @pytest.mark.parametrize("strange", ["notes.txt", "manifest.json", "vectors"])
-def test_a_folder_of_other_things_is_no_place_for_a_corpus(tmp_path, images, strange):
+def test_a_folder_with_other_files_is_refused(tmp_path, images, strange):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / strange).mkdir()
     path = write(tmp_path / "pairs.jsonl", ROWS)
     with pytest.raises(
-        DataError, match=rf"corpus: holds {strange} already, .*; give another folder"
+        DataError, match=rf"corpus: holds {strange} already, .*. Give another folder"
     ):
         take(read_pairs(path), tmp_path, images)
     assert [p.name for p in (tmp_path / "corpus").iterdir()] == [strange]
-    with pytest.raises(DataError, match=r"pairs\.jsonl: is a file; give a folder"):
+    with pytest.raises(DataError, match=r"pairs\.jsonl: is a file. Give a folder"):
         build(read_pairs(path), images=images, out=path, source="test", max_rejects=0)
 
 
-def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):
+def test_a_failed_import_does_not_change_the_older_corpus(corpus, tmp_path):
     before = corpus.fingerprint
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(DataError, match="rows rejected, more than --max-rejects"):
@@ -266,7 +266,7 @@ def test_a_failed_import_leaves_the_older_corpus_as_it_was(corpus, tmp_path):
 
 
 def test_files_of_several_splits_are_named(tmp_path, images, caplog):
-    """They are read, as asked; but a training on rows of a test would tell nobody."""
+    """The files are read, with a warning, because training rows could be rows of a test split."""
     for place in (
         "data/train-0.jsonl",
         "data/test-0.jsonl",

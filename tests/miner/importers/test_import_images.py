@@ -1,4 +1,4 @@
-"""Images that are not plain files under one root: inside rows, inside zip files; and those that nobody should open."""
+"""Images inside rows or zip files, and paths that must not be opened."""
 
 import hashlib
 import io
@@ -137,7 +137,7 @@ def test_members_of_zip_files(tmp_path):
     assert len(stored(corpus)) == 3
 
 
-def test_hostile_members_harm_nobody(tmp_path, monkeypatch):
+def test_hostile_members_of_a_zip_are_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_BYTES", 4096)
     zipped = archive(
         tmp_path / "hostile.zip",
@@ -179,12 +179,12 @@ def test_hostile_members_harm_nobody(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*escaped*"))
 
 
-def test_a_name_in_two_archives_is_not_guessed(tmp_path):
+def test_a_name_in_two_archives_is_an_error(tmp_path):
     archive(tmp_path / "images" / "a.zip", {"x.png": png("red")})
     archive(tmp_path / "images" / "b.zip", {"x.png": png("blue")})
     with pytest.raises(
         DataError,
-        match=r"image x\.png: x\.png is in 2 zip files; set --images to the right zip file",
+        match=r"image x\.png: x\.png is in 2 zip files. Set --images to the right zip file",
     ):
         take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path / "images", max_rejects=1)
 
@@ -193,7 +193,7 @@ def test_a_large_plain_file_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_BYTES", 100)
     (tmp_path / "x.png").write_bytes(png())
     with pytest.raises(
-        DataError, match=r"positive: image x\.png: larger than 100 bytes; scale it down"
+        DataError, match=r"positive: image x\.png: larger than 100 bytes. Scale it down"
     ):
         take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path, max_rejects=1)
 
@@ -206,7 +206,7 @@ def test_a_loop_of_links_is_rejected(tmp_path):
         take(pairs(tmp_path, "x.png"), tmp_path / "corpus", tmp_path, max_rejects=1)
 
 
-def test_a_broken_zip_is_named_when_a_picture_is_sought_in_it(tmp_path):
+def test_a_damaged_zip_is_named_when_a_picture_is_searched_in_it(tmp_path):
     whole = archive(tmp_path / "images" / "a.zip", {"x.png": png()}).read_bytes()
     (tmp_path / "images" / "a.zip").write_bytes(whole[:-30])
     with pytest.raises(DataError, match=r"a\.zip: not a complete zip file"):

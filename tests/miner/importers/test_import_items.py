@@ -1,4 +1,4 @@
-"""Items that belong to no query: they make the pool larger."""
+"""Items without a query, which make the pool larger."""
 
 import json
 
@@ -74,7 +74,8 @@ def test_an_item_without_content_or_picture_is_rejected_with_its_place(tmp_path,
 
 def test_a_file_of_items_without_a_known_column_is_refused(tmp_path, images):
     with pytest.raises(
-        DataError, match="none of its columns is known: caption; known columns: text, image, subset"
+        DataError,
+        match=r"none of its columns is known: caption. Known columns: text, image, subset",
     ):
         run_import(tmp_path, images, [{"caption": "a"}])
 

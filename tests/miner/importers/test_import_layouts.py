@@ -1,4 +1,4 @@
-"""Published layouts, made small: what is taken, what is set aside, what is refused."""
+"""Published layouts with little data: accepted rows, rejected rows, and refused files."""
 
 import json
 
@@ -322,7 +322,7 @@ def test_rows_of_one_query_are_joined(tmp_path, images):
     assert [(one.item_id, round(score_of(one), 6)) for one in row.candidates] == [(ids[2], 0.25)]
 
 
-def test_a_row_that_is_rejected_says_so_in_clean_utf8(tmp_path, images):
+def test_the_reason_of_a_rejected_row_is_valid_utf8(tmp_path, images):
     rows = [
         {"query_text": "q", "positive_text": "p", "query_id": "\ud83d"},
         {"query_text": "q", "positive_text": "p", "subset": "\udc00 ünï"},

@@ -1,4 +1,4 @@
-"""What names mean in an import: of pictures, of their archives, of sources and of the corpus' own folder."""
+"""Names in an import: of pictures, archives, sources and the corpus folder."""
 
 import json
 
@@ -14,7 +14,7 @@ from unijudge.formats.inventory import check
 
 
 def test_a_picture_of_another_data_set_is_not_taken(tmp_path):
-    """What stands before a name's last part is dropped only for the archive that is called like it."""
+    """The first parts of a name are dropped only for the archive with this name."""
     root = tmp_path / "MMEB"
     archive(root / "SUN397.zip", {"SUN397/Train/1.png": png("red"), "Train/2.png": png("green")})
     names = ["images/VOC2007/Train/1.png", "VOC2007/Train/1.png", "images/Train/2.png"]
@@ -31,7 +31,7 @@ def test_a_picture_of_another_data_set_is_not_taken(tmp_path):
 
 
 def test_names_are_written_as_they_are_published(tmp_path):
-    """One way to write each; what `mine publish` refuses is no name of a plain file."""
+    """Each file has one name. A name that `mine publish` refuses is not accepted for a plain file."""
     (tmp_path / "images" / "sub").mkdir(parents=True)
     for name, color in (("a.png", "red"), ("sub/b.png", "blue")):
         (tmp_path / "images" / name).write_bytes(png(color))
@@ -50,18 +50,18 @@ def test_names_are_written_as_they_are_published(tmp_path):
     assert len(rejects) == 2
     for name, reject in zip(names[-2:], rejects, strict=True):
         assert reject == (
-            f"positive: image {name}: '{name}' is not a path inside the folder; give its path under --images, "
+            f"positive: image {name}: '{name}' is not a path inside the folder. Give its path under --images, "
             "without .."
         )
 
 
-def test_a_damaged_copy_is_mended_by_importing_again(tmp_path, caplog):
+def test_a_new_import_repairs_a_damaged_copy(tmp_path, caplog):
     zipped = archive(tmp_path / "all.zip", {"a.png": png("red"), "b.png": png("blue")})
     corpus, _ = take(pairs(tmp_path, "a.png", "b.png"), tmp_path / "corpus", zipped)
     spoiled = corpus.images / corpus.items[0].image
     spoiled.write_bytes(png("white"))
     with pytest.raises(
-        DataError, match="changed since it was imported; restore it or import again"
+        DataError, match=r"changed since it was imported. Restore it or import again"
     ):
         check(corpus.folder)
     take(pairs(tmp_path, "a.png", "b.png"), tmp_path / "corpus", zipped)
@@ -69,8 +69,8 @@ def test_a_damaged_copy_is_mended_by_importing_again(tmp_path, caplog):
     assert check(corpus.folder).endswith("whole: 4 rows read")
 
 
-def test_a_corpus_is_replaced_by_its_own_source_alone(tmp_path, monkeypatch):
-    """A relative name is the name of two files in two folders; and `.` is a folder like any other."""
+def test_a_corpus_is_replaced_only_from_the_same_source(tmp_path, monkeypatch):
+    """The same relative name in two folders is two files, and `.` is a folder like any other."""
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         line = json.dumps({"query_text": folder, "positive_text": "x"})

@@ -1,4 +1,4 @@
-"""Released scores, and n-tuples with a teacher's: into a corpus and a score folder that selection reads."""
+"""Released scores, and n-tuples with a teacher's scores, become a corpus and a score folder for `mine select`."""
 
 import json
 import math
@@ -129,7 +129,7 @@ def test_a_score_folder_is_not_overwritten(tmp_path, images):
     ("changes", "reason"),
     [
         ({"pos_text": ""}, "positive: has neither a text nor an image"),
-        ({"pos_text": 5.5}, "5.5 is no text"),
+        ({"pos_text": 5.5}, "5.5 is not a text"),
         (
             {"query_image": "images/CIRR/gone.png"},
             "query: image images/CIRR/gone.png: no such file",
@@ -153,7 +153,7 @@ def test_a_score_folder_is_not_overwritten(tmp_path, images):
         ({"hard_negatives_scores": 0.5}, "scores 0.5 are not a list of numbers"),
     ],
 )
-def test_bad_released_rows_are_set_aside(tmp_path, images, changes, reason):
+def test_bad_released_rows_are_rejected(tmp_path, images, changes, reason):
     path, published = unime(tmp_path, [unime_row(), unime_row(**changes)])
     corpus, rejects = take(read_unime(path), tmp_path, images, 0.5, published)
     assert rejects == [(f"{path.name}:2", reason)]
@@ -161,7 +161,7 @@ def test_bad_released_rows_are_set_aside(tmp_path, images, changes, reason):
     assert len(corpus.items) == 4  # a rejected row leaves nothing behind
 
 
-def test_our_own_export_is_imported_again(tmp_path):
+def test_an_export_of_unijudge_can_be_imported(tmp_path):
     """Pictures, texts and both; their paths become relative to the root again, so that the corpus can be published."""
     rows = opened(tmp_path)
     export_sentence_transformers(rows, tmp_path / "st.parquet")
@@ -295,15 +295,15 @@ def test_cells_of_triplets_are_texts_images_or_both(tmp_path, images):
         ({"label": [0.5, None]}, "scores [0.5, None] are not a list of numbers"),
         ({"label": [7.25, math.nan]}, "score nan is not a finite number"),
         ({"label": "0.5, 0.5"}, "scores '0.5, 0.5' are not a JSON list"),
-        ({"positive": 5.5}, "5.5 is no image; expected a path, or a struct of bytes and path"),
+        ({"positive": 5.5}, "5.5 is not an image. Expected a path, or a struct of bytes and path"),
         (
             {"positive": {"words": "x"}},
-            "{'words': 'x'} is no image; expected a path, or a struct of bytes and path",
+            "{'words': 'x'} is not an image. Expected a path, or a struct of bytes and path",
         ),
         ({"positive": {"image": "gone.png"}}, "positive: image gone.png: no such file"),
     ],
 )
-def test_bad_tuples_are_set_aside(tmp_path, images, row, reason):
+def test_bad_tuples_are_rejected(tmp_path, images, row, reason):
     path = tmp_path / "t.jsonl"
     good = {"anchor": "q", "positive": "p", "negative": "n"}
     path.write_text(json.dumps(good) + "\n" + json.dumps(good | row) + "\n")
@@ -325,7 +325,7 @@ def test_a_labelled_match_is_a_pair(tmp_path, images, label):
     [
         (
             {"prompt": "q", "text": "p"},
-            "none of its columns is known: prompt, text; known columns: anchor or query",
+            "none of its columns is known: prompt, text. Known columns: anchor or query",
         ),
         ({"anchor": "q", "query": "q", "positive": "p"}, "has both columns 'anchor' and 'query'"),
         (
@@ -334,15 +334,13 @@ def test_a_labelled_match_is_a_pair(tmp_path, images, label):
         ),
     ],
 )
-def test_columns_that_are_no_tuples_are_refused(tmp_path, images, row, reason):
+def test_columns_without_tuples_are_refused(tmp_path, images, row, reason):
     (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=rf"t\.jsonl(:1)?: {reason}"):
         take(read_tuples(tmp_path / "t.jsonl"), tmp_path, images)
 
 
-def test_kind_a11_scores_that_are_no_probabilities_are_kept_as_similarities(
-    tmp_path, images, caplog
-):
+def test_kind_a11_scores_outside_of_0_to_1_are_kept_as_similarities(tmp_path, images, caplog):
     path = tmp_path / "t.jsonl"
     rows = [
         {"query": "q", "answer": "p", "negative_1": "n", "scores": [0.5, -0.25]},
@@ -382,7 +380,7 @@ def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path
 
 
 def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, images, caplog):
-    """Half of a file of labelled pairs is no fault of the file; one row that cannot be read still is."""
+    """Labelled mismatches, half of the file, are not rejects. A row that cannot be read is a reject."""
     caplog.set_level("INFO")
     path = tmp_path / "t.jsonl"
     rows = [
@@ -401,7 +399,7 @@ def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, i
         take(read_tuples(path), tmp_path / "b", images, max_rejects=0.01)
 
 
-def test_scores_that_are_asked_for_must_be_there(tmp_path, images):
+def test_requested_scores_must_exist(tmp_path, images):
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps({"anchor": "q", "positive": "p"}) + "\n")
     with pytest.raises(DataError, match=r"1 of 1 rows rejected.*no scores"):

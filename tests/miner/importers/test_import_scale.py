@@ -1,4 +1,4 @@
-"""A large import does not hold its rows."""
+"""A large import does not keep its rows in memory."""
 
 import subprocess
 import sys

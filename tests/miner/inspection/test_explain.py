@@ -1,4 +1,4 @@
-"""What the page says of each candidate agrees with what selection did; which rows it shows; what a person may say."""
+"""The page's reason for each candidate agrees with the selection. Also its sample of rows, and a person's overrides."""
 
 import json
 from dataclasses import replace
@@ -59,7 +59,7 @@ def told(query, chosen_by):
     )
 
 
-def test_every_fate_has_its_reason_in_words():
+def test_every_decision_has_a_reason_in_words():
     made = settings(num_negatives=2, stride=2)
     choice, positives, candidates, alphas = told(
         row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made
@@ -79,7 +79,7 @@ def test_every_fate_has_its_reason_in_words():
     assert outcome(choice, 2) == "2 negatives, β = 0.1"
 
 
-def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_said():
+def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_explained():
     choice, _, candidates, _ = told(row([0.5], [0.45, 0.6]), settings())
     assert candidates == [
         ("chosen", "score 0.450 ≤ 0.500 − 0.01 (β relaxed from 0.1); negative 1"),
@@ -118,7 +118,7 @@ def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
     st.sampled_from(["unime-v2", "paper", "topk", "cyclic"]),
     st.sampled_from([1.0, 1.05]),
 )
-def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
+def test_the_explanation_agrees_with_the_selection(positives, scores, preset, divisor):
     made = settings(preset)
     query = row(positives, scores)
     choice = select_negatives(Case(query, scales=(Scale(slope=1 / divisor),)), made)
@@ -135,14 +135,14 @@ def test_what_is_said_is_what_was_done(positives, scores, preset, divisor):
 
 
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.sampled_from([0.1, 0.01, 0.001]))
-def test_a_comparison_is_seen_to_hold(score, positive, beta):
+def test_the_shown_numbers_satisfy_the_shown_comparison(score, positive, beta):
     _, left, sign, right, _, _ = with_difference(score, positive, beta).split()
     holds = float(left) > round(float(right) - beta, 12)
     if abs(score - (positive - beta)) > 2 * TOLERANCE:
         assert holds == (sign == ">") == (score > positive - beta)
 
 
-def test_views_name_what_is_odd():
+def test_views_list_unusual_rows():
     def views(query, **changes):
         made = settings(**changes)
         return views_of(select_negatives(Case(query), made), made.num_negatives)
@@ -161,7 +161,7 @@ def test_views_name_what_is_odd():
     assert views(row([None], [0.6])) == ["left out", "errors"]
 
 
-def test_a_sample_prefers_what_is_rare_in_known_proportions():
+def test_a_sample_prefers_rare_rows_in_known_proportions():
     sample = Sample(60, seed=0)
     for number in range(3000):
         views = ["ties"] if number % 3 == 0 else []
@@ -179,7 +179,7 @@ def test_a_sample_prefers_what_is_rare_in_known_proportions():
 
 
 @given(st.lists(st.sampled_from([*ORDER, UNREMARKABLE]), max_size=60), st.integers(1, 30))
-def test_a_sample_never_holds_more_and_shares_fairly(files, size):
+def test_a_sample_has_a_limit_that_its_groups_share_fairly(files, size):
     sample = Sample(size, seed=3)
     for number, file in enumerate(files):
         sample.add(str(number), [] if file == UNREMARKABLE else [file], number)
@@ -190,7 +190,7 @@ def test_a_sample_never_holds_more_and_shares_fairly(files, size):
             assert max(sample.shown.values()) <= sample.shown[file] + 1
 
 
-def test_random_negatives_are_no_candidates():
+def test_random_negatives_are_not_candidates():
     with pytest.raises(
         SettingsError, match="preset: value error, random draws from the whole pool"
     ):
@@ -228,7 +228,7 @@ def test_overrides_are_read(tmp_path):
         ([("q", "i", "maybe")], r"overrides\.0\.verdict"),
     ],
 )
-def test_overrides_that_cannot_be_meant_are_refused(tmp_path, overrides, reason):
+def test_contradictory_overrides_are_refused(tmp_path, overrides, reason):
     path = write(
         tmp_path / "o.json",
         [dict(zip(("query_id", "item_id", "verdict"), one, strict=True)) for one in overrides],
@@ -253,7 +253,7 @@ def seen(query, chosen_by, **overrides):
     ]
 
 
-def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
+def test_in_a_cascade_the_second_judge_decides_pairs_that_it_scored():
     """Small: σ⁺ = .9, c0 .85, c1 .7; large: σ⁺ = .6, c0 .4, c2 .55, and c3 that the first could not judge."""
     small = row([0.9], [0.85, 0.7, 0.82, None])
     items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(4)]
@@ -276,7 +276,7 @@ def test_in_a_cascade_the_second_judge_speaks_where_it_was_asked():
     )
 
 
-def test_a_persons_word_is_told():
+def test_a_persons_override_is_explained():
     query = row([0.9], [0.85, 0.95, 0.2, None, 0.1, 0.1])
     overrides = {"c0": "match", "c1": "negative", "c3": "negative", "c4": "known", "c5": "twin"}
     told, alphas = seen(query, settings(num_negatives=1), overrides=overrides)

@@ -1,4 +1,4 @@
-"""The page's file: what it holds, that it stands alone, its sample, its size."""
+"""The file of the page: its content, its sample and its size. The page needs no other file."""
 
 import json
 import re
@@ -34,8 +34,8 @@ def test_the_page_fetches_nothing_and_escapes_everything(folder):
     assert "texts are cut after 400 characters" in html
 
 
-def test_what_a_browser_keeps_is_of_one_sample_of_pairs(folder, identity):
-    """Of as many other pairs, by the same judge and seed, nothing is kept: the labels would be exported with theirs."""
+def test_a_browser_stores_labels_for_one_sample_of_pairs(folder, identity):
+    """Another sample of equal size, judge and seed gets no stored labels, or both would be exported together."""
 
     def sampled():
         inspect(settings(folder, label=3))
@@ -56,7 +56,7 @@ def test_what_a_browser_keeps_is_of_one_sample_of_pairs(folder, identity):
     assert "${sample.digest}" in (folder / "page.html").read_text()
 
 
-def test_a_similarity_that_is_not_known_is_a_dash(folder, identity):
+def test_an_unknown_similarity_is_shown_as_a_dash(folder, identity):
     rows = [
         replace(row, candidates=[replace(judged, similarity=None) for judged in row.candidates])
         for row in read_scores(folder / "scores")
@@ -70,7 +70,7 @@ def test_a_similarity_that_is_not_known_is_a_dash(folder, identity):
     assert {cell[2] for row in shown["rows"] for cell in row["positives"]} == {0.5}
 
 
-def test_a_sample_says_so_and_counts_everything(folder):
+def test_a_sampled_page_says_so_and_counts_all_rows(folder):
     assert ": 12 of 35 rows" in inspect(settings(folder, rows=12))
     html = (folder / "page.html").read_text()
     assert "35 rows were read" in html
@@ -86,7 +86,7 @@ def test_a_sample_says_so_and_counts_everything(folder):
     assert html == (inspect(settings(folder, rows=12)), (folder / "page.html").read_text())[1]
 
 
-def test_margins_are_of_the_candidates_that_selection_saw(folder, monkeypatch):
+def test_margins_belong_to_the_candidates_of_the_selection(folder, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "miner.inspection.page.bars", lambda series, **_: drawn.append(series["candidates"])
@@ -104,7 +104,8 @@ def test_only_an_older_page_is_replaced(folder):
     assert (folder / "page.html").read_text() != first
     (folder / "page.html").write_text("<!doctype html><title>mine</title>")
     with pytest.raises(
-        DataError, match=r"page\.html: exists already, and is no page of `mine inspect`"
+        DataError,
+        match=r"page\.html: exists already, but is not this command's output .page of `mine inspect`.",
     ):
         inspect(settings(folder))
     assert "mine" in (folder / "page.html").read_text()
@@ -135,7 +136,7 @@ def test_a_thousand_rows_with_pictures_stay_under_twenty_megabytes(thousand):
         inspect(settings(thousand, rows=400, max_mb=1))
 
 
-def test_pictures_give_way_to_the_bound_plain_ones_first(tmp_path, identity):
+def test_pictures_beyond_the_limit_are_left_out_unchosen_candidates_first(tmp_path, identity):
     make(tmp_path, identity, plausible(200, 50), pictures=1000, items=2000)
     said = inspect(settings(tmp_path, num_negatives=10, stride=5, max_mb=1))
     assert (tmp_path / "page.html").stat().st_size < 1e6

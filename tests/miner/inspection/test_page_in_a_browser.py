@@ -1,4 +1,4 @@
-"""The page, driven in Chromium as a person would: views, search, overrides, hostile texts; and its console is quiet."""
+"""The page in Chromium, used by a person: views, search, overrides and hostile texts, without errors in the console."""
 
 import shutil
 import time
@@ -106,7 +106,7 @@ def folder(tmp_path, identity):
 
 @pytest.fixture
 def person(folder, chromium):
-    """Before the page; one of its pictures is gone, another one has changed."""
+    """A person with the page open. One picture of the page is missing, and another one has changed."""
     (folder / "images" / "1.png").unlink()
     (folder / "images" / "2.png").write_bytes(b"nothing")
     inspect(settings(folder))
@@ -146,7 +146,7 @@ def test_a_person_finds_rows_and_reads_why(person):
     assert person.errors() == []
 
 
-def test_each_bar_bears_its_own_cut_and_the_row_says_one_that_held_for_all(person):
+def test_each_bar_shows_its_own_cut_and_the_row_shows_a_common_cut(person):
     tick = "article .asked ~ .cells .bar s", "e.parentElement.style.getPropertyValue('--alpha')"
     line = "article .between .faint", "e.innerText"
     assert person.read(*tick)[:3] == [["61%"]] * 3
@@ -249,9 +249,7 @@ def waited(path):
     return path
 
 
-def test_what_a_person_says_shows_at_once_and_again_when_the_page_is_made_anew(
-    person, folder, chromium
-):
+def test_an_override_shows_at_once_and_on_the_next_page(person, folder, chromium):
     chosen = "article .asked ~ .cells .cell.chosen"
     item = person.one(f"{chosen} code").text
     reason = person.one(f"{chosen} .reason").text
@@ -333,5 +331,5 @@ def test_hostile_texts_stay_texts_and_missing_pictures_say_why(person):
     )
     assert any("Content Security Policy" in error for error in person.errors())
     reasons = " ".join(gone.text for gone in person.all(".gone"))
-    assert "1.png: cannot be read (no such file); restore it or import again" in reasons
+    assert "1.png: cannot be read (no such file). Restore it or import again" in reasons
     assert "2.png: changed since it was imported" in reasons

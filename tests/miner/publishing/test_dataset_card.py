@@ -1,4 +1,4 @@
-"""What a published dataset tells: its card, and nothing about the machine that it was made on."""
+"""The card of a published dataset: its facts, and no information about the machine that made the dataset."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from unijudge.storage.files import file_sha256, publish_json, read_json
 from unijudge.storage.locations import Location
 
 
-def test_the_card_says_what_is_in_it(parts, tmp_path, identity):
+def test_the_card_lists_the_contents(parts, tmp_path, identity):
     publish(tmp_path / "colors", *parts, license="cc-by-4.0")
     text = (tmp_path / "colors" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
@@ -48,7 +48,7 @@ def test_the_card_says_what_is_in_it(parts, tmp_path, identity):
 
 
 def test_the_code_of_the_card_runs(parts, tmp_path, monkeypatch, capsys):
-    """Word for word."""
+    """The code runs without a change."""
     publish(tmp_path / "dataset", *parts)
     (code,) = re.findall(
         r"```python\n(.+?)```", (tmp_path / "dataset" / "README.md").read_text(), re.DOTALL
@@ -61,7 +61,7 @@ def test_the_code_of_the_card_runs(parts, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("kept", [(0, 1, 2), (0, 1)])
-def test_a_card_promises_what_is_there(parts, tmp_path, kept):
+def test_the_cards_commands_settings_and_routes_exist(parts, tmp_path, kept):
     """Its commands and their settings are ours."""
     publish(
         tmp_path / "dataset", *(part if place in kept else None for place, part in enumerate(parts))
@@ -72,7 +72,7 @@ def test_a_card_promises_what_is_there(parts, tmp_path, kept):
         check_command([word for word in words if word != "..."])
 
 
-def test_the_card_knows_what_is_not_there(parts, tmp_path):
+def test_the_card_names_missing_parts(parts, tmp_path):
     publish(tmp_path / "rows", parts[0], None, parts[2], images=False)
     text = (tmp_path / "rows" / "README.md").read_text()
     assert "The dataset does not contain the images" in text

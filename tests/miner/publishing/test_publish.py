@@ -1,4 +1,4 @@
-"""A scored dataset: what is published is what was judged, what is pulled is what was published, or it is refused."""
+"""A scored dataset: the published files are the judged files, and the pulled files are the published files."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_a_folder_with_more_files_than_the_hub_takes_is_named(parts, tmp_path, m
     )
 
 
-def test_what_is_published_is_pulled_whole(parts, place, tmp_path, identity):
+def test_a_published_dataset_is_pulled_completely(parts, place, tmp_path, identity):
     corpus = Corpus(parts[0])
     made = publish(place, *parts, license="cc-by-4.0")
     assert sorted(made.files) == sorted(
@@ -71,7 +71,7 @@ def test_a_dataset_is_published_once(parts, place):
     publish(place, *parts, images=False)
     with pytest.raises(
         DataError,
-        match=r"published: exists already .it holds README\.md, corpus, dataset\.json, scores, triples.; .*--overwrite",
+        match=r"published: exists already .it holds README\.md, corpus, dataset\.json, scores, triples.\. .*overwrite",
     ):
         publish(place, *parts)
     assert "images" not in {
@@ -80,9 +80,7 @@ def test_a_dataset_is_published_once(parts, place):
 
 
 @pytest.mark.parametrize("damage", ["tampered", "truncated", "gone"])
-def test_a_file_that_is_not_the_published_one_is_named_and_nothing_claims_to_be_whole(
-    parts, place, tmp_path, damage
-):
+def test_a_changed_file_is_named_and_the_folder_stays_incomplete(parts, place, tmp_path, damage):
     publish(place, *parts)
     out, spoiled = tmp_path / "pulled", place / "triples" / "part-00000.parquet"
     good = spoiled.read_bytes()
@@ -102,7 +100,7 @@ def test_a_file_that_is_not_the_published_one_is_named_and_nothing_claims_to_be_
     assert pull(place, out).files.keys() == files_of(out).keys() - {MANIFEST}
 
 
-def test_a_pull_goes_on_where_it_was_stopped(parts, tmp_path):
+def test_an_interrupted_pull_resumes(parts, tmp_path):
     """Of what is there and whole nothing is fetched: the source need not even have it any more."""
     source, out = tmp_path / "published", tmp_path / "pulled"
     publish(source, *parts)
@@ -125,7 +123,7 @@ def test_a_pull_goes_on_where_it_was_stopped(parts, tmp_path):
     assert check(out).endswith("scored dataset, whole: 12 files read")
 
 
-def test_a_whole_dataset_is_mended_by_pulling_again(parts, tmp_path):
+def test_a_second_pull_repairs_a_damaged_dataset(parts, tmp_path):
     source, out = tmp_path / "published", tmp_path / "pulled"
     publish(source, *parts)
     pull(source, out)
@@ -144,7 +142,7 @@ def test_a_whole_dataset_is_mended_by_pulling_again(parts, tmp_path):
     assert not (out / UNFINISHED).exists()
 
 
-def test_a_pull_touches_no_folder_of_others(parts, tmp_path):
+def test_a_pull_does_not_change_foreign_folders(parts, tmp_path):
     publish(tmp_path / "published", *parts)
     publish(tmp_path / "published2", *parts[:2])
     mine = tmp_path / "mine"
@@ -183,7 +181,7 @@ def test_parts_that_do_not_belong_together_are_refused(parts, tmp_path, identity
     ):
         publish(tmp_path / "out", tmp_path / "other", scores)
     with pytest.raises(
-        DataError, match=f"triples: belongs to the corpus .* {other.fingerprint}; give the corpus"
+        DataError, match=f"triples: belongs to the corpus .* {other.fingerprint}. Give the corpus"
     ):
         publish(tmp_path / "out", tmp_path / "other", None, triples)
     rejudged = make_scores(
@@ -212,7 +210,7 @@ def test_the_rows_of_a_cascade_are_not_published_with_half_of_their_scores(parts
     assert check(tmp_path / "out").endswith("files read")
 
 
-def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
+def test_incomplete_or_changed_folders_are_not_published(parts, tmp_path):
     corpus, scores, triples = parts
     picture = corpus.parent / "pictures" / "a b" / "blue#1.png"
     picture.write_bytes(png("white"))
@@ -237,7 +235,7 @@ def test_what_is_not_whole_or_has_changed_is_not_published(parts, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["corpus", "scores", "triples"])
-def test_a_dataset_whose_parts_are_not_its_own_fails_its_check(parts, tmp_path, part):
+def test_a_dataset_with_foreign_parts_fails_its_check(parts, tmp_path, part):
     """Though every file has the hash that dataset.json says."""
     made = publish(tmp_path / "out", *parts)
     publish_json(tmp_path / "out" / MANIFEST, made.model_copy(update={part: "another"}))

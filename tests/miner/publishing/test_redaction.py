@@ -1,4 +1,4 @@
-"""What is stored and published of an error names no folder of a machine and no address of a service."""
+"""A stored or published error contains no path of a machine and no address of a service."""
 
 import re
 
@@ -29,7 +29,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("error", PLACED + PLAIN)
-def test_a_place_is_told_from_a_relative_name(error):
+def test_absolute_paths_are_distinguished_from_relative_names(error):
     assert bool(re.search(PLACE, error)) == (error in PLACED)
 
 
@@ -37,7 +37,7 @@ def with_error(judged, error):
     return type(judged)(**vars(judged) | {"yes_logprob": None, "no_logprob": None, "error": error})
 
 
-def test_a_dataset_names_no_place_of_the_machine_that_scored(parts, tmp_path):
+def test_a_dataset_contains_no_path_of_the_scoring_machine(parts, tmp_path):
     """Shards and training rows of an older version, or of another program: the code of such an error stays."""
     corpus = Corpus(parts[0])
     plan = read_json(parts[1] / "manifest.json", ScoreManifest)
@@ -79,8 +79,8 @@ class Refusing(Counting):
         return await super().judge(query, candidates)
 
 
-def test_the_miner_stores_names_of_pictures_and_no_address(job, corpus):
-    """Gone, changed and refused; and where the whole root of the pictures is gone."""
+def test_the_miner_stores_relative_names_of_pictures(job, corpus):
+    """Missing, changed and refused pictures, and a missing image root."""
     (corpus.images / "10.png").unlink()
     (corpus.images / "11.png").write_bytes(b"changed")
     settings = job(
@@ -93,8 +93,8 @@ def test_the_miner_stores_names_of_pictures_and_no_address(job, corpus):
         for pair in [*row.positives, *row.candidates]
     } - {None}
     assert errors == {
-        "unreadable: 10.png: cannot be read (no such file); restore it or import again",
-        "unreadable: 11.png: changed since it was imported; restore it or import again",
+        "unreadable: 10.png: cannot be read (no such file). Restore it or import again",
+        "unreadable: 11.png: changed since it was imported. Restore it or import again",
         "refused: the service: 413 (the request is too large)",
     }
     corpus.images.rename(corpus.images.with_name("elsewhere"))

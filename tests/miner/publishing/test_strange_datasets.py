@@ -1,4 +1,4 @@
-"""A dataset of a stranger decides nothing about which files are read."""
+"""A dataset from a stranger cannot choose which files of this machine are read."""
 
 import hashlib
 
@@ -18,8 +18,8 @@ from unijudge.storage.files import publish_json, read_json
 @pytest.mark.parametrize(
     "name", ["../white.png", "/dev/zero", "a/../../white.png", "a\\\\white.png", "s3://b/white.png"]
 )
-def test_an_image_outside_of_its_root_is_read_by_nobody(parts, tmp_path, name):
-    """A corpus with one is not opened, so not judged, exported or published; nor is a dataset with it pulled."""
+def test_an_image_outside_of_its_root_is_never_read(parts, tmp_path, name):
+    """A corpus with such an image is not opened, so not judged, exported or published. The dataset is not pulled."""
     sha256 = hashlib.sha256(png("white")).hexdigest()
     (tmp_path / "white.png").write_bytes(png("white"))
     outside = Item("i-white", ("colors",), image=name, image_sha256=sha256)
@@ -38,7 +38,7 @@ def test_an_image_outside_of_its_root_is_read_by_nobody(parts, tmp_path, name):
 def test_a_dataset_reads_its_images_from_itself(parts, tmp_path, root):
     made = read_json(parts[0] / "corpus.json", CorpusManifest).model_copy(update={"images": root})
     spoil(tmp_path, parts, parts[0], made)
-    refusal = r"corpus: is part of a dataset, whose images lie in \.\./images, but it names"
+    refusal = r"corpus: is part of a dataset, whose images are in \.\./images, but it names"
     for action in (
         lambda: pull(tmp_path / "published", tmp_path / "pulled"),
         lambda: check(tmp_path / "published"),
@@ -67,8 +67,8 @@ def spoil(tmp_path, parts, corpus, manifest=None):
     "name", ["images/a b/red#1.png", "corpus/items.parquet", "scores/part-00000.parquet"]
 )
 @pytest.mark.parametrize("endless", [True, False])
-def test_no_more_is_read_than_a_dataset_lists(parts, tmp_path, name, endless):
-    """A device is no file of a dataset, and a file that goes on is left where its listed size ends."""
+def test_only_the_listed_files_and_sizes_are_read(parts, tmp_path, name, endless):
+    """A device is not read, and an endless file is read only up to its listed size."""
     publish(tmp_path / "published", *parts)
     file = tmp_path / "published" / name
     size = file.stat().st_size
@@ -92,7 +92,7 @@ def test_a_manifest_that_never_ends_is_not_read(tmp_path):
         pull(tmp_path / "published", tmp_path / "pulled")
 
 
-def test_a_device_is_no_picture(tmp_path):
+def test_a_device_is_not_read_as_a_picture(tmp_path):
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "pictures")
     picture = corpus.images / corpus.items[0].image
     picture.unlink()

@@ -1,4 +1,4 @@
-"""Who may be a candidate of whom, by content."""
+"""Which items may be candidates of a query, by their content."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def names(corpus, rows):
     return [corpus.items[int(row)].item_id for row in rows]
 
 
-def test_a_blank_text_makes_a_picture_no_other_kind(tmp_path):
+def test_a_blank_text_does_not_change_the_modality_of_a_picture(tmp_path):
     """The judge reads a picture alone where the text beside it is blank."""
     items = [
         Item("one", ("x",), text="\n", image="a.png", image_sha256=A),
@@ -49,14 +49,14 @@ def test_a_blank_text_makes_a_picture_no_other_kind(tmp_path):
     assert pools.rows(0).tolist() == [0, 1]
 
 
-def test_each_content_stands_once_in_a_pool(corpus):
+def test_each_content_is_in_a_pool_once(corpus):
     assert names(corpus, Pools(corpus, "global").rows(0)) == ["cat", "dog", "pic", "both", "other"]
     assert names(corpus, Pools(corpus, "global", fold_case=False).rows(0)) == [
         "cat", "CAT", "dog", "pic", "both", "other",
     ]  # fmt: skip
 
 
-def test_a_subset_has_a_pool_of_its_own(corpus):
+def test_each_subset_has_a_separate_pool(corpus):
     pools = Pools(corpus, "subset")
     assert names(corpus, pools.rows(0)) == ["cat", "dog", "copy"]
     assert names(corpus, pools.rows(1)) == ["CAT", "dog", "pic", "both", "other"]
@@ -69,7 +69,7 @@ def test_a_pool_of_the_positives_kind(corpus):
 
 
 def test_positives_of_the_question_are_excluded_in_every_spelling(corpus):
-    """q0 and q1 ask the same: what is right for one is right for the other."""
+    """q0 and q1 are the same question, so they share their right answers."""
     pools = Pools(corpus, "global")
     assert (
         names(corpus, pools.excluded(0))

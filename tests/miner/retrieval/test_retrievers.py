@@ -1,4 +1,4 @@
-"""FAISS against its specification, and the filter below the positive."""
+"""FAISS agrees with the exact search, and candidates are less similar than the positive."""
 
 import threading
 
@@ -65,8 +65,8 @@ def definition(similarities, ceiling, barred, pool, window):
     return [row for row in ranked if similarities[row] < ceiling - EQUAL][: window.k]
 
 
-def test_a_gpu_is_asked_where_it_can_answer(monkeypatch):
-    """By a stand-in for faiss-gpu: how often it is called, and that the answers are the same."""
+def test_a_gpu_searches_if_it_supports_the_search(monkeypatch):
+    """A fake faiss-gpu counts its calls and gives the same answers."""
     dice, asked = np.random.default_rng(0), []
 
     def knn_gpu(resources, queries_QD, items_ND, k, **options):
@@ -109,7 +109,7 @@ os.abort()
         ),
     ],
 )
-def test_a_gpu_that_cannot_search_is_named_and_left_alone(monkeypatch, caplog, gpus, trial, reason):
+def test_an_unusable_gpu_is_named_and_not_used(monkeypatch, caplog, gpus, trial, reason):
     """FAISS ends its process where CUDA does not work: this process must not be the one."""
     for name, stand_in in {"get_num_gpus": lambda: gpus, "StandardGpuResources": object}.items():
         monkeypatch.setattr(faiss, name, stand_in, raising=False)
@@ -189,7 +189,7 @@ def test_rows_that_ask_one_question_are_answered_like_any_other(
         np.testing.assert_allclose(values, items[rows] @ questions[ask], atol=1e-5)
 
 
-def test_a_search_that_is_asked_to_stop_ends_inside_of_a_part():
+def test_a_stopped_search_ends_within_a_part():
     vectors = Blocks(unit(np.random.default_rng(0), 500))
     stop = threading.Event()
     stop.set()
@@ -247,7 +247,7 @@ def test_a_positive_that_ranks_low_still_gets_k_candidates():
     assert ids(found) == [order[401:451].tolist()]
 
 
-def test_no_more_than_the_pool_has():
+def test_a_small_pool_gives_fewer_candidates():
     vectors = Blocks(unit(np.random.default_rng(0), 5))
     found = candidates_below(
         FaissRetriever(vectors), vectors, vectors.items_ND[:1], np.arange(5), np.array([2.0]), [np.array([0])],
@@ -284,8 +284,8 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_kind_c1_what_an_index_misses_of_a_small_pool_is_found_by_going_through_it(kind):
-    """Of 2,000 items every fortieth is in the pool: an index that passes over the others finds few of the fifty."""
+def test_kind_c1_items_of_a_small_pool_that_an_index_misses_are_found_by_exact_search(kind):
+    """The pool has every fortieth of 2,000 items. An index that skips the other items finds few of the fifty."""
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
     index = IndexRetriever(
@@ -325,7 +325,7 @@ def test_recall_counts_real_items_only():
     )
 
 
-def test_the_ceiling_lies_where_the_margins_say():
+def test_the_similarity_limit_follows_from_the_margins():
     def ceiling(**changes):
         return RetrievalSettings(corpus="c", **changes).ceiling(0.5)
 

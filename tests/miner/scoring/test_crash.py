@@ -1,4 +1,4 @@
-"""A job that dies at any of its writes, or whose disk fails there: every pair once, nothing torn, little done twice."""
+"""A job that dies or meets a disk fault at any of its writes: every pair is scored once, and no file is incomplete."""
 
 import asyncio
 import errno
@@ -42,7 +42,7 @@ def pairs_of(folder):
     )
 
 
-def test_killed_at_each_of_its_writes_nothing_is_lost_and_nothing_stands_twice(small, tmp_path):
+def test_a_job_killed_at_any_write_loses_and_duplicates_nothing(small, tmp_path):
     """Every fsync and every rename of a whole job: SIGKILL there, then the same command again."""
     judge = Counting()
     with serving(judge) as url:
@@ -117,7 +117,7 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
     ("reason", "places"),
     [(errno.ENOSPC, range(18)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))],
 )
-def test_a_disk_that_fails_at_any_write_leaves_nothing_half_done(
+def test_a_disk_fault_at_any_write_leaves_no_partial_file(
     small, tmp_path, reason, places, monkeypatch
 ):
     """At each write for one reason, at some for the others: all take the same way."""
@@ -166,7 +166,7 @@ def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):
     assert set(pairs_of(settings.out).values()) == {1}
 
 
-def test_a_signal_lets_the_shards_in_work_finish(small, tmp_path):
+def test_after_a_signal_the_running_shards_finish(small, tmp_path):
     class Held(Counting):
         async def judge(self, query, candidates):
             await asyncio.sleep(0.05)

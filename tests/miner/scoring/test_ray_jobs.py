@@ -1,4 +1,4 @@
-"""What a person hears of a cluster's failures: the shard, the reason, and a status that a script can trust."""
+"""Messages about a cluster's failures: they name the shard and the reason, and the exit status is right."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from unijudge.errors import DataError, TaskFailed
     ("states", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1), ("RUNNING FAILED", 1)]
 )
 def test_following_a_log_ends_as_the_job_does(monkeypatch, states, code):
-    """After a log that breaks off while the job runs, what is new of it is told."""
+    """If the log stream breaks while the job runs, the new lines are still printed."""
     lines, left = ["job-1: shard 1 of 2\n", "job-1: shard 2 of 2\n"], states.split()
 
     class Client:
@@ -100,15 +100,15 @@ def test_kind_c2_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypat
     assert asked == list(range(8))
 
 
-def test_kind_c2_where_every_task_dies_the_job_ends(monkeypatch):
+def test_kind_c2_the_job_ends_if_every_task_dies(monkeypatch):
     error, told, asked = run_on(
         monkeypatch, {shard: WorkerCrashedError() for shard in range(100)}, range(100)
     )
     assert isinstance(error, TaskFailed)
-    assert (told, len(asked)) == ([], 7), "more than five died, and one was in work"
+    assert (told, len(asked)) == ([], 7), "more than five died, and one was running"
 
 
-def test_kind_c2_an_error_of_ours_lets_the_shards_in_work_finish(monkeypatch):
+def test_kind_c2_after_an_error_the_running_shards_finish(monkeypatch):
     own = DataError("shard 0: 3 of 4 pairs have no verdict")
     error, told, asked = run_on(monkeypatch, {0: RayTaskError("f", "traceback", own)}, range(8))
     assert (error, told, asked) == (own, [1], [0, 1])
@@ -130,7 +130,7 @@ def test_kind_c2_a_cluster_that_is_lost_is_one_line(monkeypatch):
     assert ray_executor.RETRIES == 2
 
 
-def test_kind_c2_a_wait_is_said(monkeypatch, caplog):
+def test_kind_c2_a_long_wait_is_reported(monkeypatch, caplog):
     """Where no task has ended for a minute, and again after the next one."""
     from miner.scoring import ray_executor
 
@@ -150,7 +150,7 @@ def test_kind_c2_a_wait_is_said(monkeypatch, caplog):
         run_on(monkeypatch, {0: WorkerCrashedError()}, range(1))
     assert (
         caplog.text.count(
-            "no shard was finished for 0 s: 1 are in work or waiting, and 0 of the cluster's 4 CPUs are free"
+            "no shard was finished for 0 s: 1 are running or waiting, and 0 of the cluster's 4 CPUs are free"
         )
         == 3
     )

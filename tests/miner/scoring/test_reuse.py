@@ -1,4 +1,4 @@
-"""What somebody scored is not asked again; a cascade asks only where the first judge was unsure."""
+"""Scores of an earlier job are not requested again. A cascade requests only the pairs that the first judge doubted."""
 
 import json
 from dataclasses import replace
@@ -87,7 +87,7 @@ def test_another_pool_and_an_added_query_ask_for_new_pairs_only(job, tmp_path, c
     assert Corpus(more).queries[len(rows) - 1].key in {query for query, _ in new}
 
 
-def test_a_question_that_two_rows_ask_is_asked_once(job, corpus):
+def test_a_question_of_two_rows_is_requested_once(job, corpus):
     judge = Counting()
     with serving(judge) as url:
         done = score(job(url, shard_size=100, k=200), quiet)
@@ -120,7 +120,7 @@ def test_a_text_with_another_line_break_is_another_question_to_the_judge(job, tm
     assert verdicts(reused.out) == verdicts(fresh.out) != verdicts(job(url).out)
 
 
-def test_errors_are_asked_again(job, corpus, tmp_path):
+def test_pairs_with_errors_are_requested_again(job, corpus, tmp_path):
     picture = corpus.images / "10.png"
     data = picture.read_bytes()
     picture.unlink()
@@ -145,7 +145,7 @@ def test_scores_of_another_judge_are_not_reused(job, tmp_path):
             assert not refused.out.exists()
 
 
-def test_a_torn_shard_to_reuse_is_named(job, tmp_path):
+def test_a_damaged_shard_in_reuse_is_named(job, tmp_path):
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url), quiet)
         torn = part_path(job(url).out, 2)
@@ -253,7 +253,7 @@ def test_a_cascade_asks_the_second_judge_about_doubtful_pairs_only(job, tmp_path
     assert 0 < len(pairs_in(large.out)) < len(pairs_in(small.out)) / 2
 
 
-def test_a_cascade_wants_a_whole_first_step(job, tmp_path):
+def test_a_cascade_needs_a_complete_first_step(job, tmp_path):
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url), quiet)
         part_path(job(url).out, 1).unlink()
@@ -264,7 +264,7 @@ def test_a_cascade_wants_a_whole_first_step(job, tmp_path):
             )
 
 
-def test_vectors_are_required_where_candidates_are_sought(job):
+def test_vectors_are_required_to_search_candidates(job):
     with (
         serving(ScriptedJudge(Prompt())) as url,
         pytest.raises(SettingsError, match="vectors: is not set"),

@@ -59,10 +59,10 @@ def test_positives_of_the_same_question_are_never_candidates(corpus, job, servic
         assert not positives & {judged.item_id for judged in row.candidates}
 
 
-def test_kind_c6_what_was_too_long_for_the_embedder_is_no_candidate(
+def test_kind_c6_an_item_too_long_for_the_embedder_is_not_a_candidate(
     corpus, job, service, tmp_path, caplog
 ):
-    """A query without a vector, or of which no positive has one, has no candidates; the rest of the job is whole."""
+    """A query has no candidates if the query or all its positives lack a vector. Other queries are complete."""
     caplog.set_level(logging.INFO)
     skipped = {
         corpus.queries[3].query_id,
@@ -90,7 +90,7 @@ def test_kind_c6_what_was_too_long_for_the_embedder_is_no_candidate(
 
 
 @pytest.mark.parametrize("index", ["flat", "exact", "ivf", "hnsw"])
-def test_kind_c6_no_search_finds_what_has_no_vector(
+def test_kind_c6_an_item_without_a_vector_is_never_found(
     corpus, job, service, tmp_path, index, monkeypatch
 ):
     monkeypatch.setattr(candidates, "SMALL_POOL", 0)
@@ -109,7 +109,7 @@ def test_a_pool_of_its_own(corpus, job, service):
             assert row.subset in corpus.items[corpus.row_of[judged.item_id]].pools
 
 
-def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job):
+def test_a_job_killed_twice_scores_every_pair_exactly_once(tmp_path, corpus, job):
     """SIGKILL in the middle, twice: the third run judges only the shards that are missing."""
 
     class Gated(ScriptedJudge):
@@ -129,7 +129,7 @@ def test_killed_twice_it_ends_with_every_pair_exactly_once(tmp_path, corpus, job
         settings = job(url, max_in_flight=4)
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
         finished = []
-        # Two shards of 8 queries are in work at once.
+        # Two shards of 8 queries run at the same time.
         for target, let_through in ((1, 16), (4, 30)):
             gate.left = let_through
             process = subprocess.Popen(command)
@@ -183,12 +183,12 @@ def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch)
     assert not list(job(service).out.glob("*.unijudge-draft"))
 
 
-def test_a_judge_that_is_not_there(job):
+def test_a_missing_judge(job):
     with pytest.raises(JudgeUnavailable, match="no judge answers there"):
         score(job("http://127.0.0.1:9", retry_for_s=0.1), quiet)
 
 
-def test_one_image_gone_is_an_error_in_its_place(corpus, job, service, caplog):
+def test_a_missing_image_gets_an_error_at_its_position(corpus, job, service, caplog):
     (corpus.images / "10.png").unlink()
     done = score(job(service, max_error_share=0.5), quiet)
     rows = list(read_scores(job(service).out))
@@ -212,9 +212,7 @@ def test_too_many_errors_stop_the_job_before_it_writes(corpus, job, service):
     assert not list(job(service).out.glob("part-*"))
 
 
-def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(
-    job, service, monkeypatch
-):
+def test_a_job_that_lost_its_lease_reports_the_lost_lease(job, service, monkeypatch):
     lost = threading.Event()
     monkeypatch.setattr("miner.scoring.job.lease", lambda out: contextlib.nullcontext(lost))
 
@@ -228,7 +226,7 @@ def test_a_job_that_lost_its_lease_does_not_say_that_it_was_asked_to_stop(
     assert score(job(service), quiet).shards_done == 8
 
 
-def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
+def test_a_job_with_errors_prints_how_to_retry(corpus, job, service):
     (corpus.images / "10.png").unlink()
     words = overrides_of(job(service, max_error_share=0.5))
     done = CliRunner().invoke(app, ["score", *words])
@@ -245,7 +243,7 @@ def test_a_job_with_errors_says_how_to_ask_again(corpus, job, service):
 def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(
     corpus, job, service, monkeypatch
 ):
-    """Parts of ten queries; the signal comes while the third is sought, which is given up."""
+    """A part has ten queries. The signal arrives during the search for the third part, which is given up."""
     monkeypatch.setattr("unijudge.formats.candidates.QUERIES_IN_PART", 10)
     found = candidates._nearest_items
 
@@ -267,8 +265,8 @@ def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(
 
 @pytest.mark.parametrize("pool", ["global", "subset"])
 @pytest.mark.parametrize("index", ["ivf", "hnsw", "exact"])
-def test_another_index_says_what_it_misses(job, service, tmp_path, index, pool, caplog):
-    """Of a small corpus nothing: the scores are those of the flat search."""
+def test_another_index_reports_its_recall(job, service, tmp_path, index, pool, caplog):
+    """In a small corpus the index misses nothing, so the scores equal those of the flat search."""
     caplog.set_level(logging.INFO)
     score(job(service, pool=pool, out=tmp_path / "flat"), quiet)
     assert "recall" not in caplog.text

@@ -1,4 +1,4 @@
-"""A scoring job that would have far more in flight than one slow replica answers in time: it ends, and loses none."""
+"""A scoring job with more requests in flight than one slow replica answers in time. The job finishes without a loss."""
 
 import asyncio
 from collections import Counter
@@ -29,7 +29,7 @@ class OneAtATime(ScriptedJudge):
 def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(
     tmp_path, corpus, job, monkeypatch, first
 ):
-    """Eight queries at most are answered before they are late; 61 wait, and a client may begin with all of them."""
+    """At most eight queries are answered in time. 61 wait, and a client may start with all of them."""
     refused = []
     halve = AdaptiveLimit.refused
 

@@ -1,4 +1,4 @@
-"""A scoring job over a bad network: late is not lost, and nothing is written twice."""
+"""A scoring job over a bad network: late answers are not lost, and no score is written twice."""
 
 import threading
 

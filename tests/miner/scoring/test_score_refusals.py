@@ -49,7 +49,7 @@ def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, se
         path.unlink()
     with pytest.raises(
         DataError,
-        match=r"scores/candidates: holds other candidates .vectors differ.; give another folder",
+        match=r"scores/candidates: holds other candidates .vectors differ.. Give another folder",
     ):
         score(job(service), quiet)
 

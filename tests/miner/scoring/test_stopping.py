@@ -1,4 +1,4 @@
-"""A job that is asked to stop: its threads end first, then its lease is free; a second signal ends it at once."""
+"""A job that is stopped: its threads end, and then its lease is free. A second signal ends the job at once."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from unijudge.storage.leases import lease
 
 @pytest.fixture
 def events(monkeypatch):
-    """What happened, in order: parts of ten queries; a signal comes in the third one's search, which takes a while."""
+    """The events in order, for parts of ten queries. A signal arrives during the slow search of the third part."""
     happened = []
     monkeypatch.setattr("unijudge.formats.candidates.QUERIES_IN_PART", 10)
     found = candidates._nearest_items

@@ -1,4 +1,4 @@
-"""What is said holds for a question and a content, not for a row: labels and overrides, by rows and by matrices."""
+"""Labels and overrides apply to a question and a content, not to a single row. Both implementations agree."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ TEXTS = {
 
 @pytest.fixture
 def world(tmp_path):
-    """q0 and q1 ask the same: one has the cat as its positive, the other the kitten."""
+    """q0 and q1 are the same question. The positive of q0 is the cat, and that of q1 is the kitten."""
     items = [Item(name, ("s",), text=text) for name, text in TEXTS.items()]
     queries = [
         Query("q0", "s", ("cat",), text="who meows?"),
@@ -94,7 +94,7 @@ def test_another_rows_positive_of_the_same_question_is_no_negative_in_any_spelli
     assert table["candidates"] == 2 + 2 + 2
 
 
-def test_a_word_is_about_the_question_and_the_content(world):
+def test_an_override_applies_to_the_question_and_the_content(world):
     rows, _ = world(("q0", "dog", "match"), ("q2", "CAT", "match"))
     assert rows["q0"] == (["cow"], ["dog"])
     assert "q1" not in rows, "the dog answers this row's question too"
@@ -107,7 +107,7 @@ def test_a_word_is_about_the_question_and_the_content(world):
     )
 
 
-def test_a_positive_that_a_person_denies_is_none_of_the_question(world):
+def test_a_denied_positive_is_not_a_positive_of_the_question(world):
     rows, table = world(("q1", "kitten", "negative"))
     assert table["left out by a person"] == 1
     assert rows["q0"][0] == ["KITTEN", "dog", "cow"], "so it may be a negative of the other row"
@@ -118,7 +118,7 @@ def test_only_the_row_that_is_named_is_left_out(world):
     assert set(rows) == {"q1", "q2"}
 
 
-def test_words_that_contradict_each_other_by_content_are_refused(world, tmp_path):
+def test_overrides_that_contradict_by_content_are_refused(world, tmp_path):
     message = (
         r"query 'q1', item 'dog' is 'negative', but query 'q0' asks the same question, and its item 'dog' of the same "
         r"content is 'match'\. Remove one of these two overrides from the file"
@@ -158,7 +158,9 @@ def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp
         assert {corpus.items[corpus.row_of[one.item_id]].text for one in row.negatives} == {"a cow"}
 
 
-def test_rows_that_repeat_negatives_are_said_with_the_number_that_most_have(world, caplog):
+def test_rows_with_repeated_negatives_are_reported_with_a_num_negatives_that_most_rows_have(
+    world, caplog
+):
     """q0 and q2 have two distinct negatives, q1 has one."""
     world(num_negatives=3)
     (warning,) = caplog.messages
@@ -201,8 +203,8 @@ def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_
     assert point.statistics == pytest.approx(table, abs=1.1e-4)
 
 
-def test_nothing_is_said_of_an_item_that_the_corpus_lacks(tmp_path):
-    """The last item is denied for q0 and right for q1; what is not there must not be taken for it, nor for a twin."""
+def test_a_missing_id_is_not_read_as_another_item(tmp_path):
+    """The last item is denied for q0 and right for q1. A missing id is not the last item or a duplicate."""
     items = [Item(name, ("s",), text=name) for name in ("first", "last")]
     queries = [Query("q0", "s", ("first",), text="one?"), Query("q1", "s", ("last",), text="two?")]
     write_corpus(tmp_path / "corpus", items, queries, images=tmp_path, rejects=0, source="t")

@@ -1,4 +1,4 @@
-"""The filter, the walk and the presets: values by hand, and what must hold for any scores."""
+"""The filter, the strides and the presets: values computed by hand, and properties of any scores."""
 
 import math
 from dataclasses import replace
@@ -28,7 +28,7 @@ def settings(preset, **changes):
     return SelectSettings(scores=ANYWHERE, corpus=ANYWHERE, out=ANYWHERE, preset=preset, **changes)
 
 
-def test_the_filter_drops_what_is_nearly_as_good_as_the_positive():
+def test_the_filter_drops_candidates_nearly_as_good_as_the_positive():
     choice = select_negatives(
         Case(query(0.9, [0.95, 0.85, 0.79, 0.1])), settings("unime-v2", num_negatives=2)
     )
@@ -51,7 +51,7 @@ def test_the_ladder_relaxes_only_when_nothing_survives():
     assert choice.reason == "no survivor"
 
 
-def test_the_walk_restarts_one_further():
+def test_the_second_walk_starts_one_candidate_later():
     choice = select_negatives(Case(query(0.9, [0.1] * 12)), settings("unime-v2"))
     assert names(choice) == ["c0", "c5", "c10", "c1", "c6", "c11", "c2", "c7", "c3", "c8"]
     assert not any(negative.duplicate for negative in choice.triple.negatives)
@@ -201,7 +201,7 @@ def test_the_tolerance_is_a_millionth():
     assert not at_most(0.5 + 1.5e-6, 0.5)
 
 
-def test_a_row_without_positives_is_unjudged_and_nobodys_choice():
+def test_a_row_without_positives_is_unjudged_and_not_selected():
     row = query(0.9, [0.1])
     row.positives.clear()
     assert select_negatives(Case(row), settings("unime-v2")).reason == "unjudged"

@@ -1,4 +1,4 @@
-"""Two judges side by side: what each decides, and what that makes of a whole selection."""
+"""A cascade of two judges: the decisions of each judge, and a whole selection."""
 
 import math
 from dataclasses import replace
@@ -49,7 +49,7 @@ def large_row(positive, **scores):
     return JudgedQuery("q", "s", bytes(16), [judged("p", positive)], candidates)
 
 
-def test_each_candidate_is_held_against_the_positive_by_its_own_judge():
+def test_each_candidate_is_compared_with_the_positives_score_by_the_same_judge():
     """β = .1. Small: σ⁺ = .9, c0 .85 out, c1 .5 in, c2 .82 out. Large: σ⁺ = .6, c0 .4 in, c2 .55 out, c1 not asked."""
     small = query(0.9, [0.85, 0.5, 0.82])
     choice = select_negatives(Case(small, large=large_row(0.6, c0=0.4, c2=0.55)), SETTINGS)
@@ -80,7 +80,7 @@ def test_the_second_judge_decides_only_where_it_answered():
 
 
 def test_a_persons_negative_needs_no_positive_of_its_judge():
-    """The first judge has no σ⁺: a person's word counts, and what the second judge answered; c0 is out."""
+    """The first judge has no σ⁺. Overrides and answers of the second judge count, and c0 is not chosen."""
     offering = SETTINGS.model_copy(update={"extra_positives": True})
     choice = select_negatives(
         Case(

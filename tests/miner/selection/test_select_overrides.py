@@ -1,4 +1,4 @@
-"""A person's word against the judge's: what each verdict does to a row, and the file from end to end."""
+"""Overrides by a person: the effect of each verdict on a row, and the file from export to selection."""
 
 import pytest
 from typer.testing import CliRunner
@@ -64,7 +64,7 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
     assert unjudged.triple.labels([Scale()]) == [pytest.approx(0.9), 0.0, 0.0]
 
 
-def test_a_positive_that_a_person_calls_one_has_the_label_1_and_needs_no_verdict():
+def test_a_positive_confirmed_by_a_person_has_the_label_1_without_a_verdict():
     """The cut stays the judge's own: σ⁺ = .4 of p2, and 1 where it has no score at all."""
     row = query(None, [0.25, 0.35, 0.95])
     assert select_negatives(Case(row), SETTINGS).reason == "unjudged"
@@ -95,7 +95,7 @@ def test_a_match_has_the_label_1_whatever_the_judge_says():
     assert counted.table(None)["expected false negatives (at face value)"] == 0
 
 
-def test_a_positive_that_is_none_leaves_the_row_to_the_others():
+def test_a_denied_positive_leaves_the_row_to_the_other_positives():
     row = query(0.9, [0.5])
     row.positives.append(judged("p2", 0.7))
     choice = select_negatives(Case(row, overrides={"p": "negative"}), SETTINGS)
@@ -105,7 +105,7 @@ def test_a_positive_that_is_none_leaves_the_row_to_the_others():
     assert (left.triple, left.reason) == (None, "override")
 
 
-def test_a_positive_that_is_one_is_not_suspect_and_a_row_may_be_dropped():
+def test_a_confirmed_positive_is_not_suspect_and_a_row_may_be_dropped():
     row = query(0.2, [0.05])
     lighter = SETTINGS.model_copy(update={"suspect_action": "down_weight"})
     assert select_negatives(Case(row), lighter).triple.weight == pytest.approx(0.4)
@@ -177,7 +177,7 @@ def test_an_older_selection_is_replaced_only_with_the_flag(tmp_path):
     words = ["select", f"scores={folder}", f"corpus={corpus.folder}", f"out={tmp_path / 't'}"]
     assert CliRunner().invoke(app, words).exit_code == 0
     refused = CliRunner().invoke(app, [*words, "num_negatives=3"])
-    assert "exists already (it holds part-00000.parquet, triples.json); give another output" in str(
+    assert "exists already (it holds part-00000.parquet, triples.json). Give another output" in str(
         refused.exception
     )
     assert read_json(tmp_path / "t" / "triples.json", TripleManifest).negatives_in_row != 3

@@ -1,4 +1,4 @@
-"""The sweep counts what a selection counts, for every point of its grid; and what it recommends."""
+"""A sweep has the counts of a selection for every point of its grid. Also its recommendation."""
 
 import shutil
 
@@ -171,7 +171,7 @@ def test_the_smallest_beta_within_both_limits_is_recommended():
     )
 
 
-def test_where_no_beta_fits_the_trade_is_named():
+def test_if_no_beta_fits_the_nearest_are_named():
     points = [
         point(0.01, 0.2, 0.01),
         point(0.1, 0.08, 0.2),
@@ -231,7 +231,8 @@ def test_a_report_replaces_no_file_of_another_kind(world):
     folder, corpus = world
     before = (folder / "small.json").read_text()
     with pytest.raises(
-        DataError, match=r"small\.json: exists already, and is no report of a sweep"
+        DataError,
+        match=r"small\.json: exists already, but is not this command's output .report of a sweep.",
     ):
         sweep(
             SweepSettings(scores=folder / "small", corpus=corpus.folder, out=folder / "small.json")

@@ -1,4 +1,4 @@
-"""What the benchmarks declare, what was published of them, and the averages in between."""
+"""The sets that the benchmarks declare, their published numbers, and the averages."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_averages_of_averages_by_hand():
     assert again["b"] == cells["b"], "an interval does not depend on what else was measured"
 
 
-def test_the_interval_is_the_one_of_queries_drawn_anew():
+def test_the_interval_equals_a_bootstrap_over_queries():
     """Against a bootstrap that draws the queries themselves, and against the normal approximation."""
     hits_Q = np.arange(400) % 10 < 3
     drawn = np.random.default_rng(1).choice(hits_Q, (10_000, 400)).mean(1)

@@ -1,4 +1,4 @@
-"""From data on disk, as it is published, to the table: what is found, refused, measured, and never shown as zero."""
+"""From published data on a disk to the table: found sets, refused sets, measured sets. A missing number is never 0."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def test_wrong_counts_are_named_before_anything_is_embedded(root, tmp_path, colo
         benchmark(settings(root, tmp_path / "out").model_copy(update={"name": "corpora"}), quiet)
 
 
-def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors):
+def test_missing_images_are_named_and_partial_sets_are_marked(tmp_path, colors):
     write_mmeb(tmp_path, "HatefulMemes", 1000)
     (tmp_path / "MMEB-eval" / "images" / "blue.png").unlink()
     only = {"benchmarks": ("mmeb/HatefulMemes",)}
@@ -68,9 +68,7 @@ def test_images_that_are_gone_are_named_and_partial_sets_marked(tmp_path, colors
         )
 
 
-def test_a_source_that_was_replaced_is_imported_anew_and_nothing_else_is(
-    root, tmp_path, colors, monkeypatch
-):
+def test_only_a_replaced_source_is_imported_again(root, tmp_path, colors, monkeypatch):
     """By another file of the same name and with as many rows; a partial set stays as it was imported."""
     imported, real = [], running.run
     monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
@@ -108,7 +106,7 @@ def test_a_set_that_cannot_be_read_does_not_stop_the_others(root, tmp_path, colo
         benchmark(job.model_copy(update={"benchmarks": ("flickr30k",)}), quiet)
 
 
-def test_a_vector_that_is_none_stops_with_its_id(root, tmp_path, colors):
+def test_an_invalid_vector_stops_the_benchmark_with_its_id(root, tmp_path, colors):
     colors.broken = "green square number 3"
     with pytest.raises(
         DataError,
@@ -162,7 +160,7 @@ def test_every_layout_ends_in_the_table(measured):
     assert (out / "table.md").read_text() == table.text()
 
 
-def test_the_gap_is_between_what_has_an_image_and_what_is_text(measured):
+def test_the_modality_gap_is_between_images_and_texts(measured):
     """Unit vectors: an image's (…1…, 0), a text's (…2…, 0.25) / √4.0625; green pictures stand where white ones do."""
     _, table, _ = measured
     share, rest = 2 / np.sqrt(4.0625), 0.25 / np.sqrt(4.0625)
@@ -217,7 +215,7 @@ def test_the_table_keeps_published_rows_apart(measured):
         assert list(shown) == [head, ours]
 
 
-def test_the_same_command_goes_on_by_set(root, measured, monkeypatch):
+def test_the_same_command_resumes_set_by_set(root, measured, monkeypatch):
     out, table, _ = measured
     again = Colors()
     monkeypatch.setattr(running, "open_system", lambda settings: again)
@@ -262,7 +260,7 @@ def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tm
     assert capfd.readouterr().out.count("tiny: model ") == 3, "the first process alone tells"
 
 
-def test_a_table_compares_only_what_was_measured_on_the_same_corpus(root, tmp_path, colors):
+def test_a_table_only_compares_measurements_of_the_same_corpus(root, tmp_path, colors):
     """Another instruction makes another corpus: what an older system measured there stands beside nothing."""
     only = {"benchmarks": ("sharegpt4v", "urban1k"), "allow_partial": True}
     benchmark(settings(root, tmp_path, **only), quiet)

@@ -30,7 +30,9 @@ def failing(job, *names):
     return str(refusal.value)
 
 
-def test_kind_c7_a_set_without_its_pictures_does_not_end_the_others(root, tmp_path, colors, caplog):
+def test_kind_c7_a_set_without_its_pictures_does_not_stop_other_sets(
+    root, tmp_path, colors, caplog
+):
     """Neither where its pictures' folder is not there, named or not, nor where it is empty."""
     shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
     shutil.copytree(root / "flickr30k", tmp_path / "root" / "flickr30k")
@@ -50,7 +52,7 @@ def test_kind_c7_a_set_without_its_pictures_does_not_end_the_others(root, tmp_pa
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "text", "foreign"])
-def test_kind_c7_a_torn_parquet_does_not_end_the_others(root, tmp_path, colors, damage):
+def test_kind_c7_a_damaged_parquet_file_does_not_stop_other_sets(root, tmp_path, colors, damage):
     write_mmeb(tmp_path / "root", "VOC2007", 3)
     shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
     path = next((tmp_path / "root" / "MMEB-eval" / "VOC2007").iterdir())
@@ -71,7 +73,7 @@ def test_kind_c7_a_torn_parquet_does_not_end_the_others(root, tmp_path, colors, 
     assert "VOC2007" in said
 
 
-def test_kind_c7_a_picture_that_changed_does_not_end_the_others(root, tmp_path, colors):
+def test_kind_c7_a_changed_picture_does_not_stop_other_sets(root, tmp_path, colors):
     """Nor what a system makes no vector of: what is met while a set is embedded."""
     shutil.copytree(root, tmp_path / "root")
     job = settings(
@@ -85,7 +87,7 @@ def test_kind_c7_a_picture_that_changed_does_not_end_the_others(root, tmp_path, 
     assert "red.png: changed since it was imported" in failing(job, "flickr30k")
 
 
-def test_kind_c7_a_partial_set_is_imported_anew_only_when_its_pictures_change(
+def test_kind_c7_a_partial_set_is_imported_again_only_if_its_pictures_change(
     tmp_path, colors, monkeypatch
 ):
     imported, real = [], running.run

@@ -1,4 +1,4 @@
-"""`train benchmark --list`: what is found under the root, and where the rest was looked for."""
+"""`train benchmark --list`: the found data, and where it looked for the missing data."""
 
 import shutil
 
@@ -36,7 +36,7 @@ def listed(tmp_path, capsys):
     return read
 
 
-def test_the_list_says_what_is_found_and_where_the_rest_was_looked_for(tmp_path, listed):
+def test_the_list_shows_found_data_and_the_searched_paths_of_missing_data(tmp_path, listed):
     shutil.rmtree(tmp_path / "MMEB-eval" / "VOC2007")
     lines = listed()
     assert len(lines) == 36 + 5

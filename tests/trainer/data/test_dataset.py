@@ -1,4 +1,4 @@
-"""Training rows as they are read: what is said of labels that cannot be compared."""
+"""Training rows, and the messages about labels that cannot be compared."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_more_negatives_than_are_stored_are_refused_with_both_cures(corpus, trip
         Examples(corpus, triples, negatives=50)
 
 
-def test_a_pool_holds_each_content_of_its_subset_once_or_those_of_all(tmp_path):
+def test_a_pool_holds_each_content_of_its_subset_or_of_the_corpus_once(tmp_path):
     """The row of b has a negative from outside of its subset, so its negatives come from all five contents."""
     pools = {"A": "a", "a ": "a", "B": "a", "C": "b", "D": "b", "E": "b"}
     items = [Item(name, (subset,), text=name) for name, subset in pools.items()]

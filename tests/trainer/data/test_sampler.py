@@ -1,4 +1,4 @@
-"""Which rows make which batch: every row once an epoch, on any number of processes, and work done ahead in order."""
+"""Batches of rows: every row once in an epoch, for any number of processes. Prefetched work keeps its order."""
 
 import threading
 from collections import Counter
@@ -53,7 +53,7 @@ def test_epochs_and_seeds_shuffle():
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_work_done_ahead_comes_in_order_and_is_bounded(workers):
+def test_prefetched_work_keeps_its_order_and_is_bounded(workers):
     """What the third job waits for is done by the first: with threads they overlap, and order stays."""
     taken, gate = [], threading.Event()
 
@@ -76,7 +76,7 @@ def test_work_done_ahead_comes_in_order_and_is_bounded(workers):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
-def test_an_error_is_raised_where_its_result_would_come():
+def test_an_error_is_raised_at_the_position_of_its_result():
     def prepare(job):
         return 1 / job
 

@@ -1,4 +1,4 @@
-"""Three kinds of systems, one method: ours, a real sentence-transformers model, a served one."""
+"""Three kinds of systems with one method: a model of unijudge, a sentence-transformers model, and an endpoint."""
 
 import base64
 import contextlib
@@ -150,7 +150,7 @@ def test_our_model_served_by_an_endpoint_is_the_same_system(model, tmp_path, for
         (200, "<html>", EndpointError, "the answer holds no embeddings"),
     ],
 )
-def test_an_endpoint_that_answers_otherwise_is_an_error(tmp_path, status, said, error, reason):
+def test_an_unexpected_answer_of_an_endpoint_is_an_error(tmp_path, status, said, error, reason):
     with serving(lambda *_: (status, said)) as url:
         system = opened(
             tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny", "retry_for_s": 0.1}
@@ -159,7 +159,7 @@ def test_an_endpoint_that_answers_otherwise_is_an_error(tmp_path, status, said, 
             vectors_of(system, CONTENTS[:1])
 
 
-def test_an_endpoint_that_is_busy_is_asked_again(tmp_path):
+def test_a_busy_endpoint_is_retried(tmp_path):
     answers = iter([(429, "later"), (200, {"data": [{"index": 0, "embedding": [0.5, 0.5]}]})])
     with serving(lambda *_: next(answers)) as url:
         system = opened(tmp_path, system="endpoint", endpoint={"url": url, "model": "tiny"})
@@ -229,7 +229,7 @@ def test_an_answer_that_cannot_be_unpacked_is_one_line(odd, tmp_path):
         ("SSL_CERT_FILE", "/nowhere/at/all"),
     ],
 )
-def test_a_proxy_or_a_certificate_that_cannot_be_used_is_named_and_is_nothing_to_this_machine(
+def test_an_unusable_proxy_or_certificate_is_named_and_not_used_for_this_machine(
     tmp_path, monkeypatch, name, value
 ):
     for one in (*FROM_OUTSIDE, *(one.lower() for one in FROM_OUTSIDE)):
@@ -330,7 +330,7 @@ def test_a_dead_endpoint_is_waited_for_once(tmp_path):
     assert asked == {"text 0", "text 1"}
 
 
-def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
+def test_the_retry_time_counts_from_the_last_answer_to_any_request(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     patience = SharedPatience(10)
@@ -346,7 +346,7 @@ def test_patience_counts_from_the_last_answer_to_anybody(monkeypatch):
     assert patience.is_over(begun), "who gave up has given up for all"
 
 
-def test_kind_c3_an_endpoint_whose_name_was_never_known_is_not_sought_for_long(monkeypatch):
+def test_kind_c3_an_endpoint_with_an_unknown_host_name_is_given_up_soon(monkeypatch):
     def nowhere():
         raise httpx2.ConnectError("Name or service not known") from socket.gaierror(
             -2, "Name or service not known"

@@ -1,4 +1,4 @@
-"""What an evaluation counts: ties, questions that several rows ask, and queries that are items themselves. By hand."""
+"""The counts of an evaluation, computed by hand: ties, questions of several rows, and queries that are also items."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from unijudge.storage.leases import lease
 
 
 @pytest.mark.parametrize("count", [5, 6, 7, 8, 33])
-def test_equal_vectors_tie_whatever_their_place(tmp_path, count):
+def test_equal_vectors_tie_in_any_order(tmp_path, count):
     """BLAS gives equal rows other last bits where their number is no multiple of four."""
     dice = np.random.default_rng(count)
     vector = dice.normal(size=301)
@@ -33,7 +33,7 @@ def test_scores_within_the_tolerance_are_ties():
     assert ndcg(np.array([0.5, 0.5 - 4e-7], np.float32), [0], 5) == pytest.approx(1 / np.log2(3))
 
 
-def test_a_query_is_no_wrong_answer_to_itself(tmp_path):
+def test_a_query_is_not_a_wrong_answer_to_itself(tmp_path):
     """Rows A→B and B→A: each query is an item, at cosine 1."""
     report, rows = measured(tmp_path / "open", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     measures = report.subsets["x"]
@@ -75,7 +75,7 @@ def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
     assert (letter.subsets["x"]["precision@1"], letter.subsets["x"]["united"]) == (0, 0)
 
 
-def test_a_question_of_many_rows_is_looked_at_once(tmp_path):
+def test_a_question_of_many_rows_is_evaluated_once(tmp_path):
     """And a row's ranking names its own positives and those that it shows, not those of all that ask the same."""
     items = texts(*(f"i{n}" for n in range(40)))
     queries = [Query(f"q{n}", "x", (f"i{n}",), text="which?") for n in range(40)]
@@ -116,7 +116,7 @@ def test_a_corpus_without_queries_is_refused(tmp_path):
     assert not (tmp_path / "e").exists()
 
 
-def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):
+def test_an_evaluation_of_something_else_is_replaced_only_with_overwrite(tmp_path):
     measured(tmp_path, SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     job = EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e")
     before = (tmp_path / "e" / "rankings.parquet").read_bytes()
@@ -124,10 +124,10 @@ def test_an_evaluation_of_something_else_is_replaced_only_with_a_word(tmp_path):
     (tmp_path / "v").rename(tmp_path / "older")
     other = [[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]]
     with pytest.raises(
-        DataError, match=r"metrics\.json: exists already, and differs in vectors; .* --overwrite"
+        DataError, match=r"metrics\.json: exists already, and differs in vectors\. .* --overwrite"
     ):
         measured(tmp_path, SWAPPED, BOTH_WAYS, other, other, weights="others")
-    with pytest.raises(DataError, match="differs in keep, vectors; give another output"):
+    with pytest.raises(DataError, match=r"differs in keep, vectors. Give another output"):
         evaluate(job.model_copy(update={"keep": 3}))
     assert (tmp_path / "e" / "rankings.parquet").read_bytes() == before
     evaluate(job, overwrite=True)

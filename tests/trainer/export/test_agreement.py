@@ -1,4 +1,4 @@
-"""What a card says of an export's numbers: worked out by hand from vectors and log-odds that are given."""
+"""The sentences of a card about an export's numbers, computed by hand from given vectors and log-odds."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypa
     assert sample.prompt == (run.prompt if settings is RerankerSettings else None)
 
 
-def test_why_nothing_was_measured_is_said(corpus, triples, tmp_path):
+def test_the_reason_for_a_missing_measurement_is_reported(corpus, triples, tmp_path):
     run = EmbedderSettings(
         corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1
     )

@@ -1,4 +1,4 @@
-"""Which weights an adapter belongs to, and how a merged model reads: told in its folder, and compared."""
+"""The folder of an adapter records its base weights, and the folder of a merged model records its input format."""
 
 import logging
 import shutil
@@ -56,7 +56,7 @@ def test_an_adapter_is_refused_on_other_weights_whose_shapes_fit(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_does_not_go_on_with_other_weights(corpus, triples, base, tmp_path):
+def test_a_run_does_not_resume_with_other_weights(corpus, triples, base, tmp_path):
     def stop(step, _loss):
         if step == 3:
             raise KeyboardInterrupt
@@ -78,7 +78,7 @@ def test_a_run_does_not_go_on_with_other_weights(corpus, triples, base, tmp_path
         train_embedder(settings, quiet)
 
 
-def test_a_revision_and_a_digest_cannot_be_compared_and_that_is_said(tmp_path, caplog):
+def test_a_revision_and_a_digest_cannot_be_compared_and_a_warning_says_so(tmp_path, caplog):
     publish_json(
         tmp_path / "judging.json",
         JudgingManifest(prompt=Prompt(), min_pixels=1, max_pixels=2, base="a" * 40),
@@ -91,7 +91,7 @@ def test_a_revision_and_a_digest_cannot_be_compared_and_that_is_said(tmp_path, c
     check_base(tmp_path / "foreign", "b" * 40)  # says nothing of its base
 
 
-def test_a_models_digest_is_of_what_is_loaded(model, tmp_path):
+def test_a_models_digest_covers_the_loaded_files(model, tmp_path):
     shutil.copytree(model.name, tmp_path / "copy")
     for name in (".DS_Store", "._model.safetensors", "Thumbs.db", "README.md"):
         (tmp_path / "copy" / name).write_text("left by somebody")
@@ -101,7 +101,7 @@ def test_a_models_digest_is_of_what_is_loaded(model, tmp_path):
     assert folder_sha256(tmp_path / "copy") != folder_sha256(Path(model.name))
 
 
-def test_a_merged_embedder_says_how_it_reads(corpus, triples, model, tmp_path, caplog):
+def test_a_merged_embedder_records_its_input_format(corpus, triples, model, tmp_path, caplog):
     student = model.model_copy(update={"encoding": "vlm2vec"})
     run = trained_embedder(corpus, triples, student, tmp_path / "run")
     save_merged(student, run / "adapter", tmp_path / "merged")

@@ -1,4 +1,4 @@
-"""Exported models, loaded by other libraries as their cards say: the numbers are ours."""
+"""Exported models in other libraries, loaded with the code of their cards, give the numbers of unijudge."""
 
 import asyncio
 import json
@@ -132,7 +132,7 @@ def test_the_service_gives_our_log_odds(reranker, folder, wide):
     assert gap(answers, log_odds(wide, reranker / "adapter", Prompt())) < TOLERANCE
 
 
-def test_a_question_that_names_the_candidate_first_is_no_cross_encoder(
+def test_a_prompt_with_the_candidate_first_is_not_exported_as_a_cross_encoder(
     corpus, triples, wide, folder, monkeypatch
 ):
     """sentence-transformers would swap the pictures of a pair; transformers need not."""
@@ -174,8 +174,10 @@ def test_other_families_are_exported(family, encoding, corpus, triples, wide, tm
 
 
 @pytest.mark.parametrize(("encoding", "form"), [("chat", "merged"), ("vlm2vec", "adapter")])
-def test_faithful_modes_are_exported(encoding, form, corpus, triples, wide, tmp_path, monkeypatch):
-    """Squashed pictures: the card's code squashes. Strings without a template: for transformers alone."""
+def test_formats_of_released_models_are_exported(
+    encoding, form, corpus, triples, wide, tmp_path, monkeypatch
+):
+    """The card's code distorts pictures as the training did. Strings without a template are for transformers only."""
     MAKERS["qwen2_vl"](tmp_path / "base")
     model = wide.model_copy(
         update={"name": str(tmp_path / "base"), "encoding": encoding, "resize": "square"}

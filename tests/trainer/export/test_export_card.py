@@ -29,7 +29,7 @@ pytest.importorskip("torchvision")  # transformers' processors want it
 
 
 @pytest.mark.parametrize("licence", [None, "apache-2.0"])
-def test_the_card_says_how_the_model_came_to_be(
+def test_the_card_describes_how_the_model_was_made(
     licence, embedder, corpus, triples, wide, tmp_path, monkeypatch
 ):
     evaluated = evaluation_of(
@@ -52,9 +52,7 @@ def test_the_card_says_how_the_model_came_to_be(
     assert f"| squares | {len(corpus.queries)} |" in text.split("## Measured")[1]
 
 
-def test_the_card_names_the_judge_where_its_scores_still_lie_there(
-    corpus, model, tmp_path, identity
-):
+def test_the_card_names_the_judge_if_its_scores_still_exist(corpus, model, tmp_path, identity):
     scores = ScoreManifest(
         corpus=corpus.fingerprint,
         vectors=None,
@@ -84,7 +82,7 @@ def limits(folder):
     return (folder / "README.md").read_text().split("## Limits")[1].split("\n## ")[0]
 
 
-def test_kind_c10_the_card_holds_what_was_measured_and_not_more(corpus, triples, wide, tmp_path):
+def test_kind_c10_the_card_states_only_measured_numbers(corpus, triples, wide, tmp_path):
     """In float32 next to nothing; merged in bfloat16 what it really costs, which is no 1e-4."""
     for dtype, least, most in [("float32", 0, 1e-5), ("bfloat16", 1e-4, 0.1)]:
         model = wide.model_copy(update={"dtype": dtype})
@@ -108,7 +106,7 @@ def test_kind_c10_the_card_holds_what_was_measured_and_not_more(corpus, triples,
         assert (ours * theirs).sum(1).min() >= cosine - 1e-5
 
 
-def test_rows_that_are_gone_are_not_claimed(corpus, model, tmp_path):
+def test_the_card_does_not_describe_deleted_rows(corpus, model, tmp_path):
     write_rows(corpus, tmp_path / "triples")
     run = trained_reranker(corpus, tmp_path / "triples", model, tmp_path / "run")
     export(run, tmp_path / "measured")
@@ -139,7 +137,7 @@ def test_a_reranking_is_marked_unless_this_runs_model_reranked(identity, reranke
         assert bool(found) == bool(mark)
 
 
-def test_an_evaluation_whose_vectors_are_gone_is_not_called_this_runs(
+def test_an_evaluation_without_its_vectors_is_not_attributed_to_this_run(
     embedder, corpus, wide, tmp_path
 ):
     evaluated = evaluation_of(

@@ -1,4 +1,4 @@
-"""Exported models inside mteb, as their cards load them: the numbers are ours."""
+"""Exported models in mteb, loaded with the code of their cards, give the numbers of unijudge."""
 
 import io
 

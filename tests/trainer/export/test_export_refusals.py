@@ -19,7 +19,7 @@ pytest.importorskip("torchvision")  # transformers' processors want it
 
 
 @pytest.mark.parametrize(("family", "encoding"), [("qwen2_vl", "lamra"), ("llava_next", "vlm2vec")])
-def test_prompts_that_no_file_can_say_are_refused(
+def test_prompts_that_no_file_can_describe_are_refused(
     family, encoding, corpus, triples, wide, tmp_path
 ):
     MAKERS[family](tmp_path / family)
@@ -32,9 +32,7 @@ def test_prompts_that_no_file_can_say_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
-    embedder, corpus, triples, wide, tmp_path, monkeypatch
-):
+def test_a_refused_export_leaves_no_files(embedder, corpus, triples, wide, tmp_path, monkeypatch):
     def refused(error, match, run=embedder, **given):
         with pytest.raises(error, match=match):
             export(run, tmp_path / "out", **given)
@@ -91,7 +89,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("form", ["merged", "adapter"])
-def test_a_torn_adapter_or_one_with_layers_missing_is_refused(form, embedder, tmp_path):
+def test_a_truncated_adapter_or_one_with_missing_layers_is_refused(form, embedder, tmp_path):
     run = shutil.copytree(embedder, tmp_path / "run")
     weights = run / "adapter" / "adapter_model.safetensors"
     kept = {name: tensor for name, tensor in load_file(weights).items() if ".layers.0." in name}
@@ -110,7 +108,7 @@ def test_a_full_disk_leaves_nothing(embedder, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(
-            DataError, match=r"out: cannot be written .*no partial file was left there"
+            DataError, match=r"out: cannot be written .*No partial file was left there"
         ):
             export(embedder, tmp_path / "out")
     finally:

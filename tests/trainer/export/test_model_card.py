@@ -1,4 +1,4 @@
-"""The card claims what the run and the manifest of its rows say, and no more."""
+"""The card states only what the run and the manifest of its rows say."""
 
 import itertools
 from dataclasses import replace
@@ -64,7 +64,7 @@ def artefact(kind, base):
         ),
     ],
 )
-def test_an_embedders_card_claims_a_judge_where_one_had_a_part(
+def test_an_embedders_card_names_a_judge_only_if_it_was_used(
     loss, selection, how, judged, identity
 ):
     text = text_of("embedder", identity, selection=selection, loss=LossSettings(name=loss))
@@ -80,7 +80,7 @@ def test_an_embedders_card_claims_a_judge_where_one_had_a_part(
         ("random", f", {UNJUDGED.replace('topk', 'random')}.", False),
     ],
 )
-def test_a_rerankers_card_does_too(preset, how, judged, identity):
+def test_a_rerankers_card_names_a_judge_only_if_it_was_used(preset, how, judged, identity):
     text = text_of("reranker", identity, selection={"preset": preset})
     assert f"are the score. Trained by unijudge{how}\n" in text
     assert ("## Judge" in text) == judged
@@ -132,8 +132,10 @@ SHAPES = list(
 
 @pytest.mark.parametrize(("kind", "form", "pairs", "bare"), SHAPES)
 @pytest.mark.parametrize(("edge", "tiled"), [(None, False), (None, True), (672, False)])
-def test_a_card_promises_what_is_there(identity, kind, form, pairs, bare, edge, tiled):
-    """Its commands, settings and routes are ours."""
+def test_the_cards_commands_settings_and_routes_exist(
+    identity, kind, form, pairs, bare, edge, tiled
+):
+    """Its commands, settings and routes exist in unijudge."""
     of = replace(artefact(kind, "owner/base"), form=form, pairs=pairs, bare=bare, edge=edge)
     settings = (EmbedderSettings if kind == "embedder" else RerankerSettings)(
         corpus="c", triples="t", out="o"

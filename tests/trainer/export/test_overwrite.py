@@ -1,4 +1,4 @@
-"""Which folder `train export --overwrite` may replace: an exported model, and nothing that somebody put together."""
+"""`train export --overwrite` replaces an exported model, and no folder that a person put together."""
 
 import json
 
@@ -52,6 +52,6 @@ def test_an_exported_model_may_be_replaced_unless_somebody_put_files_there(tmp_p
         MODEL | BESIDE,
     ],
 )
-def test_what_lacks_a_part_of_an_export_is_none(tmp_path, files):
+def test_a_folder_without_a_part_of_an_export_is_not_an_export(tmp_path, files):
     """A published dataset's card has the same tag; a model of somebody else has weights."""
     assert not is_exported(folder_of(tmp_path, files))

@@ -1,4 +1,4 @@
-"""What labels and other rows teach: values by hand, finite differences, extremes, and how the two make InfoNCE."""
+"""The losses from labels: values computed by hand, finite differences, extreme inputs, and their sum as InfoNCE."""
 
 import math
 

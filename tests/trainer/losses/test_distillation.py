@@ -1,4 +1,4 @@
-"""What a judge teaches: values by hand, finite differences, extremes, symmetries, and what must not be accepted."""
+"""The losses from a judge: values computed by hand, finite differences, extreme inputs, symmetries, and refusals."""
 
 import math
 
@@ -97,7 +97,7 @@ def test_extremes_stay_finite(loss, student, teacher, dtype):
     )
 
 
-def test_where_js_is_silent_symmetric_kl_still_pulls():
+def test_symmetric_kl_has_a_gradient_where_js_has_none():
     """Confidently wrong: positive .50, negative .80 at τ = .02: what JS would lose."""
     teacher = torch.tensor([[1.0, 0.0]])
     gradients = {}
@@ -146,7 +146,7 @@ def test_halves_of_a_batch_average_to_the_whole(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_what_would_teach_nothing_is_refused(loss):
+def test_inputs_that_would_teach_nothing_are_refused(loss):
     with pytest.raises(ValueError, match="differs from the teacher's shape"):
         loss(torch.zeros(1, 2), torch.zeros(1, 3), **ONE)
     with pytest.raises(ValueError, match="over one candidate is constant"):

@@ -1,4 +1,4 @@
-"""Several processes: their averaged gradients are those of one process that holds all rows, for every loss."""
+"""The averaged gradients of several processes equal those of one process with all rows, for every loss."""
 
 import hashlib
 

@@ -120,7 +120,7 @@ def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(
     assert (expected - found).abs().max() < 1e-6
 
 
-def test_it_is_refused_where_rows_do_not_interact():
+def test_gradcache_is_refused_if_rows_do_not_interact():
     with pytest.raises(
         SettingsError,
         match=r"gradcache_chunk_size needs in-batch negatives .* rows do not interact",

@@ -1,4 +1,4 @@
-"""Which candidates of a batch are no negatives of a row: the rule of the miner, worked out by hand."""
+"""The candidates of a batch that are not negatives of a row, by the rule of the miner. Computed by hand."""
 
 import hashlib
 import math
@@ -69,7 +69,7 @@ def texts(*names):
     return [Item(name, ("x",), text=text) for name, text in names]
 
 
-def test_spellings_of_a_positive_and_further_positives_are_no_negatives(tmp_path):
+def test_duplicates_of_a_positive_and_further_positives_are_not_negatives(tmp_path):
     items = texts(
         ("p", "a red fox"), ("P", "A Red  Fox"), ("e", "a fox"), ("n", "a cow"), ("m", "a hen")
     )
@@ -84,7 +84,7 @@ def test_spellings_of_a_positive_and_further_positives_are_no_negatives(tmp_path
 @pytest.mark.parametrize(
     ("fold", "expected"), [(True, [{"a red fox"}, set()]), (False, [set(), set()])]
 )
-def test_spellings_are_what_they_were_to_the_selection(tmp_path, fold, expected):
+def test_duplicates_are_the_same_as_in_the_selection(tmp_path, fold, expected):
     """One that told letter cases apart chose a spelling of the query as a negative: it stays one."""
     items = texts(("p", "fox"), ("P", "a red fox"), ("r", "cow"), ("n", "hen"))
     queries = [Query("q0", "x", ("p",), text="A red fox"), Query("q1", "x", ("r",), text="moo?")]
@@ -118,7 +118,7 @@ def test_a_query_is_not_its_own_negative(tmp_path):
     )
 
 
-def test_the_querys_picture_is_a_negative_only_where_the_selection_chose_it(tmp_path):
+def test_the_querys_picture_is_a_negative_only_if_the_selection_chose_it(tmp_path):
     digests = {}
     for color in ("red", "blue"):
         (tmp_path / f"{color}.png").write_bytes(png(color))

@@ -1,4 +1,4 @@
-"""What must not change a training does not: where it is cut and resumed, what is cached, how an update is cut up."""
+"""A training does not depend on where it is resumed, on the cache, or on the split of an update into batches."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def run(corpus, triples, model, tmp_path):
     return made
 
 
-def test_a_run_is_the_same_to_the_bit_wherever_it_was_cut_and_whatever_was_kept(run, model):
+def test_a_run_is_bitwise_the_same_for_any_interruption_and_cache(run, model):
     """A cache decides which pictures are seen together again: after each cut another one is empty."""
     whole = bytes_of(train_embedder(run("whole", max_steps=5), quiet))
     for cut in (2, 3, 4):

@@ -110,7 +110,7 @@ def test_the_answers_are_the_right_tokens(backbone):
         assert told(backbone, question) == str(number)
 
 
-def test_the_positive_stands_anywhere_with_equal_chance(backbone):
+def test_the_positive_has_every_position_with_equal_probability(backbone):
     lessons = Lessons(
         backbone, Prompt(), RerankerLossSettings(list_size_min=4, list_size_max=4), seed=0
     )
@@ -154,7 +154,7 @@ def test_the_same_rows_are_asked_in_the_same_way(backbone):
     ).of([example(1)], 1)
 
 
-def test_each_term_is_a_mean_of_its_own(backbone):
+def test_each_term_is_a_separate_mean(backbone):
     """By hand, from the model's logits; and twice as many lists do not weigh twice."""
     settings = RerankerLossSettings(pairwise=2.0, listwise=0.5)
     lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)], 1)
@@ -191,7 +191,7 @@ def test_each_term_is_a_mean_of_its_own(backbone):
         assert set(reranker_loss(backbone, alone, lesson)) == {"pairwise"}
 
 
-def test_a_list_may_be_learned_among_its_numbers_alone(backbone):
+def test_a_list_may_be_learned_only_among_its_numbers(backbone):
     """By hand; and a gradient comes of it, but none for words that are no number."""
     settings = RerankerLossSettings(pairwise=0, listwise_over="numbers")
     lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)], 1)
@@ -253,7 +253,7 @@ def test_the_graded_loss_by_hand():
     )
 
 
-def test_what_cannot_be_learned_is_refused(backbone, monkeypatch):
+def test_rows_that_cannot_be_learned_are_refused(backbone, monkeypatch):
     with pytest.raises(ValidationError, match="would learn nothing"):
         RerankerLossSettings(pairwise=0, listwise=0)
     with pytest.raises(
@@ -388,7 +388,7 @@ def test_a_question_weighs_as_its_row(backbone):
     assert {question.weight for question in (*lesson.pairs, *lesson.lists)} == {0.5}
 
 
-def test_a_row_is_asked_otherwise_in_each_step(backbone):
+def test_a_row_has_different_questions_in_different_steps(backbone):
     """Also alone in its batch: a place that never changed could be learned by heart."""
     lessons = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
     assert len({told(backbone, lessons.of([example()], step).lists[0]) for step in range(30)}) >= 4

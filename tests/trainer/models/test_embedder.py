@@ -46,7 +46,7 @@ def backbone(model):
     return open_backbone(model)
 
 
-def test_a_batch_embeds_as_its_members_alone(backbone, corpus):
+def test_a_batch_gives_the_vectors_of_its_single_inputs(backbone, corpus):
     contents = [corpus.content(query) for query in corpus.queries] + [
         Content(text="x " * 40),
         Content(text="y"),
@@ -103,7 +103,7 @@ def test_a_batch_holds_each_content_once_and_masks_known_positives(corpus, tripl
     )
 
 
-def test_a_known_positive_in_the_batch_is_no_negative(corpus, triples):
+def test_a_known_positive_in_the_batch_is_not_a_negative(corpus, triples):
     examples = Examples(corpus, triples, negatives=7)
     other = examples[1].signs[0]
     first = replace(examples[0], excluded=examples[0].excluded.and_contents([other.content]))
@@ -207,7 +207,7 @@ def test_a_pool_that_is_covered_is_warned_of_before_training(
         assert f"{tmp_path / 'rows'}: the pool of 'squares' is small: {said}" in warnings[0]
 
 
-def test_weights_scales_and_a_persons_word_reach_the_batch(corpus, tmp_path):
+def test_weights_scales_and_overrides_reach_the_batch(corpus, tmp_path):
     """Two judges, each with its own scale; a negative that a person called one is labelled 0."""
     query, (positive, first, second, *_) = corpus.queries[0], corpus.items
 
@@ -308,7 +308,7 @@ def test_an_interrupted_training_resumes_to_the_bit(corpus, triples, model, tmp_
     assert (whole / name).read_bytes() == (twice / name).read_bytes()
 
 
-def test_embedding_resumes_by_part_and_names_what_is_broken(corpus, model, tmp_path, monkeypatch):
+def test_embedding_resumes_by_part_and_names_damaged_parts(corpus, model, tmp_path, monkeypatch):
     settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "vectors", model=model)
     embed_corpus(settings, quiet)
     first = VectorFolder(settings.out, corpus).whole("items")

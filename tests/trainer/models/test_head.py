@@ -1,4 +1,4 @@
-"""The head in float32: no grid of scores, the plain product's values and gradients, and no second copy of it kept."""
+"""The last layer in float32: scores without a grid, exact values and gradients, and no second copy in memory."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_the_plain_product(monkeypatch):
         torch.testing.assert_close(gradient, expected, rtol=2**-7, atol=1e-6)
 
 
-def test_a_float32_head_is_what_it_was():
+def test_a_float32_head_is_unchanged():
     hidden, weight = logits_of_a_judge(torch.float32)
     assert torch.equal(float32_logits(hidden, weight), F.linear(hidden, weight))
 

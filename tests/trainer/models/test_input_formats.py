@@ -1,4 +1,4 @@
-"""The faithful modes: ids, positions, pixels and vectors are those of the reference; an adapter tells its mode."""
+"""The formats of released models: ids, positions, pixels and vectors equal the reference."""
 
 import io
 import json
@@ -148,7 +148,7 @@ def published(folder, text, image, *, plane=False):
 
 
 @pytest.mark.parametrize("family", QWEN)
-def test_the_bare_string_is_the_references(family, folder_of, contents, picture):
+def test_the_bare_string_equals_the_reference(family, folder_of, contents, picture):
     folder = folder_of(family)
     backbone = open_backbone(settings_of(folder, encoding="vlm2vec"))
     streams = [stream_of(backbone, content) for content in contents]
@@ -200,7 +200,7 @@ LAMRA = [
 
 
 @pytest.mark.parametrize(("family", "plane"), [("qwen2_vl", False), ("qwen2_5_vl", True)])
-def test_lamra_is_read_before_its_answer(family, plane, folder_of, picture):
+def test_lamra_reads_the_hidden_state_before_the_answer(family, plane, folder_of, picture):
     """As its code does: a token `<emb>` in the assistant's answer, and the hidden state before it."""
     folder = folder_of(family)
     backbone = open_backbone(settings_of(folder, encoding="lamra"))
@@ -328,7 +328,7 @@ STUDENTS = [
 
 
 @pytest.mark.parametrize(("family", "encoding"), STUDENTS)
-def test_every_student_learns_a_step_and_its_adapter_tells_how_it_reads(
+def test_every_student_learns_a_step_and_its_adapter_records_its_format(
     family, encoding, folder_of, corpus, triples, model, tmp_path, caplog
 ):
     student = model.model_copy(

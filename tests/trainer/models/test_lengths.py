@@ -1,4 +1,4 @@
-"""Texts that a model cannot take are counted and named before a job begins."""
+"""Texts that are too long for a model are counted and named before a job begins."""
 
 from dataclasses import replace
 
@@ -87,7 +87,7 @@ def embedded(corpus, model, out, **changes):
     return VectorFolder(out, corpus)
 
 
-def test_kind_c6_a_long_text_is_cut_and_what_stands_around_it_stays(corpus, model):
+def test_kind_c6_a_long_text_is_cut_and_its_template_stays(corpus, model):
     """As much of the text as fits: one letter more would not. The picture and the template are whole."""
     backbone = open_backbone(model.model_copy(update={"max_tokens": 60, "on_long": "truncate"}))
     picture = corpus.content(corpus.queries[0]).image
@@ -101,7 +101,7 @@ def test_kind_c6_a_long_text_is_cut_and_what_stands_around_it_stays(corpus, mode
     assert (cut[:before], cut[-after:]) == (one[:before], one[-after:])
 
 
-def test_kind_c6_a_cut_text_embeds_as_its_beginning_alone(corpus, model, tmp_path, caplog):
+def test_kind_c6_a_cut_text_has_the_vector_of_its_beginning(corpus, model, tmp_path, caplog):
     long = long_texts(corpus, tmp_path / "c")
     vectors = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="truncate").whole(
         "items"
@@ -121,7 +121,7 @@ def test_kind_c6_a_cut_text_embeds_as_its_beginning_alone(corpus, model, tmp_pat
 
 
 def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model, tmp_path, caplog):
-    """Of eight colours two are left out: they are no candidates, and the two queries that want them ask nothing."""
+    """Two of eight colours are left out. They are not candidates, and the two queries for them have no pairs."""
     long = long_texts(corpus, tmp_path / "c")
     folder = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="skip")
     assert folder.skipped("items").tolist() == [3, 4]
@@ -145,7 +145,7 @@ def test_kind_c6_nothing_is_left_to_measure(corpus, model, tmp_path):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
 
 
-def test_kind_c6_a_folder_that_was_begun_goes_on_with_another_setting(corpus, model, tmp_path):
+def test_kind_c6_an_unfinished_folder_resumes_with_another_setting(corpus, model, tmp_path):
     """A text beside a picture is met in the middle: then no vector that exists depends on what is done with it."""
     embedded(corpus, model, tmp_path / "v")
     part = tmp_path / "v" / "queries-00000.parquet"
@@ -156,15 +156,15 @@ def test_kind_c6_a_folder_that_was_begun_goes_on_with_another_setting(corpus, mo
     assert len(vectors.skipped("items")) == 0
     with pytest.raises(
         DataError,
-        match=r"on_long differ: 'skip' became 'truncate'\); a folder has one treatment .*give another output folder",
+        match=r"on_long differ: 'skip' became 'truncate'\)\. A folder has one treatment .*Give another output folder",
     ):
         embedded(corpus, model, tmp_path / "v", max_tokens=30, on_long="truncate")
 
 
-def test_kind_c6_a_mended_corpus_is_named_as_such(corpus, model, tmp_path):
+def test_kind_c6_a_corrected_corpus_is_named(corpus, model, tmp_path):
     embedded(corpus, model, tmp_path / "v")
     long = long_texts(corpus, tmp_path / "c")
-    with pytest.raises(DataError, match=r"corpus differ: .*; the corpus was imported again"):
+    with pytest.raises(DataError, match=r"corpus differ: .*\. The corpus was imported again"):
         embedded(long, model, tmp_path / "v")
 
 
@@ -202,7 +202,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
         train_embedder(changed, quiet)
 
 
-def test_kind_c6_where_a_setting_makes_no_sense_it_is_refused():
+def test_kind_c6_rerankers_do_not_truncate_and_benchmarks_do_not_skip():
     """A judge never answers a cut question, and a benchmark measures every query."""
     with pytest.raises(ValueError, match="on_long = 'truncate' is a setting of an embedder"):
         RerankerSettings(corpus="c", triples="t", out="o", model={"on_long": "truncate"})

@@ -1,4 +1,4 @@
-"""Nothing is computed twice, and what is computed once is what the model itself would have made of it."""
+"""Nothing is computed twice, and results equal those of the model itself."""
 
 from collections import Counter
 
@@ -73,7 +73,9 @@ def work(backbone):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", *MAKERS])
-def test_every_family_as_its_own_forward(family, model, tmp_path, monkeypatch):
+def test_every_family_gives_the_states_of_its_own_forward_pass(
+    family, model, tmp_path, monkeypatch
+):
     """Hidden states and gradients, also where features come from the cache; texts, pictures, both; many groups."""
     if family in MAKERS:
         MAKERS[family](tmp_path)
@@ -98,9 +100,7 @@ def test_every_family_as_its_own_forward(family, model, tmp_path, monkeypatch):
         assert (seen["looks"] == 0) == warm
 
 
-def test_a_batch_runs_what_is_distinct_and_looks_once_at_a_picture(
-    model, corpus, triples, monkeypatch
-):
+def test_a_batch_runs_distinct_inputs_and_each_picture_once(model, corpus, triples, monkeypatch):
     """Rows that share their negatives, a query that is a candidate too, the same pictures in the next step."""
     examples = Examples(corpus, triples, negatives=7)
     batch = collate([examples[0], examples[1], examples[0]])
@@ -124,7 +124,7 @@ def test_a_batch_runs_what_is_distinct_and_looks_once_at_a_picture(
     assert set(opens.values()) == {1}
 
 
-def test_kept_features_stay_within_their_bytes_and_the_last_used_stay(model):
+def test_the_cache_keeps_the_last_used_features_within_its_bytes(model):
     backbone = opened(model)
     pictures = [pattern(seed, (56, 56)) for seed in range(3)]
     with torch.inference_mode():
@@ -142,7 +142,7 @@ def test_kept_features_stay_within_their_bytes_and_the_last_used_stay(model):
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", *MAKERS])
-def test_what_is_seen_does_not_depend_on_the_company(family, model, tmp_path):
+def test_image_features_do_not_depend_on_other_images(family, model, tmp_path):
     """To the bit: else a cache, which decides who is in company, would change numbers."""
     if family in MAKERS:
         MAKERS[family](tmp_path)
@@ -163,7 +163,7 @@ def test_what_is_seen_does_not_depend_on_the_company(family, model, tmp_path):
             )
 
 
-def test_without_a_cache_every_step_looks(model):
+def test_without_a_cache_every_step_runs_the_vision_tower(model):
     backbone = opened(model, vision_cache_mb=0)
     seen = work(backbone)
     for _ in range(2):

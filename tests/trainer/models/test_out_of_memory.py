@@ -1,4 +1,4 @@
-"""Memory that runs out: an error with its sizes and its cures, in training, embedding and loading, on every process."""
+"""Out of memory in training, embedding and loading: the error has sizes and cures, on every process."""
 
 import os
 import re
@@ -42,7 +42,9 @@ def short(monkeypatch):
     return run_out_in_pass
 
 
-def test_a_training_says_the_step_its_size_and_what_helps(corpus, triples, model, tmp_path, short):
+def test_a_training_error_names_the_step_its_size_and_the_cures(
+    corpus, triples, model, tmp_path, short
+):
     """A batch of 2 rows has 2 queries and 8 candidates."""
     settings = run_settings(
         corpus, triples, model, tmp_path / "run", batch_size=2, gradient_accumulation_steps=2
@@ -92,7 +94,7 @@ def test_every_process_ends_when_one_runs_out(corpus, triples, model, tmp_path):
     assert not (settings.out / "adapter").exists()
 
 
-def test_an_embedding_says_its_size_and_what_helps(corpus, model, tmp_path, short):
+def test_an_embedding_error_names_its_size_and_the_cures(corpus, model, tmp_path, short):
     short(1)
     settings = EmbedSettings(corpus=corpus.folder, out=tmp_path / "vectors", model=model)
     with pytest.raises(OutOfMemory, match=(
@@ -139,7 +141,7 @@ def test_the_error_has_the_figures_of_the_gpu(monkeypatch):
     (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), True),
     (RuntimeError("CUDA error: device-side assert triggered"), False),
 ])  # fmt: skip
-def test_only_what_is_about_memory_is_taken_for_it(error, expected):
+def test_only_memory_errors_are_converted(error, expected):
     assert is_out_of_memory(error) == expected
     wanted = OutOfMemory if expected else RuntimeError
     with pytest.raises(wanted), out_of_memory_named(torch.device("cpu"), lambda: "a step", list):
@@ -197,7 +199,7 @@ def test_the_settings_that_help_an_embedding_and_a_loading():
     assert len(loading_cures(BackboneSettings(dtype="nf4"))) == 1
 
 
-def test_a_reranker_says_its_size_too(corpus, triples, model, tmp_path, short):
+def test_a_reranker_error_names_its_size(corpus, triples, model, tmp_path, short):
     """Of 8 rows 16 pairs and 8 lists."""
     settings = RerankerSettings(
         corpus=corpus.folder,

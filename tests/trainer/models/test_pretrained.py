@@ -1,4 +1,4 @@
-"""How a model is loaded: the attention that is chosen, and what four bits take and leave, for every family."""
+"""The loading of a model: the chosen attention, and the layers with four-bit weights, for every family."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_flash_attention_that_cannot_run_is_refused_with_its_reason(
         attention_of("flash_attention_2", "qwen2_vl", dtype, capability, packages)
 
 
-def test_a_model_on_a_cpu_has_torchs_attention_and_is_told_what_flash_lacks(model):
+def test_a_model_on_a_cpu_uses_sdpa_and_a_message_names_what_flash_attention_needs(model):
     backbone = open_backbone(model)
     config = backbone.model.config
     parts = (config, config.text_config, config.vision_config)
@@ -92,7 +92,7 @@ def test_four_bits_take_the_language_models_linear_layers_and_nothing_else(
     assert len(inside) == 7 * len(model.model.language_model.layers)
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch):
+def test_a_missing_device_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert device_of("auto") == device_of("cpu") == torch.device("cpu")
     with pytest.raises(ModelError, match="this process sees no GPU"):

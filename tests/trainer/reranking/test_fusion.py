@@ -1,4 +1,4 @@
-"""What a judge's answers make of a ranking, and where reranking is switched off: by hand."""
+"""The new order of a ranking from a judge's answers, and the decision to rerank a subset. Computed by hand."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_reranking_by_hand():
     assert reranked(ranking(right="ab"), [0.0, 3.0]).gold_rank == 1
 
 
-def test_without_a_verdict_a_ranking_is_what_it_was():
+def test_without_a_verdict_a_ranking_is_unchanged():
     """A refused query must not count as lost: what was right stays right."""
     right = ranking(gold_rank=1, right="a", log_odds=[None] * 3)
     assert reranked(right, [None] * 3) == right
@@ -52,7 +52,7 @@ def test_without_a_verdict_a_ranking_is_what_it_was():
     assert reranked(tied, [None] * 4) == tied
 
 
-def test_items_without_a_verdict_stand_behind_the_others_in_their_own_order():
+def test_items_without_a_verdict_come_last_in_their_old_order():
     """The positive among them: behind one judged item, and behind what the embedder put before it or beside it."""
     first = reranked(ranking(gold_rank=1, right="a"), [None, -5.0, None])
     assert (first.item_ids, first.gold_rank) == (["b", "a", "c", "d"], 2)
@@ -67,7 +67,7 @@ def test_items_without_a_verdict_stand_behind_the_others_in_their_own_order():
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
-def test_a_score_that_is_no_number_has_no_rank(odd):
+def test_a_nan_score_has_no_rank(odd):
     """A comparison with it is false, so it would stand first."""
     for gold in (0, 1):
         with pytest.raises(ValueError, match="no rank"):
@@ -156,7 +156,7 @@ def test_a_positive_that_was_not_judged_keeps_its_rank_and_equal_scores_their_or
     assert reranked(many, scores).item_ids == names[1::2] + names[::2]
 
 
-def test_a_choice_is_held_against_the_best_positive():
+def test_a_choice_is_compared_with_the_best_positive():
     """c stood behind b, the better positive, and goes before it."""
     ranking = Ranking("q", "s", 2, ["a", "b", "c", "d"], [0.9, 0.8, 0.7, 0.5], ["b", "d"], 4, b"k")
     assert promoted(ranking, 2).gold_rank == 3

@@ -1,4 +1,4 @@
-"""What `train rerank` keeps of a judge's answers: interrupted, refused, torn."""
+"""The stored answers of `train rerank`: interrupted jobs, refused queries, and damaged files."""
 
 import pytest
 
@@ -95,9 +95,7 @@ def test_a_query_that_is_refused_keeps_its_order_and_is_named(
 @pytest.mark.parametrize(
     "passing", [PairError(code="out_of_memory", message="full"), JudgeRefused("failed 3 times")]
 )
-def test_what_failed_once_is_asked_again_and_nothing_else(
-    corpus, job, monkeypatch, method, passing
-):
+def test_only_failed_queries_are_requested_again(corpus, job, monkeypatch, method, passing):
     """One query's first candidate, or the query itself, while a GPU is full; the second job finds it free."""
     bad, full, asked = corpus.content(corpus.queries[1]), [True], []
 

@@ -1,4 +1,4 @@
-"""`train rerank` over HTTP: the judge's order, what it gains and loses, lists without a choice, subsets left alone."""
+"""`train rerank` over HTTP: the judge's order, its gains and losses, lists without a choice, and unchanged subsets."""
 
 import asyncio
 from dataclasses import replace
@@ -69,14 +69,16 @@ def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, e
     """What the embedder did would be gone, and with it what there is to rerank."""
     before = (evaluation / "metrics.json").read_bytes()
     with pytest.raises(
-        DataError, match=r"metrics\.json: exists already, and is no report of `train rerank`"
+        DataError,
+        match=r"metrics\.json: exists already, but is not this command's output .report of `train rerank`.",
     ):
         rerank(job(out=evaluation), quiet)
     settings = job()
     for _ in range(2):
         run(ScriptedJudge(Prompt()), settings)
     with pytest.raises(
-        DataError, match=r"metrics\.json: exists already, and is no report of `train evaluate`"
+        DataError,
+        match=r"metrics\.json: exists already, but is not this command's output .report of `train evaluate`.",
     ):
         evaluate(
             EvaluateSettings(corpus=corpus.folder, vectors=folder / "vectors", out=settings.out)
@@ -121,7 +123,7 @@ def test_a_list_without_a_choice_leaves_the_embedders_order(answer, job, caplog)
     assert "8 of 8 lists got no choice, so these lists keep the embedder's order" in caplog.text
 
 
-def test_fused_is_by_both_and_by_the_pairs_where_a_list_has_no_choice(corpus, job, caplog):
+def test_fused_uses_both_and_only_the_pairs_if_a_list_has_no_choice(corpus, job, caplog):
     judge = Answering(3)
     _, before, after = run(judge, job(method="fused"))
     for old, new in zip(before, after, strict=True):
@@ -165,7 +167,7 @@ def world(corpus, tmp_path):
     return write_evaluation(tmp_path / "world", corpus, rankings)
 
 
-def test_auto_leaves_alone_what_held_out_queries_say_it_harms(corpus, job, world, tmp_path):
+def test_auto_does_not_rerank_subsets_that_it_harms(corpus, job, world, tmp_path):
     """Promoting the second item gains where it is right and loses where the first was: the hashes' halves decide."""
     halves = {query.query_id: is_held_out(query.query_id) for query in corpus.queries}
     assert 0 < sum(halves.values()) < len(halves)
@@ -264,7 +266,7 @@ def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
     rankings = list(read_rankings(world / "rankings.parquet"))
     write_rankings(world / "rankings.parquet", rankings[1:])
     with pytest.raises(
-        DataError, match=r"rankings\.parquet: changed since it was written; evaluate again"
+        DataError, match=r"rankings\.parquet: changed since it was written. Evaluate again"
     ):
         rerank(job(evaluation=world), quiet)
     (world / "metrics.json").unlink()
@@ -272,7 +274,9 @@ def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
         rerank(job(evaluation=world), quiet)
 
 
-def test_more_than_was_kept_is_refused_with_both_cures(corpus, evaluation, folder, job, tmp_path):
+def test_more_items_than_stored_are_refused_with_both_cures(
+    corpus, evaluation, folder, job, tmp_path
+):
     evaluate(
         EvaluateSettings(
             corpus=corpus.folder, vectors=folder / "vectors", out=tmp_path / "three", keep=3
@@ -291,7 +295,7 @@ def test_more_than_was_kept_is_refused_with_both_cures(corpus, evaluation, folde
     run(ScriptedJudge(Prompt()), job(top=50, out=tmp_path / "all"))  # there are eight in all
 
 
-def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, tmp_path):
+def test_a_reranking_of_something_else_is_replaced_only_with_overwrite(job, world, tmp_path):
     run(Answering(1), job(method="listwise"))
     before = (tmp_path / "r" / "metrics.json").read_bytes()
     for judge, settings, what in [
@@ -300,7 +304,7 @@ def test_a_reranking_of_something_else_is_replaced_only_with_a_word(job, world, 
         (Answering(1), job(method="listwise", evaluation=world), "evaluation"),
     ]:
         with pytest.raises(
-            DataError, match=rf"exists already, and differs in {what}; give another .* --overwrite"
+            DataError, match=rf"exists already, and differs in {what}. Give another .* --overwrite"
         ):
             run(judge, settings)
         assert not judge.listed, "nothing was asked"

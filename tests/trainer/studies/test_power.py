@@ -1,4 +1,4 @@
-"""How small a difference can be told: by hand, against drawn differences, and when it is said."""
+"""The smallest difference that an evaluation can detect: computed by hand and simulated, and its warning."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_the_smallest_difference_by_hand():
     assert (halves.queries, halves.smallest) == (4000, pytest.approx(together.smallest))
 
 
-def test_a_good_system_has_less_to_differ_in():
+def test_a_better_system_leaves_smaller_differences():
     """Of 95 right ones in 96 + 4: p = 0.97, and 2 · 0.97 · 0.03 of the results differ."""
     power = Power.of({"all": {"queries": 96, "precision@1": 95 / 96}})
     assert power.smallest == pytest.approx(1.96 * (2 * 0.97 * 0.03 / 96) ** 0.5)
@@ -72,7 +72,7 @@ def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
     assert "small: 4 queries are too few to detect a difference of 0.1: 77 are needed" in warning
 
 
-def test_an_evaluation_prints_what_it_can_tell(tmp_path):
+def test_an_evaluation_prints_the_smallest_difference_that_it_detects(tmp_path):
     measured(tmp_path / "c", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     places = [
         f"{name}={tmp_path / place}"
@@ -99,7 +99,7 @@ def test_another_difference_is_the_same_evaluation(tmp_path):
     assert reports[0].subsets == reports[1].subsets
 
 
-def test_a_study_says_how_small_a_difference_its_queries_tell():
+def test_a_study_reports_the_smallest_difference_that_its_queries_detect():
     narrow, wide = (
         Difference(0.02, 5, (0.0, 0.1), (0.02 - half, 0.02 + half), 1000) for half in (0.01, 0.03)
     )

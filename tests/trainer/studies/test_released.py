@@ -1,4 +1,4 @@
-"""The released training data: what is counted, on rows that are made by the rule and on rows that are not."""
+"""The released training data: the counts, on rows that follow the rule and on rows that do not."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def test_rows_of_the_rule_are_found(tmp_path):
     assert found["with_duplicates"] == pytest.approx(1 / 4)
 
 
-def test_a_judges_scores_stand_beside_the_released_ones(tmp_path):
+def test_a_judges_scores_are_compared_with_the_released_scores(tmp_path):
     """First our own scores are the released ones, then the same turned round."""
     picture = png()
     (tmp_path / "images" / "CIRR").mkdir(parents=True)

@@ -31,13 +31,13 @@ def test_a_failed_cell_is_named_and_the_others_run(tmp_path):
     )
 
 
-def test_the_same_command_runs_only_what_is_left(tmp_path):
+def test_the_same_command_runs_only_unfinished_cells(tmp_path):
     run(toy(), tmp_path / "out")
     _, ran, _ = run(toy(), tmp_path / "out")
     assert ran == ["run/k=8,way=bad,seed=1"]
 
 
-def test_what_needs_a_failed_cell_is_left_out(tmp_path):
+def test_cells_that_need_a_failed_cell_are_skipped(tmp_path):
     steps = toy().model_dump()["steps"]
     steps["after"] = {"command": f"{STEP} world {{out}} {{run}}"}
     progress, _, _ = run(toy(steps=steps), tmp_path / "out")
@@ -101,7 +101,7 @@ def test_a_step_that_writes_no_output_has_failed(tmp_path):
     assert "wrote no {out}" in progress.failed["a/all"]
 
 
-def test_a_folder_with_blanks_in_its_name(tmp_path):
+def test_a_folder_with_spaces_in_its_name(tmp_path):
     progress, _, _ = run(toy(seeds=[0]), tmp_path / "my results")
     assert len(progress.done) == 5
 
@@ -120,7 +120,7 @@ def test_the_service_of_a_step_that_ends_at_once_is_named(tmp_path):
     assert run_job(job).failure.startswith("the service ended with status 3")
 
 
-def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+def test_a_process_ends_with_its_parent(tmp_path):
     pid_file = tmp_path / "pid"
     inner = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     outer = (
@@ -149,7 +149,7 @@ def _is_gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_report_says_what_the_numbers_say(tmp_path):
+def test_the_sentences_of_the_report_follow_from_the_numbers(tmp_path):
     study = toy()
     run(study, tmp_path / "out")
     sentences = write_study_report(Plan.of(study, tmp_path / "out"))
@@ -166,7 +166,7 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
     assert "Is the good way better?" in page
 
 
-def test_the_report_says_how_small_a_difference_it_can_tell(tmp_path):
+def test_the_report_gives_the_smallest_detectable_difference(tmp_path):
     """Four queries, of which the good way answers one more: differences 0 0 0 1, so 1.96 · 0.5 / √4."""
     study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, detect=0.25)
     run(study, tmp_path / "out")
@@ -195,7 +195,7 @@ def test_every_cell_is_part_of_the_plan(tmp_path):
     assert set(Plan.of(toy(), tmp_path / "out").cells) == set(cells_of(toy()))
 
 
-def test_measures_of_one_training_stand_in_one_row(tmp_path):
+def test_measures_of_one_training_are_in_one_row(tmp_path):
     measures = {
         "score": {"steps": ["run"], "file": "metrics.json", "key": "all.score"},
         "again": {"steps": ["again"], "file": "metrics.json", "key": "all.score"},
@@ -222,7 +222,7 @@ def test_measures_of_one_training_stand_in_one_row(tmp_path):
     assert rows[1].count("1.4") == 2
 
 
-def test_all_studies_stand_in_one_file_and_what_was_written_above_stays(tmp_path):
+def test_all_studies_are_in_one_file_and_the_text_above_stays(tmp_path):
     study = toy()
     run(study, tmp_path / "results" / "toy")
     out = tmp_path / "results.md"
@@ -250,7 +250,7 @@ def test_all_studies_stand_in_one_file_and_what_was_written_above_stays(tmp_path
     assert "old" not in text
 
 
-def test_a_number_that_some_runs_lack_is_left_open_and_one_that_all_lack_is_named(tmp_path):
+def test_a_number_missing_in_some_runs_is_empty_and_one_missing_in_all_is_an_error(tmp_path):
     steps = toy().model_dump()["steps"]
     measures = {"score": toy().model_dump()["measures"]["score"]}
     measures["some"] = {"steps": ["run"], "file": "metrics.json", "key": "only_good"}

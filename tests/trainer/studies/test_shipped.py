@@ -1,4 +1,4 @@
-"""The studies that are checked in can be run: their commands, settings and inputs are there."""
+"""The studies in the repository can run: their commands, settings and inputs exist."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ def test_the_settings_of_its_commands_are_known(path):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_what_a_study_takes_from_the_worlds_is_made_there(path):
+def test_the_inputs_that_a_study_takes_from_worlds_exist(path):
     worlds = cells_of(read_study(ROOT / "studies" / "worlds.toml", []))
     study = read_study(path, [])
     for cell in cells_of(study).values():

@@ -38,7 +38,7 @@ def test_one_seed_settles_nothing():
     assert found.finding == "not settled"
 
 
-def test_a_row_that_is_the_same_for_all_seeds_stands_against_each():
+def test_a_row_without_a_seed_is_compared_with_each_seed():
     found = difference({-1: CellReading(0.3)}, of([0.4, 0.4, 0.4]))
     assert found.seeds == 3
     assert found.finding == "helped"

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, two kept, damage recognised, and never silently from zero."""
+"""Checkpoints are complete or absent, two are kept, damage is detected, and training never restarts silently."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def names(checkpoints):
     return sorted(path.name for path in checkpoints.folder.iterdir())
 
 
-def test_two_are_kept(checkpoints):
+def test_two_checkpoints_are_kept(checkpoints):
     assert names(checkpoints) == ["step-000010", "step-000015"]
     assert load_state(checkpoints.last_whole())["step"] == 15
 
@@ -43,7 +43,7 @@ def test_steps_may_outgrow_their_six_digits(checkpoints):
 
 
 @pytest.mark.parametrize("name", ["state.pt", "adapter/weights.pt", "files.json"])
-def test_a_checkpoint_cut_in_half_is_said_and_the_one_before_is_taken(checkpoints, caplog, name):
+def test_a_truncated_checkpoint_is_reported_and_the_previous_one_is_used(checkpoints, caplog, name):
     path = checkpoints.folder / "step-000015" / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert checkpoints.last_whole().name == "step-000010"
@@ -57,7 +57,7 @@ def test_a_checkpoint_cut_in_half_is_said_and_the_one_before_is_taken(checkpoint
     assert checkpoints.last_whole().name == "step-000020"
 
 
-def test_a_file_that_is_gone_is_damage(checkpoints):
+def test_a_missing_file_counts_as_damage(checkpoints):
     for step in ("step-000015", "step-000010"):
         (checkpoints.folder / step / "adapter" / "weights.pt").unlink()
         if step == "step-000015":
@@ -70,7 +70,7 @@ def test_a_file_that_is_gone_is_damage(checkpoints):
     assert names(checkpoints) == ["damaged-step-000015", "step-000010"]
 
 
-def test_what_a_file_manager_leaves_is_no_damage(checkpoints):
+def test_files_of_a_file_manager_are_not_damage(checkpoints):
     for place in ("adapter/.DS_Store", ".DS_Store", "adapter/Thumbs.db"):
         (checkpoints.folder / "step-000015" / place).write_text("")
     assert checkpoints.last_whole().name == "step-000015"
@@ -78,7 +78,7 @@ def test_what_a_file_manager_leaves_is_no_damage(checkpoints):
 
 
 @pytest.mark.parametrize("name", ["state.pt", "files.json"])
-def test_a_file_that_cannot_be_read_now_is_no_damage(checkpoints, monkeypatch, name):
+def test_a_file_that_cannot_be_read_now_is_not_damage(checkpoints, monkeypatch, name):
     """A disk that is away for a moment says nothing about the bytes: nothing is moved, and nobody goes back."""
 
     def away(method):
@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_read_now_is_no_damage(checkpoints, monkeypatch, n
     assert checkpoints.last_whole().name == "step-000015"
 
 
-def test_a_full_disk_leaves_the_one_before(checkpoints):
+def test_a_full_disk_leaves_the_previous_checkpoint(checkpoints):
     def half(folder):
         write(folder)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -128,7 +128,7 @@ def test_a_disk_that_fills_up_under_the_optimizers_state(checkpoints):
         run.log(step=1)
 
 
-def test_a_run_goes_on_from_the_whole_one_and_ends_as_if_nothing_had_been(tmp_path):
+def test_a_run_resumes_from_the_intact_checkpoint_with_the_same_result(tmp_path):
     whole, run, _ = train(tmp_path / "whole")
     _, broken, _ = train(tmp_path / "broken", stop_at=11)
     state = broken.checkpoints.folder / "step-000010" / "state.pt"

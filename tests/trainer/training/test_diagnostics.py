@@ -1,4 +1,4 @@
-"""What is said of a judge's scores: entropies by hand, and when they cannot teach."""
+"""The warnings about a judge's scores: entropies computed by hand, and scores that teach nothing."""
 
 import math
 
@@ -14,7 +14,7 @@ from trainer.training.settings import EmbedderSettings
 CLEAR, LEVEL, WRONG = [0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9]
 
 
-def test_what_is_observed_by_hand():
+def test_observed_values_by_hand():
     """P of (3, 1)/4 and (1, 1)/2; Q of (1, 1)/2 and all but one-hot."""
     settings = LossSettings(student_temperature=0.5, teacher_temperature=0.1)
     student = torch.tensor([[math.log(3) / 2, 0.0], [0.2, 0.2]], requires_grad=True)
@@ -62,7 +62,7 @@ def test_the_positive_must_lead_in_half_of_the_rows(behind, warned):
         assert "temperature" not in said, "no temperature changes an order"
 
 
-def test_a_tie_is_no_lead_and_both_faults_are_told():
+def test_a_tie_is_not_a_lead_and_both_faults_are_reported():
     said = teacher_warning(np.array([LEVEL] * 1200), 0.02)
     assert "1.10 of at most 1.10 nats" in said
     assert "first in 100% of 1,200 rows" in said
@@ -120,7 +120,7 @@ def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
     assert "(2 of 3 pools are too small)" in said
 
 
-def test_a_set_of_labels_is_no_small_pool():
+def test_a_set_of_labels_is_not_a_small_pool():
     """Eight rows for each label, against seven and a half."""
     assert pool_is_covered(training(), [Pool("classes", 16, 2)]) is None
     assert "from 2 items" in pool_is_covered(training(), [Pool("s", 15, 2)])

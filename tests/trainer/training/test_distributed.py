@@ -1,4 +1,4 @@
-"""Several processes do what one does: updates, resuming, refusing, embedding. Real processes, gloo, on a CPU."""
+"""Several processes give the results of one: updates, resuming, refusals, embedding. Real processes, gloo, on a CPU."""
 
 import functools
 import hashlib
@@ -77,7 +77,7 @@ def killed(folder):
     train(folder, settings=FOUR, report=report)
 
 
-def test_killed_and_resumed_is_to_the_bit_what_was_never_interrupted(tmp_path):
+def test_a_killed_and_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path):
     [whole, _] = launched(functools.partial(plain_training, tmp_path / "whole"), 2, tmp_path / "a")
     with pytest.raises(Exception, match="exit code 9"):
         launched(functools.partial(killed, tmp_path / "twice"), 2, tmp_path / "b")
@@ -108,7 +108,7 @@ def poisoned(folder):
         return str(error)
 
 
-def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_update(tmp_path):
+def test_a_nan_loss_in_one_process_stops_all_before_the_update(tmp_path):
     told = launched(functools.partial(poisoned, tmp_path / "run"), 2, tmp_path / "ranks")
     assert [one.split(",")[0] for one in told] == ["step 3: loss nan"] * 2
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
@@ -122,7 +122,7 @@ def uneven(folder):
         train(folder)
 
 
-def test_batches_that_cannot_be_shared_out_are_refused(tmp_path):
+def test_batches_that_cannot_be_divided_among_processes_are_refused(tmp_path):
     launched(functools.partial(uneven, tmp_path / "run"), 4, tmp_path / "ranks")
 
 
@@ -134,9 +134,7 @@ def uneven_training(settings):
         train_embedder(settings, quiet)
 
 
-def test_batches_that_cannot_be_shared_out_leave_no_folder_that_refuses_the_cure(
-    corpus, triples, model, tmp_path
-):
+def test_refused_batches_leave_no_folder_that_blocks_the_cure(corpus, triples, model, tmp_path):
     """As README's own line with the default: the refusal comes before the run's settings are written."""
     settings = run_settings(corpus, triples, model, tmp_path / "run", gradient_accumulation_steps=1)
     launched(functools.partial(uneven_training, settings), 2, tmp_path / "ranks")

@@ -1,4 +1,4 @@
-"""What a training is told about its model and its rows: bad rows named, LoRA's kinds, memory, trackers, stores."""
+"""The checks of a training's model and rows: bad rows, kinds of LoRA, memory, trackers, and stores."""
 
 import hashlib
 import json
@@ -44,7 +44,9 @@ def copied(folder, corpus, tmp_path):
     return Corpus(tmp_path / "corpus")
 
 
-def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, model, tmp_path):
+def test_a_resumed_run_may_change_only_settings_without_effect_on_the_result(
+    corpus, triples, model, tmp_path
+):
     settings = run_settings(corpus, triples, model, tmp_path / "run")
     Run(tmp_path / "run", settings, {})
     more = {"max_tokens": 8192, "max_source_pixels": 10**9, "batch_tokens": 64}
@@ -62,7 +64,7 @@ def test_a_run_may_go_on_another_way_but_not_to_another_end(corpus, triples, mod
         Run(tmp_path / "run", other, {})
 
 
-def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(
+def test_a_refused_run_leaves_no_files_and_foreign_folders_are_not_changed(
     corpus, triples, model, tmp_path
 ):
     with pytest.raises(TrainingError, match="num_negatives = 50"):
@@ -77,7 +79,9 @@ def test_what_does_not_fit_leaves_nothing_and_a_foreign_folder_is_left_alone(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
-def test_a_rate_that_is_never_reached_is_said(corpus, triples, model, tmp_path, caplog):
+def test_a_learning_rate_that_is_never_reached_is_reported(
+    corpus, triples, model, tmp_path, caplog
+):
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=2, warmup_steps=5)
     train_embedder(settings, quiet)
     assert (
@@ -202,7 +206,7 @@ def test_dora_and_a_gaussian_start(model):
     assert kurtosis == pytest.approx(3, abs=0.3), "uniform would be 1.8"
 
 
-def test_one_target_that_does_not_exist_is_refused_though_others_do(model):
+def test_one_missing_target_module_is_refused(model):
     with pytest.raises(
         ModelError,
         match=r"target_modules: v_porj: no such linear layer .*\. Choose from down_proj, gate_proj, k_proj",
@@ -237,7 +241,7 @@ def test_four_bits_need_a_gpu(model):
         open_backbone(model.model_copy(update={"dtype": "nf4"}))
 
 
-def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, model, tmp_path):
+def test_a_four_bit_training_is_merged_in_bfloat16(corpus, triples, model, tmp_path):
     adapter = train_embedder(
         run_settings(corpus, triples, model, tmp_path / "run", max_steps=1), quiet
     )
@@ -247,7 +251,7 @@ def test_what_was_trained_in_four_bits_is_merged_in_bfloat16(corpus, triples, mo
     }
 
 
-def test_a_tracker_that_is_not_installed_is_said(corpus, triples, model, tmp_path, monkeypatch):
+def test_a_missing_tracker_is_reported(corpus, triples, model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         SettingsError,
@@ -294,7 +298,7 @@ def test_trackers_get_what_the_metrics_file_has(tmp_path):
 
 
 def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, model, tmp_path):
-    """One of eight rows, with one negative that nobody judged: not at the step that meets it."""
+    """One of eight rows has a negative without a verdict. The error comes at the start, not at the step of the row."""
     rows = list(read_triples(triples, corpus.fingerprint))
     rows[5].negatives[1] = replace(
         rows[5].negatives[1], yes_logprob=None, no_logprob=None, error="too_long"
@@ -311,7 +315,7 @@ def test_a_row_without_a_label_is_named_before_the_first_step(corpus, triples, m
     train_embedder(infonce, quiet)
 
 
-def test_rows_say_which_negatives_were_drawn_at_random(corpus, triples, tmp_path):
+def test_rows_record_which_negatives_are_random(corpus, triples, tmp_path):
     drawn = Examples(corpus, write_rows(corpus, tmp_path / "rows", fallback=True), negatives=3)
     assert (drawn[0].drawn, Examples(corpus, triples, negatives=3)[0].drawn) == (
         {1, 2, 3},

@@ -1,4 +1,4 @@
-"""How several processes are started: torchrun and the real command line; what accelerate makes of the recipes."""
+"""The start of several processes: torchrun and the real command line, and accelerate with the recipes."""
 
 import json
 import os

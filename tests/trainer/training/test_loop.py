@@ -34,7 +34,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_
     assert (again.adapter / "weights.pt").exists()
 
 
-def test_an_unfinished_run_says_so(tmp_path):
+def test_an_unfinished_run_is_described_as_unfinished(tmp_path):
     train(tmp_path / "run", stop_at=8)
     told = describe(tmp_path / "run").splitlines()
     assert told[0] == f"{tmp_path / 'run'}: run; 1 files missing, first adapter"
@@ -49,7 +49,7 @@ def test_an_unfinished_run_says_so(tmp_path):
     )
 
 
-def test_it_learns(tmp_path):
+def test_a_training_lowers_the_loss(tmp_path):
     def sum_of_inputs(module, batch):
         return {"squared": ((module(batch) - batch.sum(1, keepdim=True)) ** 2).mean()}
 
@@ -74,7 +74,7 @@ def test_terms_are_summed_and_logged_by_name(tmp_path):
         assert line["loss"] == pytest.approx(line["squared"] + line["shrink"])
 
 
-def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
+def test_a_value_of_some_batches_is_the_mean_over_their_rows(tmp_path):
     """Rows without a judge's score have no entropy: they must not make that of the others smaller."""
     marked = DATA.flatten()[0].item()
 
@@ -100,7 +100,7 @@ def test_what_some_batches_alone_show_is_the_mean_over_their_rows(tmp_path):
     assert partly
 
 
-def test_what_is_observed_is_logged_and_does_not_train(tmp_path):
+def test_observed_values_are_logged_and_have_no_gradient(tmp_path):
     def plain(module, batch):
         return {"squared": (module(batch) ** 2).mean()}
 
@@ -133,7 +133,7 @@ def test_a_non_finite_loss_stops_before_the_update(tmp_path):
     assert not (tmp_path / "run" / "adapter").exists()
 
 
-def test_nothing_to_train_is_said(tmp_path):
+def test_a_model_without_trainable_parameters_is_refused(tmp_path):
     model = nn.Linear(1, 1).requires_grad_(False)
     with pytest.raises(TrainingError, match="no parameter of the model requires a gradient"):
         fit(
@@ -180,9 +180,7 @@ def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path):
         Run(tmp_path, SETTINGS, {})
 
 
-def test_a_run_that_goes_on_with_other_libraries_says_so_and_notes_it(
-    tmp_path, monkeypatch, caplog
-):
+def test_a_run_resumed_with_other_libraries_warns_and_records_them(tmp_path, monkeypatch, caplog):
     run = Run(tmp_path, SETTINGS, {})
     before = (tmp_path / "environment.json").read_bytes()
     run.note_versions()

@@ -1,4 +1,4 @@
-"""The estimate of a training's memory: against a count of everything that autograd saves, and what it warns of."""
+"""The estimate of a training's memory, compared with the tensors that autograd saves, and its warning."""
 
 import json
 
@@ -51,7 +51,7 @@ def whole_model(backbone, streams):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_one_block_times_the_blocks_is_what_the_whole_model_keeps(family, tmp_path):
+def test_the_memory_of_one_block_times_the_blocks_equals_the_whole_model(family, tmp_path):
     MAKERS[family](tmp_path / "m")
     sizes = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
     compare(BackboneSettings(name=str(tmp_path / "m"), device="cpu", **sizes))
@@ -60,7 +60,7 @@ def test_one_block_times_the_blocks_is_what_the_whole_model_keeps(family, tmp_pa
 @pytest.mark.parametrize(("dtype", "lora"), [
     ("float32", {"dropout": 0.1}), ("float32", {"dora": True}), ("bfloat16", {}), ("bfloat16", {"dropout": 0.1}),
 ])  # fmt: skip
-def test_it_is_so_in_every_dtype_and_for_every_kind_of_lora(model, dtype, lora):
+def test_the_estimate_holds_for_every_dtype_and_kind_of_lora(model, dtype, lora):
     compare(model.model_copy(update={"dtype": dtype}), **lora)
 
 
@@ -140,10 +140,10 @@ def test_the_warning_by_hand():
     assert will_not_fit(need, enough, []) is None
 
 
-def test_a_training_that_will_not_fit_is_told_before_it_starts(
+def test_a_training_that_will_not_fit_is_warned_of_before_it_starts(
     corpus, triples, model, tmp_path, monkeypatch, caplog
 ):
-    """A stand-in for the GPU that the estimate is held against; the training itself runs to its end."""
+    """The estimate is compared with a simulated GPU. The training itself runs to its end."""
     monkeypatch.setattr(DeviceMemory, "of", lambda device: SMALL_GPU)
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1, warmup_steps=0)
     plain = run_settings(corpus, triples, model, tmp_path / "plain", max_steps=1, warmup_steps=0)
@@ -169,7 +169,7 @@ def warned(settings, caplog):
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_hidden_states_are_computed_again_on_a_gpu_unless_told_otherwise(
+def test_hidden_states_are_computed_again_on_a_gpu_by_default(
     corpus, triples, model, tmp_path, monkeypatch, kind
 ):
     """settings.json holds what was resolved; the finished run is found again by `auto`."""

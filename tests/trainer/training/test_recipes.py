@@ -1,4 +1,4 @@
-"""The shipped recipes are settings, and say what the paper says."""
+"""The shipped recipes are valid settings with the values of the paper."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The page of a run: its numbers, its curves, what differs between runs; of unfinished and broken runs too."""
+"""The page of a run: numbers, curves, and differences between runs, also of unfinished and damaged runs."""
 
 import re
 
@@ -69,13 +69,14 @@ def test_one_run_has_a_curve_for_each_metric_and_all_that_made_it(tmp_path):
     assert not re.search(r'(?:src|href)="|<script|@import|url\(', html), "nothing from elsewhere"
 
 
-def test_a_page_of_ours_is_replaced_and_nothing_else(tmp_path):
+def test_only_a_page_of_train_report_is_replaced(tmp_path):
     run, page = made(tmp_path / "run"), tmp_path / "report.html"
     for _ in range(2):
         write_report([run], page)
     page.write_text("<p>notes</p>")
     with pytest.raises(
-        DataError, match=r"report\.html: exists already, and is no page of `train report`"
+        DataError,
+        match=r"report\.html: exists already, but is not this command's output .page of `train report`.",
     ):
         write_report([run], page)
     assert page.read_text() == "<p>notes</p>"
@@ -85,7 +86,7 @@ def test_the_only_term_of_a_loss_is_the_loss(tmp_path):
     assert Reading.of(made(tmp_path / "run", terms=("kl",))).terms == []
 
 
-def test_several_runs_lie_over_one_another_and_what_differs_stands_first(tmp_path):
+def test_several_runs_share_a_chart_and_their_differences_come_first(tmp_path):
     one = made(tmp_path / "one")
     two = made(tmp_path / "two", terms=("pairwise", "listwise"), seed=2, steps=5, finished=False)
     write_report([one, two], tmp_path / "report.html")
@@ -108,7 +109,7 @@ def test_several_runs_lie_over_one_another_and_what_differs_stands_first(tmp_pat
     assert "settings.batch_size" not in differs
 
 
-def test_losses_of_different_kinds_are_said_to_be_incomparable_once(tmp_path):
+def test_incomparable_losses_are_warned_of_once(tmp_path):
     """What every run has of its own, as its folder and its time, explains nothing."""
     runs = [tmp_path / name for name in ("a", "b", "c")]
     for run, name in zip(runs, ("kl", "infonce", "kl"), strict=True):
@@ -144,7 +145,7 @@ def test_a_line_that_is_being_written_is_left_out_and_a_broken_one_is_named(tmp_
         Reading.of(folder)
 
 
-def test_what_is_no_run_or_too_many_is_refused(tmp_path):
+def test_too_many_runs_or_other_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"settings\.json: no such file"):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(DataError, match="no step is logged yet"):
@@ -154,7 +155,7 @@ def test_what_is_no_run_or_too_many_is_refused(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_command_writes_beside_the_run_or_where_it_is_told(tmp_path, monkeypatch):
+def test_the_command_writes_into_the_run_or_to_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [str(made(tmp_path / name / "run")) for name in ("a", "b")]
     for arguments, page in (

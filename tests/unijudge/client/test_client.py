@@ -1,4 +1,4 @@
-"""What the client makes of refusals, of failures of the service, and of answers that another judge gave."""
+"""The client's reaction to refusals, to failures of the service, and to answers of another judge."""
 
 import asyncio
 import errno
@@ -63,7 +63,7 @@ def refusing(*numbers, status=422, code="bad_query"):
     ("status", "code"), [(422, "bad_query"), (400, "bad_request"), (413, "too_large")]
 )
 @pytest.mark.parametrize("refused", [1, 2, 3])
-def test_a_refused_request_costs_its_own_candidates_alone(app, refused, status, code):
+def test_a_refused_request_fails_only_its_own_candidates(app, refused, status, code):
     whole, _ = asked(app)
     found, sent = asked(app, change=refusing(refused, status=status, code=code))
     lost = range(3 * (refused - 1), min(3 * refused, 7))
@@ -136,7 +136,7 @@ def test_an_answer_of_another_judge_is_not_taken(app, method):
         asked(app, method, SEVEN[:3], change=change)
 
 
-def test_half_a_character_costs_its_own_pair_alone(app):
+def test_half_a_character_fails_only_its_own_pair(app):
     """A text that was cut inside an emoji; JSON in UTF-8 has no place for it."""
     whole, _ = asked(app)
     found, sent = asked(app, candidates=[*SEVEN[:3], Content("cut \ud83d"), *SEVEN[3:]])
@@ -167,7 +167,7 @@ def test_an_empty_image_is_an_error_in_its_own_place(app):
     ]
 
 
-def test_a_damaged_answer_is_asked_for_again(app):
+def test_a_damaged_answer_is_requested_again(app):
     async def damaged(number, request, go_on):
         if number == 1:
             return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=Broken())
@@ -187,7 +187,7 @@ class Broken(httpx2.AsyncByteStream):
         yield b"no gzip at all"
 
 
-def test_an_image_that_is_too_large_to_be_kept_is_no_reason_to_send_the_others_inside(tmp_path):
+def test_an_image_too_large_to_store_does_not_stop_other_uploads(tmp_path):
     judge = WatchedJudge(ScriptedJudge(Prompt()), HealthSettings(canary_every_s=0))
     large, small = noise(1, (200, 200)), noise(2)
     limits = LimitSettings(max_body_bytes=len(large) - 1)
@@ -223,7 +223,7 @@ def test_an_image_that_is_too_large_to_be_kept_is_no_reason_to_send_the_others_i
         ),
     ],
 )
-def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(
+def test_an_unusable_proxy_or_certificate_is_named_and_not_used_for_local_services(
     monkeypatch, name, value, reason
 ):
     for one in (*FROM_OUTSIDE, *(one.lower() for one in FROM_OUTSIDE)):
@@ -242,7 +242,7 @@ def test_a_proxy_or_a_certificate_is_named_and_is_nothing_to_this_machine(
             asyncio.run(enter(here))
 
 
-def test_kind_too_many_files_is_no_missing_judge():
+def test_kind_too_many_files_is_not_reported_as_a_missing_judge():
     """A client that may open no socket says so, and not that a service is to be started."""
 
     class Full(httpx2.AsyncBaseTransport):

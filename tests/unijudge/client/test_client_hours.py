@@ -1,4 +1,4 @@
-"""Hours of one client, or of ten, with a slow or a full service, in virtual time: none is lost, each has its share."""
+"""Hours of one or ten clients with a slow or full service, in virtual time: no request is lost, and shares are fair."""
 
 import asyncio
 import contextlib
@@ -187,7 +187,7 @@ class Nowhere(httpx2.AsyncBaseTransport):
 
 
 @pytest.mark.parametrize(("refuses", "least_s", "most_s"), [(0, 15, 30), (3, 250, 300)])
-def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(
+def test_kind_c3_a_service_with_an_unknown_host_name_is_given_up_soon(
     monkeypatch, refuses, least_s, most_s
 ):
     """One that was there is: its name may come back."""
@@ -205,6 +205,6 @@ def test_kind_c3_a_host_whose_name_was_never_known_is_not_sought_for_long(
     assert isinstance(error, JudgeNowhere)
     assert least_s < took_s <= most_s
     assert str(error) == (
-        "http://judg:8000: the host name is not known here (ConnectError: Name or service not known); "
-        "correct the URL, or check this machine's name service (DNS)"
+        "http://judg:8000: the host name is not known here (ConnectError: Name or service not known). "
+        "Correct the URL, or check this machine's name service (DNS)"
     )

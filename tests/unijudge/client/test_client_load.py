@@ -148,7 +148,7 @@ def test_each_try_tells_the_service_its_deadline(app, timeout_s, told):
 
 
 @pytest.mark.parametrize("asked_s", [0.5, 1, 30, 120, 3600])
-def test_nobody_comes_back_sooner_than_told_nor_all_at_once(asked_s):
+def test_retries_wait_as_long_as_the_service_said_and_are_spread(asked_s):
     waits = set()
     for tries in range(1, 200):
         error = JudgeBusy("no")
@@ -183,7 +183,7 @@ def test_a_request_waits_as_long_as_the_service_said(app, monkeypatch):
 
 
 @pytest.mark.parametrize("told", ["60", "1e9", "inf"])
-def test_who_is_told_to_come_back_too_late_gives_up_at_once(app, told):
+def test_a_client_gives_up_at_once_if_the_retry_time_is_too_late(app, told):
     sent = []
 
     async def change(number, request, go_on):
@@ -208,7 +208,7 @@ def test_who_is_told_to_come_back_too_late_gives_up_at_once(app, told):
         (404, "unknown", False),
     ],
 )
-def test_what_says_that_there_is_too_much_to_do_halves(app, monkeypatch, status, code, halves):
+def test_overload_answers_halve_the_requests_in_flight(app, monkeypatch, status, code, halves):
     """The first of sixteen is refused; its next try is answered as the others are."""
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
 
@@ -286,7 +286,7 @@ def test_ten_clients_of_one_full_service_are_all_answered_once(monkeypatch):
     assert service.refused > 0
 
 
-def test_a_full_service_is_not_swamped_by_what_waits(monkeypatch):
+def test_a_full_service_is_not_flooded_by_waiting_requests(monkeypatch):
     """A refused request keeps its place, so the hundreds behind it are not sent to be refused as well."""
     service = Service(room=4)
     monkeypatch.setattr("unijudge.client.retry.SHORTEST_WAIT_S", 0.01)
@@ -295,7 +295,7 @@ def test_a_full_service_is_not_swamped_by_what_waits(monkeypatch):
     assert 0 < service.refused < 300
 
 
-def test_a_service_that_falls_silent_is_given_up_by_all_that_wait(app):
+def test_all_waiting_requests_give_up_a_silent_service(app):
     """One in flight at a time: the nineteen behind it do not each wait for their own tries first."""
     sent = []
 
@@ -350,13 +350,13 @@ def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch,
                 await asyncio.sleep(0.001)
             return await slow
 
-    with pytest.raises(JudgeRefused, match=f"{reason}.*in which others were answered"):
+    with pytest.raises(JudgeRefused, match=f"{reason}.*while it was tried for"):
         asyncio.run(ask())
     most = VAIN_TIMES if answer is None else 4 / 0.1
     assert 1 < len(sent) <= most + 1
 
 
-def test_patience_begins_anew_with_each_answer(app, monkeypatch):
+def test_the_retry_time_restarts_with_each_answer(app, monkeypatch):
     """A service that answers one of ten tries is slow, not away, however long a request waits for its turn."""
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
     given_up = []

@@ -1,4 +1,4 @@
-"""How many requests a client has in flight: what raises and halves it, who waits, and that no place is ever lost."""
+"""The number of requests in flight: what raises and halves it, who waits, and that no slot is ever lost."""
 
 import asyncio
 import random
@@ -65,16 +65,16 @@ def rounds(monkeypatch):
     return sizes
 
 
-def test_until_the_first_refusal_a_round_of_answers_doubles_it(rounds):
+def test_until_the_first_refusal_each_round_of_answers_doubles_the_limit(rounds):
     assert rounds(limit_of(40, 4), 130) == [4, 8, 16, 32, 40, 30]
 
 
-def test_after_a_refusal_it_halves_and_each_round_adds_one(rounds):
+def test_after_a_refusal_the_limit_halves_and_each_round_adds_one(rounds):
     refused = [4, 8]
     assert rounds(limit_of(40, 4), 122, refused) == [4, 8, 16, 32, 16, 17, 18, 19, 9, 10, 11, 12, 1]
 
 
-def test_when_requests_begin_to_wait_it_does_not_double_any_more(rounds):
+def test_when_requests_begin_to_wait_the_limit_no_longer_doubles(rounds):
     """Sixteen work at once in a second. 32 take two, which is not more than twice as long; 64 take four.
 
     The first three of these raise it, and the fourth ends the doubling.
@@ -83,14 +83,14 @@ def test_when_requests_begin_to_wait_it_does_not_double_any_more(rounds):
     assert sizes == [4, 8, 16, 32, 64, 67, 68, 69]
 
 
-def test_slow_answers_raise_nothing_and_end_the_doubling(rounds):
+def test_slow_answers_do_not_raise_the_limit_and_end_the_doubling(rounds):
     """What waits for a quarter of its time already must not wait behind more."""
     seconds = iter([26, 24, 24, 26, 24, 24, 24, 24, 24])
     sizes = rounds(limit_of(200, 4), 40, seconds=lambda in_flight: next(seconds))
     assert sizes == [4, 4, 5, 6, 6, 7, 8]
 
 
-def test_refusals_of_one_round_halve_it_once():
+def test_refusals_of_one_round_halve_the_limit_once():
     async def numbers():
         limit, seen = limit_of(64, 16), []
         for _ in range(6):
@@ -104,7 +104,7 @@ def test_refusals_of_one_round_halve_it_once():
     assert asyncio.run(numbers()) == [8] * 16 + [4] * 8 + [2] * 4 + [1] * 2 + [1] + [1]
 
 
-def test_answers_to_what_was_sent_before_a_refusal_raise_nothing():
+def test_answers_to_requests_before_a_refusal_do_not_raise_the_limit():
     async def numbers():
         limit = limit_of(64, 16)
         places = await taken(limit, 16)
@@ -122,8 +122,8 @@ def test_answers_to_what_was_sent_before_a_refusal_raise_nothing():
     assert asyncio.run(numbers()) == [8] + [8] * 7 + [9]
 
 
-def test_answers_raise_nothing_while_places_are_free():
-    """Else a quiet hour would allow any number."""
+def test_answers_do_not_raise_the_limit_while_slots_are_free():
+    """Otherwise a quiet hour would raise the limit without bound."""
 
     async def number():
         limit = limit_of(64, 4)
@@ -135,7 +135,7 @@ def test_answers_raise_nothing_while_places_are_free():
     assert asyncio.run(number()) == 4
 
 
-def test_a_refusal_halves_what_is_in_flight_not_what_might_be():
+def test_a_refusal_halves_the_number_in_flight_not_the_limit():
     async def number():
         limit = limit_of(64, 64)
         places = await taken(limit, 10)
@@ -145,7 +145,7 @@ def test_a_refusal_halves_what_is_in_flight_not_what_might_be():
     assert asyncio.run(number()) == 5
 
 
-def test_a_refused_request_keeps_its_place_until_it_comes_back_and_then_waits_its_turn():
+def test_a_refused_request_keeps_its_slot_until_its_retry_and_then_queues():
     async def order():
         limit, came = limit_of(4, 1), []
 
@@ -195,7 +195,7 @@ def test_after_a_halving_nothing_is_sent_until_few_enough_are_left():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_no_place_is_lost_and_none_is_made(seed):
+def test_no_slot_is_ever_lost_or_added(seed):
     """Answers, refusals, failures and callers who leave, at any moment."""
     dice = random.Random(seed)
     ceiling = dice.randint(1, 30)

@@ -1,4 +1,4 @@
-"""Pairs of which their judge dies: each is found with at most four deaths, and nothing beside it is given up."""
+"""Pairs that kill their judge: each is found after at most four deaths, and all other pairs get a verdict."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ class Mortal(ScriptedJudge):
         self.seconds = seconds
         self.inside = set()
         self.deaths = Counter()  # by query and candidate
-        self.company = []  # how many were in work at each question
+        self.company = []  # the number of requests that ran at each question
 
     async def judge(self, query, candidates):
         await self.survive(query, candidates)
@@ -88,7 +88,7 @@ def truth(query, candidates):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_pair_that_kills_is_an_error_of_its_own_and_all_others_get_their_verdicts(seed):
+def test_a_pair_that_kills_the_judge_gets_an_error_and_other_pairs_get_verdicts(seed):
     """Fifty queries; two candidates kill, with six queries each, on a replica that works on four requests at once."""
     dice = random.Random(seed)
     questions = [
@@ -111,7 +111,7 @@ def test_a_pair_that_kills_is_an_error_of_its_own_and_all_others_get_their_verdi
     assert max(judge.deaths.values()) <= MOST
 
 
-def test_what_kills_with_every_query_is_asked_about_no_more():
+def test_a_candidate_that_always_kills_the_judge_is_no_longer_requested():
     """One after the other: four deaths by the first query, one each by the next two, then none."""
     judge = Mortal()
 
@@ -129,7 +129,7 @@ def test_what_kills_with_every_query_is_asked_about_no_more():
     )
     assert list(judge.deaths.values()) == [MOST] + [1] * (KILLS - 1)
     assert (
-        "the judge died of this candidate with 3 other queries; leave it out"
+        "the judge died of this candidate with 3 other queries. Leave it out"
         in answers[-1][1].message
     )
 

@@ -89,14 +89,14 @@ def test_sizes_and_places_of_eight_bytes_are_read(monkeypatch):
     ] == [data for name, data in MEMBERS if not name.endswith("/")]
 
 
-def test_of_members_that_are_called_the_same_the_last_is_taken():
+def test_the_last_of_several_members_with_one_name_is_used():
     with pytest.warns(UserWarning, match="Duplicate name"):
         data = made([("a.txt", b"old"), ("b.txt", b"b"), ("a.txt", b"new")])
     archive = Archive("a", io.BytesIO(data))
     assert archive.open(archive.find("a.txt")).read() == b"new"
 
 
-def test_names_are_found_however_they_are_written():
+def test_names_are_found_in_any_unicode_form():
     archive = Archive("a", io.BytesIO(made([("./x\\cafe\u0301.PNG", b"one")])))
     assert archive.find("x/café.PNG") is not None
     assert archive.find("x/café.png") is None
@@ -105,7 +105,7 @@ def test_names_are_found_however_they_are_written():
 
 
 @pytest.mark.parametrize("cut", [3, 30, 200])
-def test_what_is_not_whole_is_no_archive(cut):
+def test_an_incomplete_archive_is_refused(cut):
     data = made(MEMBERS)
     with pytest.raises(zipfile.BadZipFile):
         Archive("a", io.BytesIO(data[:-cut]))

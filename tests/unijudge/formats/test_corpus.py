@@ -1,4 +1,4 @@
-"""A corpus is checked when it is opened: what it names is there."""
+"""A corpus is checked when it is opened: every item that it refers to exists."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_a_closed_list_names_rows_of_items(tmp_path, closed, row):
 
 def test_a_query_without_a_positive_is_named(tmp_path):
     with pytest.raises(
-        DataError, match="corpus: query 'bad' has no positive; import again, or leave that row out"
+        DataError, match=r"corpus: query 'bad' has no positive. Import again, or leave that row out"
     ):
         opened(
             tmp_path,
@@ -42,7 +42,7 @@ def test_a_query_without_a_positive_is_named(tmp_path):
         )
 
 
-def test_a_negative_row_is_no_row(tmp_path):
+def test_a_negative_row_number_is_refused(tmp_path):
     corpus = opened(tmp_path, Query("q", "s", ("a",), "x"))
     for row in (-1, 3):
         with pytest.raises(IndexError):
@@ -61,5 +61,5 @@ def test_a_file_that_happens_to_be_called_dataset_makes_no_dataset(tmp_path, tex
     (tmp_path / "dataset.json").write_text(
         '{"files": {"corpus/corpus.json": {"size": 1, "sha256": "0"}}}'
     )
-    with pytest.raises(DataError, match="is part of a dataset, whose images lie in"):
+    with pytest.raises(DataError, match="is part of a dataset, whose images are in"):
         Corpus(tmp_path / "corpus")

@@ -1,4 +1,4 @@
-"""Bytes that changed, columns that are others, a disk that refuses late: found, named, and told apart."""
+"""Changed bytes, foreign columns, and a disk that fails late are detected, named, and distinguished."""
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +67,7 @@ def test_a_renamed_column_of_vectors_is_named(tmp_path):
         check_part(path, made)
 
 
-def test_vectors_that_are_none_of_the_manifests_are_found_when_they_are_read(tmp_path):
+def test_vectors_that_contradict_the_manifest_are_detected(tmp_path):
     """Their file bears the right marks, and another program wrote it."""
     corpus = make_corpus(tmp_path / "c", tmp_path)
     folder = make_vectors(tmp_path / "v", corpus)
@@ -83,7 +83,7 @@ def test_vectors_that_are_none_of_the_manifests_are_found_when_they_are_read(tmp
     put(np.eye(8)[: len(corpus.items)])
     with pytest.raises(
         DataError,
-        match=r"items-00000\.parquet: vectors of .*\[8\], but vectors\.json says width 4; delete",
+        match=r"items-00000\.parquet: vectors of .*\[8\], but vectors\.json says width 4. Delete",
     ):
         VectorFolder(folder, corpus).whole("items")
     for value, length in [(np.nan, "nan"), (2.0, "2")]:
@@ -97,11 +97,11 @@ def test_vectors_that_are_none_of_the_manifests_are_found_when_they_are_read(tmp
     table = pq.read_table(path)
     missing = pa.array([None, *table["vector"].to_pylist()[1:]], table.schema.field("vector").type)
     pq.write_table(pa.table({"id": corpus.item_ids, "vector": missing}, metadata=marks), path)
-    with pytest.raises(DataError, match=r"items-00000\.parquet: 1 vectors are null; delete it"):
+    with pytest.raises(DataError, match=r"items-00000\.parquet: 1 vectors are null. Delete it"):
         VectorFolder(folder, corpus).take("items", np.array([0]))
 
 
-def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_synced_loses_no_file(tmp_path, monkeypatch):
     """The file is there, whole, and the message must not say otherwise."""
     sync, path = files._sync, tmp_path / "a.txt"
 
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_synced_is_no_lost_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("unijudge.storage.files._sync", refuse)
     with pytest.raises(
-        DataError, match=r"a\.txt: cannot be written .Input/output error.; no partial file"
+        DataError, match=r"a\.txt: cannot be written .Input/output error.. No partial file"
     ):
         files.publish_text(path, "whole")
     assert {place.name: place.read_text() for place in tmp_path.iterdir()} == {"a.txt": "whole"}
@@ -168,7 +168,7 @@ def test_kind_a6_text_that_is_not_utf8_in_a_table_of_ours_is_named_with_its_plac
         pq.read_metadata(rewritten(tmp_path, identity, name, part, column, 0, b"x")[1]).num_rows - 1
     )
     folder, path = rewritten(tmp_path / "again", identity, name, part, column, row, b"caf\xe9")
-    expected = rf"{path.name}: row {row + 1}, column '{column}': not UTF-8; another program wrote it: delete the file"
+    expected = rf"{path.name}: row {row + 1}, column '{column}': not UTF-8. Another program wrote it. Delete the file"
     with pytest.raises(DataError, match=expected) as refusal:
         check(folder)
     assert len(str(refusal.value)) < 600 + len(str(tmp_path))

@@ -1,4 +1,4 @@
-"""What is written is read; what is torn, foreign or changed is refused with its name."""
+"""Written folders are read back. Damaged, foreign or changed files are refused, and the message names the file."""
 
 import hashlib
 import shutil
@@ -69,7 +69,7 @@ def test_an_image_that_changed_is_refused(corpus):
         corpus.content(corpus.items[1])
 
 
-def test_an_image_that_is_gone_is_named(corpus):
+def test_a_missing_image_is_named(corpus):
     (corpus.images / "a.png").unlink()
     with pytest.raises(DataError, match=r"a\.png: cannot be read"):
         check(corpus.folder)
@@ -174,7 +174,7 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
     ((path, rows),) = missing_vector_parts(folder, made, "items")
     assert rows == range(2)
     vectors = np.eye(4, dtype=np.float32)[:2]
-    with pytest.raises(DataError, match="no such file; run its writer again"):
+    with pytest.raises(DataError, match=r"no such file. Run its writer again"):
         VectorFolder(folder, corpus).whole("items")
     write_vectors_part(path, made, ["i0", "i1"], vectors)
     assert (VectorFolder(folder, corpus).whole("items") == vectors).all()
@@ -185,7 +185,7 @@ def test_vectors_are_read_back_and_checked(tmp_path, corpus):
     with pytest.raises(DataError, match="ids are not those"):
         VectorFolder(folder, corpus).whole("items")
     write_vectors_part(path, made, ["i0"], vectors[:1])
-    with pytest.raises(DataError, match="1 vectors, but 2 belong there"):
+    with pytest.raises(DataError, match="1 vectors, but the part has 2 rows"):
         VectorFolder(folder, corpus).whole("items")
     with pytest.raises(DataError, match=r"holds other vectors .model differ"):
         start_vectors(folder, made.model_copy(update={"model": "n"}))
@@ -237,7 +237,7 @@ def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
     assert np.array_equal(folder.whole("items"), vectors)
 
 
-def test_ids_that_stand_twice_are_refused(tmp_path):
+def test_duplicate_ids_are_refused(tmp_path):
     items = [Item("i", ("p",), text="a"), Item("i", ("p",), text="b")]
     write_corpus(tmp_path / "c", items, [], images=tmp_path, rejects=0, source="t")
     with pytest.raises(DataError, match=r"duplicate item id 'i'"):
@@ -267,7 +267,7 @@ def test_vectors_without_unit_length_are_refused(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_half_written_is_left(tmp_path):
+def test_no_partial_file_is_left(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("before")
     with (
@@ -303,6 +303,6 @@ def test_a_corpus_that_changed_since_its_manifest_is_refused(corpus):
     items = [Item("i0", ("p",), text="something else"), Item("i1", ("p",), text="b")]
     ITEMS.write(corpus.folder / "items.parquet", [vars(item) for item in items])
     with pytest.raises(
-        DataError, match=r"items\.parquet: changed since it was written; import again"
+        DataError, match=r"items\.parquet: changed since it was written. Import again"
     ):
         Corpus(corpus.folder)

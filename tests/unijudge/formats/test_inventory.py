@@ -1,4 +1,4 @@
-"""What made a folder, and whether it is whole: said of every kind, and every fault is named."""
+"""`describe` and `check` for every kind of folder: its origin, whether it is complete, and its faults."""
 
 import json
 
@@ -46,7 +46,7 @@ def folders(tmp_path, identity):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_whole_folder_is_described_and_checked(folders, kind):
+def test_a_complete_folder_is_described_and_checked(folders, kind):
     folder = folders[kind]
     first, *lines = describe(folder).splitlines()
     assert first == f"{folder}: {kind}; every file is there"
@@ -67,7 +67,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_torn_file_is_named(folders, kind):
+def test_a_truncated_file_is_named(folders, kind):
     name, reason = DAMAGE[kind]
     path = folders[kind] / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -93,14 +93,14 @@ def test_fewer_rows_than_promised_are_named(folders):
 
 @pytest.mark.parametrize("name", ["environment.json", "adapter/adapter_config.json"])
 @pytest.mark.parametrize("torn", ["", "{", "[]"])
-def test_kind_b5_a_torn_small_file_of_a_run_is_found(folders, name, torn):
+def test_kind_b5_a_truncated_small_file_of_a_run_is_found(folders, name, torn):
     assert "whole" in check(folders["run"])
     (folders["run"] / name).write_text(torn)
     with pytest.raises(DataError, match=f"{name}: no "):
         check(folders["run"])
 
 
-def test_what_made_a_folder_stands_in_it(folders, monkeypatch):
+def test_a_folder_records_its_origin(folders, monkeypatch):
     monkeypatch.setattr(
         "sys.argv",
         ["/usr/bin/unijudge", "mine", "import", "pairs", "a b.csv", "https://me:pw@host/x"],
@@ -125,7 +125,7 @@ def test_settings_are_kept_without_passwords():
     assert kept == {"url": "http://h:1/x", "many": ["s3://b", "plain"]}
 
 
-def test_another_minute_is_no_other_plan(folders, identity):
+def test_the_time_is_not_part_of_the_plan(folders, identity):
     """Who made a folder, and when, is neither compared nor hashed; nor must a folder of before say it."""
     early, late = (
         Provenance.now().model_copy(update={"created": when}) for when in ("2026", "2027")
@@ -152,7 +152,7 @@ def test_another_minute_is_no_other_plan(folders, identity):
         start_vectors(folders["vectors"], plain.model_copy(update={"made": late, "model": "n"}))
 
 
-def test_several_folders_are_told_of_and_a_faulty_one_hides_no_other(folders, capsys):
+def test_a_damaged_folder_does_not_hide_other_folders(folders, capsys):
     cli.run(["describe", str(folders["corpus"]), str(folders["vectors"])])
     told = capsys.readouterr().out
     assert str(folders["corpus"]) in told
@@ -166,7 +166,7 @@ def test_folders_of_ours_and_files_of_others_are_checked_apart(folders, tmp_path
     other = tmp_path / "rows.csv"
     other.write_text("query_text,positive_text\na,b\n")
     with pytest.raises(
-        SettingsError, match=r"rows\.csv: is no folder of this program, but .* is\. Give files"
+        SettingsError, match=r"rows\.csv: is not a folder of this program, but .* is\. Give files"
     ):
         cli.run(["check", str(folders["corpus"]), str(other)])
 

@@ -1,4 +1,4 @@
-"""A check goes on after a fault; planned scores and models are folders too; rows whose corpus is gone are not whole."""
+"""A check continues after a fault. Planned scores and models are folders too. Rows need their corpus."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_all_faults_are_counted_and_the_first_few_named(tmp_path, identity, monk
         check(vectors)
 
 
-def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
+def test_rows_without_their_corpus_are_incomplete(tmp_path, identity):
     corpus = make_corpus(tmp_path / "work" / "corpus", tmp_path / "work" / "images")
     scores = make_scores(tmp_path / "scores", corpus, identity)
     rows = make_triples(tmp_path / "work" / "triples", corpus, scores)
@@ -65,11 +65,11 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
     shutil.move(tmp_path / "moved" / "corpus", tmp_path / "away")
     with pytest.raises(
         DataError,
-        match=rf"{gone} .*, and no corpus is there; put the corpus back there or beside this folder",
+        match=rf"{gone} .*, and no corpus is there. Put the corpus back there or beside this folder",
     ):
         check(rows)
     make_corpus(tmp_path / "moved" / "corpus", tmp_path / "moved" / "images", extra=[Item("x", ())])
-    with pytest.raises(DataError, match=rf"{gone} .*, and another corpus lies in .*moved/corpus"):
+    with pytest.raises(DataError, match=rf"{gone} .*, and .*moved/corpus holds another"):
         check(rows)
 
 
@@ -82,8 +82,8 @@ def test_rows_whose_corpus_is_gone_are_not_whole(tmp_path, identity):
         "nothing://corpus",
     ],
 )
-def test_a_manifest_sends_nobody_to_another_place(tmp_path, identity, monkeypatch, place):
-    """Where the corpus was is a stranger's word: beside the rows it is looked for, at an address it is not."""
+def test_a_manifest_cannot_redirect_to_another_location(tmp_path, identity, monkeypatch, place):
+    """A stranger wrote the old path of the corpus. The corpus is searched beside the rows, but not at a URL."""
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     rows = make_triples(
         tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity)
@@ -102,7 +102,7 @@ def test_a_manifest_sends_nobody_to_another_place(tmp_path, identity, monkeypatc
     shutil.move(tmp_path / "corpus", tmp_path / "away")
     with pytest.raises(
         DataError,
-        match=rf"selected from the corpus {place} with .*, and no corpus is there; put the corpus",
+        match=rf"selected from the corpus {place} with .*, and no corpus is there. Put the corpus",
     ):
         check(rows)
 
@@ -127,7 +127,7 @@ def test_a_folder_of_scores_that_is_only_planned(tmp_path):
 
 
 def test_a_model_is_a_folder_like_any_other(tmp_path):
-    """As `train export` writes it, and as merged/ of a run is."""
+    """The folder that `train export` writes, and the folder merged/ of a run."""
     model = tmp_path / "merged"
     make_model(model)
     first, *lines = describe(model).splitlines()
@@ -160,7 +160,7 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
         (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(
             DataError,
-            match=r"model\.safetensors: damaged or foreign \(.{,120}\); train or download it again$",
+            match=r"model\.safetensors: damaged or foreign \(.{,120}\). Train or download it again$",
         ):
             check(model)
     (model / "model.safetensors").unlink()
@@ -176,7 +176,7 @@ def test_a_model_is_a_folder_like_any_other(tmp_path):
     assert "2 files missing, first model-00001-of-00002.safetensors" in describe(model)
 
 
-def test_an_adapter_is_one_too(tmp_path):
+def test_an_adapter_is_a_model_folder(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
     assert "adapter; 1 files missing, first adapter_model.safetensors" in describe(tmp_path)
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()

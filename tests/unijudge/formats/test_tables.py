@@ -1,4 +1,4 @@
-"""Parquet tables: torn or damaged ones are noticed, refusals of a disk are not blamed on the file."""
+"""Parquet tables: damaged tables are detected, and a failure of the disk is not reported as a damaged file."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_only_a_torn_file_is_to_be_deleted(tmp_path, monkeypatch):
     TRIPLES.write(path, [])
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(
-        DataError, match=r"rows\.parquet: not a whole Parquet file, or damaged .*delete it"
+        DataError, match=r"rows\.parquet: not a whole Parquet file, or damaged .*Delete it"
     ):
         list(TRIPLES.read(path))
     for refusal in (
@@ -36,7 +36,7 @@ def test_only_a_torn_file_is_to_be_deleted(tmp_path, monkeypatch):
         monkeypatch.setattr("unijudge.formats.tables.open_parquet", refuse)
         with pytest.raises(DataError, match=r"rows\.parquet: cannot be read") as caught:
             list(TRIPLES.read(path))
-        assert "delete" not in str(caught.value)
+        assert "delete" not in str(caught.value).lower()
 
 
 def test_a_flipped_byte_is_noticed(tmp_path, identity):

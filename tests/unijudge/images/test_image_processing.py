@@ -87,8 +87,8 @@ def test_no_processor_scales_what_was_scaled(height, width, budget, patch):
 
 
 @given(st.integers(1, 6000), st.integers(1, 6000), budgets())
-def test_sizes_without_tokens_are_settled_too(height, width, budget):
-    """As for the families that cut tiles: a token's side is one pixel."""
+def test_sizes_without_tokens_do_not_change_when_scaled_again(height, width, budget):
+    """In families that cut tiles, a token's side is one pixel."""
     if max(height, width) <= 200 * min(height, width):
         ours = PixelBudget(*budget).fit(height, width, 1)
         assert PixelBudget(*budget).fit(*ours, 1) == ours
@@ -134,7 +134,7 @@ def test_a_square_holds_the_pixels_that_pillow_makes():
     assert np.array_equal(reader_of("square")(out.getvalue()).image, squashed)
 
 
-def test_it_keeps_what_fits_and_stays_right_when_it_does_not():
+def test_the_cache_keeps_what_fits_and_results_stay_right():
     def encode(color):
         out = io.BytesIO()
         Image.new("RGB", (56, 56), color).save(out, "PNG")
@@ -168,7 +168,7 @@ def test_many_threads_read_at_once():
     assert reader._recent.currsize == 3 * 3 * 56 * 56
 
 
-def test_a_picture_that_is_larger_than_the_cache_takes_nobody_s_place():
+def test_a_picture_larger_than_the_cache_evicts_nothing():
     def encode(side):
         out = io.BytesIO()
         Image.new("RGB", (side, side)).save(out, "PNG")

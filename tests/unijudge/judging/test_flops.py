@@ -1,4 +1,4 @@
-"""What a pair costs: the published 7B model by hand, and tiny models by a counter of every operation that they run."""
+"""The operations of a pair: the published 7B model by hand, and tiny models by a counter of all operations."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_the_limits_of_an_h100(
     )
 
 
-def test_more_that_share_never_cost_more(qwen_7b):
+def test_sharing_a_prefix_never_costs_more(qwen_7b):
     count = TokenCount(
         tokens=642, shared_tokens=362, query_image_tokens=256, candidate_image_tokens=256
     )
@@ -106,13 +106,13 @@ def test_more_that_share_never_cost_more(qwen_7b):
         pair_flops(qwen_7b, count, candidates_of_query=0, queries_of_candidate=1)
 
 
-def test_where_little_is_shared_the_waste_is_no_more(qwen_7b):
+def test_a_short_shared_prefix_causes_no_extra_waste(qwen_7b):
     count = TokenCount(tokens=100, shared_tokens=3, query_image_tokens=0, candidate_image_tokens=0)
     cost = pair_flops(qwen_7b, count, candidates_of_query=10**9, queries_of_candidate=1)
     assert cost.prefix_cached == pytest.approx(cost.naive)
 
 
-def test_nothing_is_said_of_what_is_not_known():
+def test_unknown_costs_are_none():
     assert shape_of(LlavaNextConfig()) is None
     assert (
         shape_of(Qwen2_5_VLConfig(text_config={"use_sliding_window": True, "max_window_layers": 2}))
@@ -135,7 +135,7 @@ def attention_on_a_cpu(query, key, value, *_, **__):
 @pytest.mark.parametrize(
     ("num_candidates", "order"), [(1, "query_first"), (4, "query_first"), (4, "candidate_first")]
 )
-def test_as_many_operations_as_the_backend_runs(
+def test_the_counted_operations_equal_those_of_the_backend(
     family, num_candidates, order, tiny_model, tmp_path
 ):
     """The judge's whole work is counted, its prefix cache included: language model, vision tower and head.

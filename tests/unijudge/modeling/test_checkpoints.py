@@ -90,7 +90,7 @@ def test_kind_b1_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_kind_b1_whole_checkpoints_pass_and_torn_towers_do_not(family, tmp_path):
+def test_kind_b1_complete_checkpoints_pass_and_truncated_towers_do_not(family, tmp_path):
     """Published names of towers are other than transformers' own today."""
     MAKERS[family](tmp_path / "whole")
     check_checkpoint(str(tmp_path / "whole"), None)
@@ -112,7 +112,7 @@ def test_a_tied_head_is_not_missing(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"{" * 999]
 )
-def test_kind_b3_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
+def test_kind_b3_a_file_that_is_not_a_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).write_bytes(content)
     with pytest.raises(
@@ -123,10 +123,10 @@ def test_kind_b3_a_file_that_is_no_checkpoint_is_one_short_line(tiny_model, tmp_
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"cos\nsystem\n(S'true'\ntR."])
-def test_kind_b3_pickled_weights_that_are_none_are_named_without_torchs_advice(
+def test_kind_b3_damaged_pickled_weights_are_named_without_torchs_advice(
     tiny_model, tmp_path, content
 ):
-    """Torch says how to run what stands in the file."""
+    """torch's own message says how to run the code in the file."""
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(content)
@@ -229,7 +229,7 @@ def test_eight_bits_need_weight_and_scale(tiny_model, tmp_path, lost, reason):
         check_checkpoint(str(tmp_path / "torn"), None)
 
 
-def test_a_scale_alone_is_no_weight_by_an_unknown_method(tiny_model, tmp_path):
+def test_a_scale_without_its_weight_is_a_missing_tensor(tiny_model, tmp_path):
     def as_scales(weights):
         name = f"{LAYER}.up_proj.weight"
         return weights | {f"{name}_scale": weights.pop(name)}
@@ -261,7 +261,7 @@ def test_an_adapter_beside_a_model_is_refused_everywhere(tiny_model, tmp_path):
     for open_model in (judged, lambda name: open_backbone(BackboneSettings(name=name))):
         with pytest.raises(
             ModelError,
-            match=r"an adapter lies beside the model's weights.*\. Merge the adapter, or",
+            match=r"an adapter is beside the model's weights.*\. Merge the adapter, or",
         ):
             open_model(str(tmp_path / "both"))
         with pytest.raises(

@@ -133,7 +133,7 @@ SPOILED = {
     "a pointer": (
         "adapter_model.safetensors",
         LFS,
-        "is a pointer of Git LFS, not the file itself; fetch it: git lfs",
+        "is a pointer of Git LFS, not the file itself. Fetch it: git lfs",
     ),
     "torn tensors": ("adapter_model.safetensors", b"\x10" + bytes(7) + b"{", "damaged or foreign"),
     "no tensors": ("adapter_model.safetensors", None, "are missing. Train or download it again"),
@@ -155,7 +155,7 @@ def test_kind_b3_a_spoiled_adapter_is_one_line(tiny_model, adapter, tmp_path, fa
     assert len(str(refused.value)) < 400 + len(str(spoiled))
 
 
-def test_kind_b3_numbers_that_are_none_are_one_line(tiny_model, tmp_path):
+def test_kind_b3_invalid_numbers_are_one_line(tiny_model, tmp_path):
     spoiled = json.loads((tiny_model / "preprocessor_config.json").read_text()) | {
         "patch_size": "a"
     }

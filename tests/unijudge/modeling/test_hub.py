@@ -1,4 +1,4 @@
-"""Models of a hub, by name: all files are taken of one commit, and the commit is the weights' name."""
+"""Models of a hub by name: all files come from one commit, and the commit identifies the weights."""
 
 import asyncio
 import shutil
@@ -58,8 +58,8 @@ def test_a_revision_is_a_commit_everywhere(hub, revision, commit):
     assert base_weights(backbone) == open_backbone(backbone).inputs.weights == commit
 
 
-def test_an_upload_in_between_mixes_nothing(hub, monkeypatch):
-    """`main` moves after the judge's inputs are loaded: its weights are still those of the older commit."""
+def test_an_upload_between_two_reads_does_not_mix_commits(hub, monkeypatch):
+    """`main` moves to a new commit after the judge's inputs are loaded. The weights come from the old commit."""
     from judge_service import backends
 
     check = backends.check_checkpoint
@@ -98,7 +98,7 @@ def test_the_doctor_scores_a_pair(hub):
     assert "by acme/tiny (transformers" in pair.found
 
 
-def test_what_is_not_in_the_cache_is_one_line(hub):
+def test_a_model_missing_in_the_cache_is_one_line(hub):
     for name, revision in [("acme/gone", None), (NAME, "v2"), (NAME, "0" * 40)]:
         with pytest.raises(ModelError, match=r"Check the name") as refused:
             open_judge(settings_of(name=name, revision=revision))
@@ -127,7 +127,7 @@ def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_fo
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./missing", "models/acme/tiny", "my model"])
-def test_kind_path_a_folder_that_is_not_there_is_no_question_for_a_hub(hub, name):
+def test_kind_path_a_missing_folder_is_not_searched_on_a_hub(hub, name):
     with pytest.raises(
         ModelError, match=r"^no such folder, and not a hub name \(owner/model\)\. Check the path$"
     ):

@@ -1,4 +1,4 @@
-"""Model folders as people make them: each kind is read as it should be, or refused in one line by judge and trainer."""
+"""Model folders of many kinds: judge and trainer read each kind correctly, or refuse it in one line."""
 
 import asyncio
 import json
@@ -253,7 +253,7 @@ def sharded(tiny_model, folder, name="model-00001-of-00002.safetensors", **index
     return folder
 
 
-def test_kind_index_a_size_that_is_no_whole_number_is_read(tiny_model, tmp_path):
+def test_kind_index_a_total_size_that_is_a_float_is_read(tiny_model, tmp_path):
     assert scores(str(sharded(tiny_model, tmp_path / "model"))) == scores(str(tiny_model))
 
 

@@ -1,4 +1,4 @@
-"""Charts that hold what they were given."""
+"""Charts contain all values that they were given."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from unijudge.pages.charts import FINEST, WIDTH, bars, curves, histogram, ticks
 
 
-def test_bars_are_a_histogram_that_was_counted_elsewhere():
+def test_bars_show_a_given_histogram():
     shape = {"low": 0, "high": 1, "x_label": "x", "mark": (0.5, "here")}
     assert bars({"a": [3, 0, 0, 1]}, **shape) == histogram(
         {"a": [0.1, 0.2, 0.0, 0.9]}, bins=4, **shape
@@ -15,7 +15,7 @@ def test_bars_are_a_histogram_that_was_counted_elsewhere():
     assert "nan" not in bars({"none": [0, 0]}, **shape)
 
 
-def test_a_histogram_has_a_step_for_each_bin_and_holds_what_lies_outside():
+def test_a_histogram_has_a_step_for_each_bin_and_includes_outliers():
     chart = str(
         histogram(
             {"a": [0.05] * 3 + [0.95], "b": [-7.0, 9.0]},

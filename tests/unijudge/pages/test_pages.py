@@ -1,4 +1,4 @@
-"""Pages: text that stays text, nothing from elsewhere."""
+"""Pages: texts stay texts, and nothing is loaded from elsewhere."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ def made(tmp_path, body, **values):
     return page(template, **values)
 
 
-def test_a_page_stands_alone_and_escapes(tmp_path):
+def test_a_page_needs_no_other_file_and_escapes_texts(tmp_path):
     html = made(
         tmp_path,
         "{{ said }}{{ image }}",
@@ -35,7 +35,7 @@ def test_a_page_stands_alone_and_escapes(tmp_path):
     assert not re.search(r'(?:src|href)="(?!data:)', html), "nothing is fetched"
 
 
-def test_a_page_carries_its_own_script_and_data(tmp_path):
+def test_a_page_contains_its_script_and_data(tmp_path):
     script = Script("const said = 1 < 2 && '&';")
     html = made(
         tmp_path,

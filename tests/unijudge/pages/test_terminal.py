@@ -6,7 +6,7 @@ from unijudge.pages.markdown import table
 from unijudge.pages.terminal import aligned, print_table
 
 
-def test_columns_stand_under_each_other_whatever_the_script():
+def test_columns_are_aligned_in_any_script():
     rows = [["subset", "queries"], ["颜色", "7"], ["colors", "1,200"]]
     assert aligned(rows) == ["subset  queries", "颜色          7", "colors    1,200"]
     assert aligned(rows, left=2) == ["subset  queries", "颜色    7", "colors  1,200"]

@@ -1,4 +1,4 @@
-"""What lies in a folder or a store."""
+"""The entries of a folder or a store."""
 
 
 def names(place):

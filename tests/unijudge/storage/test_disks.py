@@ -1,4 +1,4 @@
-"""What disks, mounts and stores do that a plain folder does not: each kind of report by its name."""
+"""Disks, mounts and stores that differ from a plain folder: each fault is reported by its name."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def box():
     place.fs.rm("/disks", recursive=True) if place.fs.exists("/disks") else None
 
 
-def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
+def test_a_folder_created_in_a_store_console_is_empty(bucket):
     place = locate(bucket) / "made"
     place.fs.call_s3("put_object", Bucket=locate(bucket).path.strip("/"), Key="made/", Body=b"")
     assert names_in(place) == set()
@@ -48,15 +48,15 @@ def test_a_folder_that_was_made_in_a_console_is_empty(bucket):
 @pytest.mark.parametrize(
     ("code", "passes", "reason"),
     [
-        ("ExpiredToken", True, "renew the credentials, and check the clock of this machine"),
-        ("RequestTimeTooSkewed", True, "renew the credentials"),
+        ("ExpiredToken", True, "Renew the credentials, and check the clock of this machine"),
+        ("RequestTimeTooSkewed", True, "Renew the credentials"),
         ("IncompleteBody", True, "said no"),
         ("AccessDenied", False, "said no"),
         ("SlowDown", True, "said no"),
     ],
 )
-def test_credentials_that_expired_say_nothing_of_a_picture(code, passes, reason, tmp_path):
-    """An error of a pair would be stored for ever; the job stops, and the same command goes on."""
+def test_expired_credentials_are_not_an_error_of_a_picture(code, passes, reason, tmp_path):
+    """An error of a pair would be stored forever. So the job stops, and the same command resumes."""
     from botocore.exceptions import ClientError
     from s3fs.errors import translate_boto_error
 
@@ -68,7 +68,7 @@ def test_credentials_that_expired_say_nothing_of_a_picture(code, passes, reason,
     assert reason in str(said)
     assert "mounted" not in str(unwritable(locate("s3://bucket/a.png"), error))
     assert ("Renew the cred" in str(unwritable(locate("s3://bucket/a.png"), error))) is (
-        "renew" in reason
+        "Renew" in reason
     )
 
 
@@ -81,7 +81,7 @@ def test_a_full_temporary_folder_is_named_with_the_cure(box, monkeypatch):
         publish_text(box / "a.txt", "whole")
 
 
-def test_a_web_server_that_refuses_is_not_one_without_the_file(monkeypatch):
+def test_a_refusing_web_server_is_not_reported_as_a_missing_file(monkeypatch):
     monkeypatch.setattr("unijudge.storage.stores.LONGEST_WAIT_S", 0)
 
     class Answers(BaseHTTPRequestHandler):
@@ -114,19 +114,19 @@ def test_a_web_server_that_refuses_is_not_one_without_the_file(monkeypatch):
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        ("s3:/bucket/a", "has one slash where a URL has two; write s3://…"),
-        ("https:/host/a", "write https://…"),
-        ("s3:///a", "names no bucket or host; write s3://NAME/…"),
+        ("s3:/bucket/a", "has one slash where a URL has two. Write s3://…"),
+        ("https:/host/a", "Write https://…"),
+        ("s3:///a", "names no bucket or host. Write s3://NAME/…"),
     ],
 )
-def test_a_url_that_was_taken_for_a_path_is_named(place, reason):
+def test_a_url_mistaken_for_a_path_is_named(place, reason):
     """A program that joins paths makes one slash of two; a folder called s3: would be written here."""
     with pytest.raises(ValueError, match=reason):
         locate(place)
     assert locate("exp:1/a") == Path("exp:1/a")
 
 
-def test_a_name_with_a_colon_is_no_url(tmp_path, monkeypatch):
+def test_a_name_with_a_colon_is_not_a_url(tmp_path, monkeypatch):
     """Arrow takes a relative path for a URL where one stands in its first part."""
     monkeypatch.chdir(tmp_path)
     make_vectors(Path("run:1/vectors"), make_corpus(Path("run:1/corpus"), Path("run:1/images")))
@@ -147,7 +147,7 @@ def test_a_folder_that_another_process_still_reads_is_left(tmp_path, monkeypatch
         (place / "a.txt").write_text("new")
         patch.setattr(shutil, "rmtree", refusing(errno.ENOTEMPTY))
     assert (old / "a.txt").read_text() == "new"
-    assert "not removed (Directory not empty); you can delete this folder" in caplog.text
+    assert "not removed (Directory not empty). You can delete this folder" in caplog.text
     with replacing(old, lambda _: True, "result", overwrite=True) as place:
         place.mkdir()
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lease"}
@@ -181,7 +181,7 @@ def test_a_disk_that_cannot_sync_a_file_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "a.txt").exists()
 
 
-def test_what_a_fresh_disk_holds_is_no_result(tmp_path):
+def test_the_files_of_a_fresh_disk_are_not_results(tmp_path):
     for name in ("lost+found", ".snapshot", "#recycle"):
         (tmp_path / name).mkdir()
     (tmp_path / ".gitkeep").touch()
@@ -189,8 +189,8 @@ def test_what_a_fresh_disk_holds_is_no_result(tmp_path):
     check_absent(tmp_path)
 
 
-def test_a_mount_is_no_place_for_a_whole_folder(tmp_path, monkeypatch):
-    """Nothing can be moved to the place of one; what lies there stays."""
+def test_a_mount_point_cannot_be_replaced_by_a_folder(tmp_path, monkeypatch):
+    """No folder can replace a mount point, so the files of the mount stay."""
     (tmp_path / "lost+found").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
     with (
@@ -203,12 +203,12 @@ def test_a_mount_is_no_place_for_a_whole_folder(tmp_path, monkeypatch):
     assert (tmp_path / "lost+found").is_dir()
 
 
-def test_a_lock_that_cannot_lie_beside_its_output_is_explained(tmp_path, monkeypatch):
+def test_a_lock_that_cannot_be_written_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", refusing(errno.EACCES))
     with (
         pytest.raises(
             DataError,
-            match=r"\.out\.lease: cannot be written .*lies beside the output: fix the permissions there, or",
+            match=r"\.out\.lease: cannot be written .*is beside the output: fix the permissions there, or",
         ),
         lease(tmp_path / "out"),
     ):

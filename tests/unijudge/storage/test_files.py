@@ -1,4 +1,4 @@
-"""What lies where a lock or a draft goes is no way to another file."""
+"""A symbolic link in the place of a lock or a draft does not lead to another file."""
 
 import os
 

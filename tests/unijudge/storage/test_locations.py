@@ -1,4 +1,4 @@
-"""What a location is called: host and port always, the user never; but for the process that must open it."""
+"""The text form of a location: always with host and port, never with the user."""
 
 import copy
 import logging
@@ -32,7 +32,7 @@ URLS = {
 
 @pytest.mark.parametrize("url", URLS)
 @pytest.mark.filterwarnings("ignore:UPath 'webhdfs' filesystem not explicitly implemented")
-def test_a_location_is_called_by_its_url_without_the_user(url):
+def test_the_text_of_a_location_is_its_url_without_the_user(url):
     place = locate(url)
     assert f"{place}" == URLS[url]
     child = place / "b" / "c.png"
@@ -102,7 +102,7 @@ def test_a_picture_root_in_the_same_store_is_opened_as_the_same_user():
     )
 
 
-def test_no_message_of_others_repeats_a_password():
+def test_messages_of_libraries_do_not_repeat_a_password():
     said = unreadable(locate("https://me:secret@host/a"), OSError("https://me:secret@host/a: 404"))
     assert str(said) == "https://host/a: cannot be read (https://host/a: 404)"
     record = logging.LogRecord(
@@ -115,7 +115,7 @@ def test_no_message_of_others_repeats_a_password():
 @pytest.mark.parametrize(
     "text", ["https://me:{}@judge:8000/v1", "service=s3://me:{}@judge:8000", "me:{}@judge:8000"]
 )
-def test_whatever_stands_in_a_password_goes_with_it(password, text):
+def test_every_character_of_a_password_is_removed(password, text):
     for words in ("{}", "asked {} twice", '["{}", 1]', "({}: 404)"):
         whole = words.format(text.format(password))
         assert without_passwords(whole) == words.format(text.replace("me:{}@", ""))
@@ -128,7 +128,7 @@ def test_whatever_stands_in_a_password_goes_with_it(password, text):
         "git@github.com:org/name", "rows.jsonl:12: me@home", '["https://judge:8000","me@home"]', '{"a":"b@c"}',
     ],
 )  # fmt: skip
-def test_what_is_no_password_stays(text):
+def test_text_that_is_not_a_password_stays(text):
     assert without_passwords(text) == text
 
 
@@ -150,7 +150,7 @@ def test_a_command_is_kept_without_passwords_however_it_is_quoted(monkeypatch):
         ("it's a/b", "it's a/b"),
     ],
 )
-def test_no_place_stays_in_what_is_published(word, safe):
+def test_published_files_contain_no_location(word, safe):
     assert without_places(word) == safe
 
 

@@ -1,4 +1,4 @@
-"""What lies where an output is to go is replaced only if it is of the output's own kind."""
+"""An existing output is replaced only if it has the kind of the new output."""
 
 import os
 
@@ -20,7 +20,7 @@ class Small(BaseModel):
     number: int
 
 
-def test_a_file_of_its_own_kind_may_be_replaced_and_no_other(tmp_path):
+def test_only_a_file_of_the_same_kind_may_be_replaced(tmp_path):
     path, own = tmp_path / "out.json", is_json_of(Small)
     check_file(path, own, "small one")
     path.write_text('{"number": 1}')
@@ -28,11 +28,12 @@ def test_a_file_of_its_own_kind_may_be_replaced_and_no_other(tmp_path):
     for other in ("", '{"letter": "a"}', "\x00"):
         path.write_text(other)
         with pytest.raises(
-            DataError, match=r"out\.json: exists already, and is no small one; give another file"
+            DataError,
+            match=r"out\.json: exists already, but is not this command's output .small one.. Give another file",
         ):
             check_file(path, own, "small one")
         assert path.read_text() == other
-    with pytest.raises(DataError, match="is a folder; give the name of a file"):
+    with pytest.raises(DataError, match=r"is a folder. Give the name of a file"):
         check_file(tmp_path, own, "small one")
 
 
@@ -46,13 +47,13 @@ def test_a_folder_may_hold_what_the_command_writes_there(tmp_path):
     check_folder(out, {"a.json", "b.json"})
     for name in "vwxyz":
         (out / name).touch()
-    with pytest.raises(DataError, match=r"out: holds v, w, x, y, z already.*; give another folder"):
+    with pytest.raises(DataError, match=r"out: holds v, w, x, y, z already.*. Give another folder"):
         check_folder(out, {"a.json", "b.json"})
-    with pytest.raises(DataError, match="is a file; give a folder"):
+    with pytest.raises(DataError, match=r"is a file. Give a folder"):
         check_folder(out / "a.json")
 
 
-def test_an_older_output_goes_when_the_new_one_is_whole_and_comes_back_when_it_is_not(tmp_path):
+def test_an_older_output_is_removed_after_success_and_restored_after_a_failure(tmp_path):
     out = tmp_path / "out"
 
     def write(text, *, fails=False, overwrite=True, own=True):
@@ -65,10 +66,13 @@ def test_an_older_output_goes_when_the_new_one_is_whole_and_comes_back_when_it_i
 
     write("first")
     with pytest.raises(
-        DataError, match=r"out: exists already .it holds thing\.txt.; .* --overwrite"
+        DataError, match=r"out: exists already .it holds thing\.txt.\. .* --overwrite"
     ):
         write("second", overwrite=False)
-    with pytest.raises(DataError, match="exists already, and is no thing; give another output"):
+    with pytest.raises(
+        DataError,
+        match=r"exists already, but is not this command's output .thing.. Give another output",
+    ):
         write("second", own=False)
     with pytest.raises(RuntimeError):
         write("second", fails=True)
@@ -82,7 +86,7 @@ def test_an_older_output_goes_when_the_new_one_is_whole_and_comes_back_when_it_i
     assert (out / "thing.txt").read_text() == "second"
 
 
-def test_a_second_command_does_not_move_what_the_first_one_set_aside(tmp_path):
+def test_a_second_command_does_not_move_the_old_output_of_the_first(tmp_path):
     """The second one is refused anyway; without the lease it put the older result back, and ruined the first one's."""
     out = tmp_path / "out"
     out.write_text("old")
@@ -98,7 +102,7 @@ def test_a_second_command_does_not_move_what_the_first_one_set_aside(tmp_path):
     assert out.read_text() == "new"
 
 
-def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path):
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path):
     real, link = tmp_path / "disk" / "real", tmp_path / "link"
     real.mkdir(parents=True)
     (real / "thing.txt").write_text("0")
@@ -127,7 +131,7 @@ def test_a_loop_of_links_is_refused(tmp_path):
         pass
 
 
-def test_what_a_link_names_is_not_removed_with_what_was_set_aside(tmp_path):
+def test_the_target_of_a_link_is_not_removed_with_the_old_output(tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "precious.txt").touch()
@@ -140,7 +144,7 @@ def test_what_a_link_names_is_not_removed_with_what_was_set_aside(tmp_path):
 
 
 @pytest.mark.parametrize("strange", ["thesis.tex", "notes/thesis.tex", ".git/config", "part-1.txt"])
-def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
+def test_a_folder_is_removed_only_if_it_holds_only_its_own_files(tmp_path, strange):
     """`{}` is no manifest; an own folder that holds somebody's file is not replaced; a draft of a kill is its own."""
     out, is_own = (
         tmp_path / "out",
@@ -153,14 +157,17 @@ def test_a_folder_goes_only_with_its_own_files(tmp_path, strange):
 
     out.mkdir()
     (out / "small.json").write_text("{}")
-    with pytest.raises(DataError, match="out: exists already, and is no small folder"):
+    with pytest.raises(
+        DataError,
+        match=r"out: exists already, but is not this command's output .small folder.",
+    ):
         replace()
     (out / "small.json").write_text('{"number": 7}')
     (out / strange).parent.mkdir(exist_ok=True)
     (out / strange).write_text("years of work")
     with pytest.raises(
         DataError,
-        match=rf"out: holds {strange}, which --overwrite would delete too; move these files",
+        match=rf"out: holds {strange}, which --overwrite would delete too. Move these files",
     ):
         replace()
     assert (out / strange).read_text() == "years of work"

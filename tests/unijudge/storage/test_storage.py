@@ -1,4 +1,4 @@
-"""Folders in an object store, against a local S3 server: written whole or not at all, and read back as from a disk."""
+"""Folders in an object store, with a local S3 server: written completely or not at all, and read as from a disk."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(leases, name, value)
 
 
-def test_a_url_is_a_path_and_a_path_is_one(bucket, tmp_path):
+def test_urls_become_locations_and_file_urls_become_paths(bucket, tmp_path):
     place = locate(f"{bucket}/folder") / "a.txt"
     assert str(place) == f"{bucket}/folder/a.txt"
     assert not is_local(place)
@@ -60,7 +60,7 @@ def test_a_url_is_a_path_and_a_path_is_one(bucket, tmp_path):
         locate("nowhere://x")
 
 
-def test_an_object_is_whole_or_absent(bucket):
+def test_an_object_is_complete_or_absent(bucket):
     place = locate(bucket) / "folder" / "a.txt"
 
     def fail_in_the_middle():
@@ -127,7 +127,7 @@ def test_a_corpus_with_its_images_is_read_back(bucket):
 
 
 def test_images_on_a_disk_are_no_images_of_a_corpus_in_a_store(bucket, tmp_path):
-    with pytest.raises(DataError, match=r"its images .* are not; copy them there first"):
+    with pytest.raises(DataError, match=r"its images .* are not. Copy them there first"):
         make_corpus(locate(bucket) / "corpus", tmp_path)
     assert names(locate(bucket)) == ["corpus/items.parquet", "corpus/queries.parquet"]
 
@@ -171,7 +171,7 @@ def test_an_evaluation_reads_and_writes_a_store(bucket):
         load_settings(EmbedderSettings, None, [*places[:1], f"triples={bucket}/triples", places[2]])
 
 
-def test_a_second_holder_is_refused_and_the_first_lets_go(bucket, quick):
+def test_a_second_holder_is_refused_until_the_first_releases_the_lease(bucket, quick):
     out = locate(bucket) / "out"
     with lease(out):
         with (
@@ -187,7 +187,7 @@ def test_a_second_holder_is_refused_and_the_first_lets_go(bucket, quick):
 
 
 def test_a_lease_is_renewed_while_its_holder_lives(bucket, quick):
-    """Others are refused between two renewals, and during one."""
+    """Other writers are refused between two renewals and during a renewal."""
     out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
     with lease(out):
         for _ in range(5):
@@ -248,7 +248,7 @@ with leases.lease(locate(sys.argv[1])):
 """
 
 
-def test_a_holder_that_was_killed_lets_go(bucket, quick):
+def test_the_lease_of_a_killed_holder_is_released(bucket, quick):
     out = locate(bucket) / "out"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True
@@ -265,7 +265,7 @@ def test_a_holder_that_was_killed_lets_go(bucket, quick):
 def test_a_wrong_bucket_is_one_clear_error(bucket):
     gone = locate("s3://no-such-bucket/corpus")
     with pytest.raises(
-        DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: not found .*; check the URL"
+        DataError, match=r"s3://no-such-bucket/corpus/corpus\.json: not found .*. Check the URL"
     ):
         Corpus(gone)
     with pytest.raises(DataError, match="s3://no-such-bucket/corpus: not a folder of unijudge"):
@@ -333,7 +333,7 @@ def test_kind_c3_a_store_that_refuses_once_loses_nothing(bucket, identity, monke
     assert [name for name in methods if refusing[name].left] == []
 
 
-def test_kind_c3_what_passes_and_what_is_final_are_told_apart(bucket, monkeypatch):
+def test_kind_c3_temporary_and_final_errors_are_distinguished(bucket, monkeypatch):
     """What is not there, or forbidden, is asked for once."""
     root = locate(bucket)
     corpus = make_corpus(root / "corpus", root / "images")
@@ -376,9 +376,7 @@ class Answer(Exception):
         (PermissionError("Forbidden"), False),
     ],
 )
-def test_kind_c3_a_store_that_does_not_answer_has_not_said_that_nothing_is_there(
-    bucket, monkeypatch, error, is_known
-):
+def test_kind_c3_a_silent_store_is_not_an_empty_store(bucket, monkeypatch, error, is_known):
     place = locate(bucket) / "a.txt"
     publish_text(place, "text")
     assert stores.exists(place)
@@ -400,7 +398,7 @@ def test_kind_c3_a_store_that_does_not_answer_has_not_said_that_nothing_is_there
         assert stores.exists(place), "asked again"
 
 
-def test_kind_c3_no_result_is_written_over_while_a_store_is_silent(bucket, monkeypatch):
+def test_kind_c3_no_result_is_overwritten_while_a_store_is_silent(bucket, monkeypatch):
     """A path's own `exists` says that nothing is there."""
     place = locate(bucket) / "page.html"
     publish_text(place, "somebody's own")
