@@ -119,7 +119,7 @@ def _open(folder: Path) -> tuple[_FolderKind, BaseModel]:
         return kind, read_json(folder / kind.file, kind.model)
     if not is_folder(folder):
         found = "a file" if is_file(folder) else "no such folder"
-        raise DataError(f"{folder}: not a folder of unijudge ({found}); check the path")
+        raise DataError(f"{folder}: not a folder of unijudge ({found}). Check the path")
     names = ", ".join(kind.file for kind in KINDS)
     raise DataError(
         f"{folder}: not a folder of unijudge (none of {names} is there), or not finished. Check the path"

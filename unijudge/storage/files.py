@@ -204,7 +204,7 @@ def read_json(path: Path, kind: type[M]) -> M:
 def _absent(path: Path, error: FileNotFoundError) -> DataError:
     """Returns the error for a missing file. If its folder is of another kind, the message says so."""
     if found := mistaken(path.name, names_in(path.parent)):
-        return DataError(f"{path.parent}: {found}; check the path")
+        return DataError(f"{path.parent}: {found}. Check the path")
     return missing(path, error)
 
 
