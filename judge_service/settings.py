@@ -84,6 +84,9 @@ class LimitSettings(Settings):
 
     max_candidates: int = Field(64, gt=0)
     """The largest number of candidates in a request. Clients split larger queries automatically."""
+    max_documents: int = Field(1000, gt=0)
+    """The largest number of documents in a request of a compatible route, such as /v1/rerank. Its documents are judged
+    in groups of `max_candidates`."""
     max_body_bytes: int = Field(32 * 2**20, gt=2**12)
     """The largest size of a request's body, in bytes. The images that a request names by hash have the same limit in
     total, and so has an uploaded image."""

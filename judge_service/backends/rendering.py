@@ -20,7 +20,14 @@ from unijudge.content import Content
 from unijudge.errors import BadImage, JudgeRefused, ModelError, OutOfMemory
 from unijudge.images.decoding import pixels_in
 from unijudge.judging.prompt import Prompt, content_parts
-from unijudge.judging.verdicts import EMPTY, JudgeIdentity, ListVerdict, PairError, Verdict
+from unijudge.judging.verdicts import (
+    EMPTY,
+    Cost,
+    JudgeIdentity,
+    ListVerdict,
+    PairError,
+    Verdict,
+)
 from unijudge.memory import one_memory_error
 from unijudge.modeling.chat_encoder import ChatEncoder, Stream, shared_prefix
 from unijudge.modeling.inputs import ModelInputs
@@ -261,11 +268,16 @@ def open_inputs(settings: ModelSettings, prompt: Prompt, limits: LimitSettings) 
     )
 
 
-def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> Verdict | PairError:
+def answer(
+    yes_logprob: float, no_logprob: float, *, argmax_is_label: bool, cost: Cost
+) -> Verdict | PairError:
     """Returns a verdict, or an error if a log-probability is not finite: half precision can overflow."""
     if abs(yes_logprob) < float("inf") and abs(no_logprob) < float("inf"):
         return Verdict(
-            yes_logprob=yes_logprob, no_logprob=no_logprob, argmax_is_label=argmax_is_label
+            yes_logprob=yes_logprob,
+            no_logprob=no_logprob,
+            argmax_is_label=argmax_is_label,
+            cost=cost,
         )
     message = (
         f"ln P(Yes) = {yes_logprob}, ln P(No) = {no_logprob}: not finite. Use a wider model.dtype"
@@ -273,9 +285,11 @@ def answer(yes_logprob: float, no_logprob: float, *, argmax_is_label: bool) -> V
     return PairError(code="not_finite", message=message)
 
 
-def choice(logprobs: Sequence[float], *, argmax_is_number: bool) -> ListVerdict | PairError:
+def choice(
+    logprobs: Sequence[float], *, argmax_is_number: bool, cost: Cost
+) -> ListVerdict | PairError:
     """Returns the choice from a list, or an error if a log-probability is not finite: half precision can overflow."""
     if all(abs(logprob) < float("inf") for logprob in logprobs):
-        return ListVerdict.of(logprobs, argmax_is_number=argmax_is_number)
+        return ListVerdict.of(logprobs, argmax_is_number=argmax_is_number, cost=cost)
     message = f"ln P of the numbers = {list(logprobs)}: not finite. Use a wider model.dtype"
     return PairError(code="not_finite", message=message)

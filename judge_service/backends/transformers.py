@@ -22,7 +22,7 @@ from judge_service.backends.one_thread import Caller, OneThread
 from judge_service.backends.rendering import Inputs, answer, choice
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused, ModelError, OutOfMemory
-from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
+from unijudge.judging.verdicts import Cost, JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.memory import one_memory_error
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.families import Arrays
@@ -133,7 +133,9 @@ class TransformersJudge:
                 "lower model.max_pixels"
             ) from error
         chosen = choice(
-            logprobs_V[numbers].tolist(), argmax_is_number=int(logprobs_V.argmax()) in numbers
+            logprobs_V[numbers].tolist(),
+            argmax_is_number=int(logprobs_V.argmax()) in numbers,
+            cost=self._cost(stream, 0),
         )
         self._progressed_at = time.monotonic()
         return chosen
@@ -147,6 +149,12 @@ class TransformersJudge:
                 streams, self._score(list(streams.values()), caller), strict=True
             ):
                 answers[index] = verdict
+
+            # The prefix was computed once. The first candidate bears its cost.
+            first, stream = next(iter(streams.items()))
+            if isinstance(verdict := answers[first], Verdict):
+                cost = self._cost(stream, 0)
+                answers[first] = verdict.model_copy(update={"cost": cost})
         return [result for result in answers if result is not None]
 
     @torch.inference_mode()
@@ -174,10 +182,10 @@ class TransformersJudge:
             failure = self._no_room(error)
         else:
             self._progressed_at = time.monotonic()
-            for (yes, no), token in zip(
-                logprobs_BV[:, self._labels].tolist(), most_probable, strict=True
-            ):
-                yield answer(yes, no, argmax_is_label=token in self._labels)
+            labels_B2 = logprobs_BV[:, self._labels].tolist()
+            for stream, (yes, no), token in zip(chunk, labels_B2, most_probable, strict=True):
+                cost = self._cost(stream, cut)
+                yield answer(yes, no, argmax_is_label=token in self._labels, cost=cost)
             return
         if len(chunk) == 1:
             yield PairError(code="out_of_memory", message=failure)
@@ -187,6 +195,15 @@ class TransformersJudge:
         half = len(chunk) // 2
         yield from self._score_chunk(chunk[:half], cut, cache, caller)
         yield from self._score_chunk(chunk[half:], cut, cache, caller)
+
+    def _cost(self, stream: Stream, cut: int) -> Cost:
+        """Returns the cost of an answer whose first `cut` entries were computed for all candidates of the query."""
+        tokens = self._inputs.model.length(stream)
+        return Cost(
+            prompt_tokens=tokens,
+            computed_tokens=tokens - self._inputs.model.length(stream[:cut]),
+            images=sum(isinstance(entry, bytes) for entry in stream),
+        )
 
     def _no_room(self, error: OutOfMemory) -> str:
         budget = self._inputs.settings.max_pixels

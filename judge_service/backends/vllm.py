@@ -25,7 +25,7 @@ from judge_service.gpus import Gpu, has_cuda_vllm
 from judge_service.settings import ServiceSettings
 from unijudge.content import Content
 from unijudge.errors import JudgeDied, JudgeUnavailable, ModelError, first_error
-from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
+from unijudge.judging.verdicts import Cost, JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.storage.access_errors import in_one_line
 
@@ -165,8 +165,8 @@ class VllmJudge:
         result = await self._read(prompt, numbers)
         if isinstance(result, PairError):
             return result
-        logprobs, most_probable = result
-        return choice(logprobs, argmax_is_number=most_probable in numbers)
+        logprobs, most_probable, cost = result
+        return choice(logprobs, argmax_is_number=most_probable in numbers, cost=cost)
 
     def _prepare(
         self, query: Content, candidates: Sequence[Content]
@@ -188,13 +188,13 @@ class VllmJudge:
         result = await self._read(prompt, self._labels)
         if isinstance(result, PairError):
             return result
-        (yes, no), most_probable = result
-        return answer(yes, no, argmax_is_label=most_probable in self._labels)
+        (yes, no), most_probable, cost = result
+        return answer(yes, no, argmax_is_label=most_probable in self._labels, cost=cost)
 
     async def _read(
         self, prompt: Prompt, ids: Sequence[int]
-    ) -> tuple[list[float], int] | PairError:
-        """Returns the log-probabilities of some tokens at the start of the answer, and the most probable token."""
+    ) -> tuple[list[float], int, Cost] | PairError:
+        """Returns ln P of some tokens at the start of the answer, the most probable token, and the cost."""
         inputs, expected = prompt
         try:
             output = await self._output(inputs, self._parameters(logprob_token_ids=list(ids)))
@@ -208,10 +208,16 @@ class VllmJudge:
             message = f"the engine made {tokens} tokens of a prompt of {expected}: the engine scales pictures otherwise"
             return PairError(code="token_count", message=message)
 
+        cached = output.num_cached_tokens or 0
         self.prompt_tokens += tokens
-        self.cached_tokens += output.num_cached_tokens or 0
+        self.cached_tokens += cached
+        cost = Cost(
+            prompt_tokens=tokens,
+            computed_tokens=tokens - cached,
+            images=len(inputs.get("multi_modal_data", {}).get("image", [])),
+        )
         (first,) = output.outputs[0].logprobs
-        return [first[token].logprob for token in ids], output.outputs[0].token_ids[0]
+        return [first[token].logprob for token in ids], output.outputs[0].token_ids[0], cost
 
     async def _output(self, prompt: dict[str, Any], parameters: Any) -> Any:
         """Returns the engine's output with its log-probabilities. If they are missing, the prompt is sent once more.

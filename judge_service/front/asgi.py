@@ -192,7 +192,7 @@ class AsgiRequest:
                 await asyncio.wait_for(self._discard(), DISCARD_S)
         if not self._whole:
             headers.append((b"connection", b"close"))
-        await self.respond(refusal.status, refusal.body.model_dump_json().encode(), headers)
+        await self.respond(refusal.status, refusal.text(self.scope["path"]).encode(), headers)
 
     async def _discard(self) -> None:
         async for _ in self.chunks():

@@ -1,8 +1,9 @@
 """The common part of the routes with a query and candidates: read the request, wait in the queue, work, answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -10,7 +11,7 @@ from fastapi import Request, Response
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.bodies import read_request, work_of
-from judge_service.front.errors import HttpError, judge_errors_as_http
+from judge_service.front.errors import COMPATIBLE_PATHS, HttpError, judge_errors_as_http
 from judge_service.front.in_work import HEADER, InWork
 from judge_service.settings import LimitSettings
 from unijudge.content import Content
@@ -21,11 +22,23 @@ from unijudge.judging.protocol import (
     ScoreResponse,
     ServiceInfo,
 )
-from unijudge.judging.verdicts import JudgeIdentity
 
-PATHS = frozenset({"/v1/score", "/v1/choose", "/v1/count"})
+PATHS = frozenset({"/v1/score", "/v1/choose", "/v1/count"}) | COMPATIBLE_PATHS
+
+_COSTS: dict[str, Any] = {"result": {"cost"}, "results": {"__all__": {"cost"}}}
+"""The fields of an answer that a caller gets only with `explain`."""
 
 A = TypeVar("A", ScoreResponse, ChooseResponse, CountResponse)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query and its candidates, with their images in memory."""
+
+    query: Content
+    candidates: list[Content]
+    explain: bool = False
+    """Whether the caller needs the cost of each answer."""
 
 
 class Questions:
@@ -50,27 +63,45 @@ class Questions:
         self._in_work = in_work
 
     async def answer(
-        self, http: Request, work: Callable[[Content, list[Content]], Coroutine[Any, Any, A]]
+        self, http: Request, work: Callable[[Question], Coroutine[Any, Any, A]]
     ) -> Response:
-        """Answers a request.
+        """Answers a request in the service's own protocol.
 
         Args:
             http: The request.
-            work: The function from query and candidates to the answer.
+            work: The function from the question to the answer.
 
         Raises:
             HttpError: The request cannot be answered.
         """
-        _check_pin(http, self.info.identity)
+        self.check_pin(http)
+        question = await self._question(await http.body())
+        async with self.turn(http, work_of(question.query, question.candidates)):
+            answer = await work(question)
+        return self.response(answer.model_dump_json(exclude=None if question.explain else _COSTS))
+
+    @asynccontextmanager
+    async def turn(self, http: Request, work: float) -> AsyncIterator[None]:
+        """Waits in the queue, and keeps a slot of the judge while the block runs.
+
+        Args:
+            http: The request.
+            work: The amount of work of the block (`work_of`).
+
+        Raises:
+            HttpError: The request cannot be answered in time, or the judge failed.
+        """
         patience = self._patience_s(http.headers.get("Judge-Timeout"))
         alone = http.headers.get("Judge-Alone") == "1"
         with judge_errors_as_http():
-            query, candidates = await self._contents(await http.body())
-            async with self._admission.turn(work_of(query, candidates), patience, alone=alone):
+            async with self._admission.turn(work, patience, alone=alone):
                 with self._noted(http.headers.get(HEADER)):
-                    answer = await work(query, candidates)
+                    yield
+
+    def response(self, body: str) -> Response:
+        """Returns a response with the judge's digest and the replica's name."""
         headers = {"ETag": f'"{self.info.digest}"', "Judge-Replica": self._replica}
-        return Response(answer.model_dump_json(), media_type="application/json", headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
 
     def _noted(self, name: str | None) -> AbstractContextManager[None]:
         """Notes for the gate in Ray's proxy that the request is running. A proxy of a joined cluster has no gate."""
@@ -103,7 +134,7 @@ class Questions:
             f"Judge-Timeout: {judge_timeout[:40]!r} is not a number above 0. Send the seconds that you wait",
         )
 
-    async def _contents(self, body: bytes) -> tuple[Content, list[Content]]:
+    async def _question(self, body: bytes) -> Question:
         request = await asyncio.to_thread(read_request, body, self._limits)
         images = await asyncio.to_thread(
             _load_images, request, self._blobs, self._limits.max_body_bytes
@@ -111,7 +142,19 @@ class Questions:
         query, *candidates = (
             content.content(images) for content in (request.query, *request.candidates)
         )
-        return query, candidates
+        return Question(query, candidates, request.explain)
+
+    def check_pin(self, http: Request) -> None:
+        """Rejects a request that was meant for another judge.
+
+        Raises:
+            HttpError: The header `If-Match` names other judges.
+        """
+        header = http.headers.get("If-Match", "*")
+        pins = [pin.strip().removeprefix("W/").strip('"') for pin in header.split(",")]
+        if "*" not in pins and self.info.digest not in pins:
+            message = f"the request is for judge {', '.join(pins)}, but this service runs {self.info.identity}"
+            raise HttpError(412, "other_judge", message)
 
 
 def _load_images(
@@ -150,13 +193,3 @@ def _load_images(
             missing,
         )
     return images
-
-
-def _check_pin(http: Request, identity: JudgeIdentity) -> None:
-    pins = [
-        pin.strip().removeprefix("W/").strip('"')
-        for pin in http.headers.get("If-Match", "*").split(",")
-    ]
-    if "*" not in pins and identity.digest not in pins:
-        message = f"the request is for judge {', '.join(pins)}, but this service runs {identity}"
-        raise HttpError(412, "other_judge", message)

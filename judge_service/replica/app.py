@@ -17,17 +17,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 
+from judge_service.compatible.asking import Asker
+from judge_service.compatible.routes import add_compatible_routes
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.errors import HttpError, answer_error
 from judge_service.front.gate import Gate, rules_of
 from judge_service.front.in_work import InWork
-from judge_service.front.questions import Questions
+from judge_service.front.questions import Question, Questions
 from judge_service.front.state import READ_EVERY_S, StateFile
 from judge_service.replica.counting import PairCounter
 from judge_service.replica.health import WatchedJudge
 from judge_service.settings import FrontSettings, LimitSettings
-from unijudge.content import Content
 from unijudge.errors import BadImage, DataError, JudgeUnavailable
 from unijudge.judging.prompt import LONGEST_LIST
 from unijudge.judging.protocol import (
@@ -119,6 +120,7 @@ def create_app(
 
     _add_pairs(app, questions, judge, counter)
     _add_blobs(app, blobs)
+    add_compatible_routes(app, Asker(questions, judge, limits))
     _document_bodies(app)
     return app
 
@@ -132,8 +134,9 @@ def _add_pairs(
     async def score(http: Request) -> Response:
         """One verdict or one error for each candidate, in order."""
 
-        async def work(query: Content, candidates: list[Content]) -> ScoreResponse:
-            return ScoreResponse(identity=identity, results=await judge.judge(query, candidates))
+        async def work(question: Question) -> ScoreResponse:
+            results = await judge.judge(question.query, question.candidates)
+            return ScoreResponse(identity=identity, results=results)
 
         return await questions.answer(http, work)
 
@@ -141,11 +144,13 @@ def _add_pairs(
     async def choose(http: Request) -> Response:
         """The best of at most nine candidates, listed in order. No choice if the answer is not a number."""
 
-        async def work(query: Content, candidates: list[Content]) -> ChooseResponse:
-            if len(candidates) > LONGEST_LIST:
+        async def work(question: Question) -> ChooseResponse:
+            number = len(question.candidates)
+            if number > LONGEST_LIST:
                 reason = f"a list has at most {LONGEST_LIST}, so that each number is one token. Send fewer candidates"
-                raise HttpError(422, "too_many", f"{len(candidates)} candidates: {reason}")
-            return ChooseResponse(identity=identity, result=await judge.choose(query, candidates))
+                raise HttpError(422, "too_many", f"{number} candidates: {reason}")
+            result = await judge.choose(question.query, question.candidates)
+            return ChooseResponse(identity=identity, result=result)
 
         return await questions.answer(http, work)
 
@@ -153,11 +158,11 @@ def _add_pairs(
     async def count(http: Request) -> Response:
         """The number of tokens of each candidate's prompt, or its error, in order. The model does not run."""
 
-        async def work(query: Content, candidates: list[Content]) -> CountResponse:
+        async def work(question: Question) -> CountResponse:
             if counter is None:
                 reason = "the judge has no tokens to count. Use a service that runs a model"
                 raise HttpError(404, "no_tokens", f"{identity}: {reason}")
-            counts = await asyncio.to_thread(counter.count, query, candidates)
+            counts = await asyncio.to_thread(counter.count, question.query, question.candidates)
             return CountResponse(identity=identity, results=counts)
 
         return await questions.answer(http, work)

@@ -4,6 +4,7 @@ GET  /v1/identity   ServiceInfo                      the judge's identity, what 
 POST /v1/score      ScoreRequest → ScoreResponse     a verdict for each candidate of a query, in order
 POST /v1/choose     ScoreRequest → ChooseResponse    the best candidate of the list, by one listwise question
 POST /v1/count      ScoreRequest → CountResponse     the length of each prompt, without judging
+GET  /v1/models     the judge's name                 the routes of other servers: judge_service/compatible/
 PUT  /v1/blobs/SHA  the bytes of an image            later requests may name this image by its sha256
 GET  /healthz       the process is alive             GET /readyz   a real pair was scored
 any 4xx or 5xx      ErrorBody                        409: `missing` lists the images to send
@@ -22,15 +23,21 @@ from unijudge.judging.flops import ModelShape, TokenCount
 from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
 
 
-def _decode(value: object) -> object:
-    """Decodes base64 in its common forms: with line breaks, without padding, or as a `data:` URL."""
-    if not isinstance(value, str):
-        return value
-    letters = "".join(_after_header(value).split()).rstrip("=")
+def image_bytes(text: str) -> bytes:
+    """Decodes base64 in its common forms: with line breaks, without padding, or as a `data:` URL.
+
+    Raises:
+        ValueError: The text is not base64.
+    """
+    letters = "".join(_after_header(text).split()).rstrip("=")
     try:
         return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(_no_base64(letters)) from error
+
+
+def _decode(value: object) -> object:
+    return image_bytes(value) if isinstance(value, str) else value
 
 
 def _after_header(text: str) -> str:
@@ -100,6 +107,8 @@ class ScoreRequest(Wire):
 
     query: WireContent
     candidates: Annotated[list[WireContent], Field(min_length=1)]
+    explain: bool = False
+    """Whether each answer has its cost, if the judge counts."""
 
 
 class Answer(Wire):
@@ -131,6 +140,8 @@ class Limits(Wire):
     """The limits of a request. A larger request is refused, never truncated."""
 
     max_candidates: int
+    max_documents: int
+    """The most documents of a request of a compatible route, such as /v1/rerank."""
     max_body_bytes: int
     """The most bytes of a request's body, and, separately, of the images that the request names by hash."""
     max_pixels: int

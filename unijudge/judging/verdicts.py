@@ -14,6 +14,38 @@ from pydantic import BaseModel, ConfigDict, Field
 from unijudge.content import Content
 
 
+class Cost(BaseModel):
+    """The cost of an answer. A judge that computes nothing, such as a scripted one, has no cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_tokens: int = Field(ge=0)
+    """The length of the prompt, in tokens."""
+    computed_tokens: int = Field(ge=0)
+    """The tokens that the language model computed for this answer. The others were computed for another answer."""
+    images: int = Field(ge=0)
+    """The images in the prompt."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Returns the sum of two costs.
+
+        Example:
+            >>> Cost(prompt_tokens=9, computed_tokens=4, images=1) + Cost(prompt_tokens=1, computed_tokens=1, images=0)
+            Cost(prompt_tokens=10, computed_tokens=5, images=1)
+        """
+        return Cost(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            computed_tokens=self.computed_tokens + other.computed_tokens,
+            images=self.images + other.images,
+        )
+
+
+FREE = Cost(prompt_tokens=0, computed_tokens=0, images=0)
+"""The cost of no answer."""
+
+OptionalCost = Annotated[Cost | None, Field(exclude_if=lambda cost: cost is None)]
+
+
 class Verdict(BaseModel):
     """The judge's answer about a candidate, before any decision.
 
@@ -29,6 +61,8 @@ class Verdict(BaseModel):
     """ln P("No"), at most 0."""
     argmax_is_label: bool
     """Whether the likeliest token was Yes or No. Together with the mass, this tells whether prompt and model fit."""
+    cost: OptionalCost = None
+    """The cost of this answer, if the caller needs it and the judge counts."""
 
     @property
     def log_odds(self) -> float:
@@ -78,14 +112,19 @@ class ListVerdict(BaseModel):
     """ln P(number) of each candidate, in the order of the request, at most 0."""
     mass: float
     """The sum of P(number), in (0, 1]. A small mass means that the model did not answer the question."""
+    cost: OptionalCost = None
+    """The cost of this answer, if the caller needs it and the judge counts."""
 
     @classmethod
-    def of(cls, logprobs: Sequence[float], *, argmax_is_number: bool) -> Self:
+    def of(
+        cls, logprobs: Sequence[float], *, argmax_is_number: bool, cost: Cost | None = None
+    ) -> Self:
         """Builds the verdict from the probabilities of the numbers.
 
         Args:
             logprobs: ln P(number) of each candidate, at most 0.
             argmax_is_number: Whether the likeliest token is one of these numbers.
+            cost: The cost of this answer.
 
         Example:
             >>> ListVerdict.of([-1.0, -0.5], argmax_is_number=True).place
@@ -95,7 +134,8 @@ class ListVerdict(BaseModel):
         """
         best = max(range(len(logprobs)), key=logprobs.__getitem__)
         mass = math.fsum(map(math.exp, logprobs))
-        return cls(place=best if argmax_is_number else None, logprobs=list(logprobs), mass=mass)
+        place = best if argmax_is_number else None
+        return cls(place=place, logprobs=list(logprobs), mass=mass, cost=cost)
 
 
 class PairError(BaseModel):

@@ -1,0 +1,77 @@
+"""Adds the compatible routes to the service's application."""
+
+import asyncio
+import json
+import time
+import uuid
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from judge_service.compatible.asking import Asker
+from judge_service.compatible.decisions import DecisionRequest, decide
+from judge_service.compatible.rerank import RerankRequest, rerank_response, tei_response
+from judge_service.compatible.scoring import (
+    PairScoreRequest,
+    RankingRequest,
+    pair_scores,
+    rankings,
+)
+from judge_service.front.errors import HttpError
+
+
+def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
+    """Adds the routes of other servers."""
+    started = int(time.time())
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The judge, as the only model of the service."""
+        model = {"id": asker.model, "object": "model", "created": started, "owned_by": "unijudge"}
+        return {"object": "list", "data": [model]}
+
+    @app.post("/v2/rerank", openapi_extra=_body(RerankRequest))
+    @app.post("/v1/rerank", openapi_extra=_body(RerankRequest))
+    @app.post("/rerank", openapi_extra=_body(RerankRequest))
+    async def rerank(http: Request) -> Response:
+        """Documents in the order of their probabilities, for clients of Cohere, Jina, vLLM, Infinity and TEI."""
+        request = await asker.read(http, RerankRequest)
+        try:
+            query, candidates = await asyncio.to_thread(request.pairs)
+            answers = await asker.judge(http, query, candidates)
+            if request.texts is None:
+                return _response(asker, "rerank", rerank_response(request, answers, asker.model))
+            return asker.questions.response(json.dumps(tei_response(request, answers)))
+        except HttpError as error:
+            error.is_for_tei = request.texts is not None
+            raise
+
+    @app.post("/score", openapi_extra=_body(PairScoreRequest))
+    async def pair_score(http: Request) -> Response:
+        """The probability of each pair, for clients of vLLM."""
+        request = await asker.read(http, PairScoreRequest)
+        answers = await asker.judge_pairs(http, await asyncio.to_thread(request.pairs))
+        return _response(asker, "score", pair_scores(request, answers, asker.model))
+
+    @app.post("/v1/ranking", openapi_extra=_body(RankingRequest))
+    async def ranking(http: Request) -> Response:
+        """Passages in the order of their log-odds, for clients of NVIDIA NIM."""
+        request = await asker.read(http, RankingRequest)
+        query, candidates = await asyncio.to_thread(request.pairs)
+        return _response(asker, "ranking", rankings(await asker.judge(http, query, candidates)))
+
+    @app.post("/v1/decisions", openapi_extra=_body(DecisionRequest))
+    async def decisions(http: Request) -> Response:
+        """Answers to questions about an input, for clients of OpenAI's Decisions API."""
+        request = await asker.read(http, DecisionRequest)
+        return _response(asker, "decision", await decide(asker, http, request))
+
+
+def _response(asker: Asker, kind: str, body: dict[str, Any]) -> Response:
+    head = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time())}
+    return asker.questions.response(json.dumps(head | body, ensure_ascii=False, allow_nan=False))
+
+
+def _body(kind: type[Any]) -> dict[str, Any]:
+    schema = kind.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
