@@ -73,7 +73,7 @@ class Level(BaseModel):
 
 
 class Scale(_Part):
-    """A level of the input on a scale, from the lowest."""
+    """A level of the input on a scale. The lowest level is 0."""
 
     type: Literal["score"]
     levels: Annotated[list[Level], Field(min_length=2, max_length=LONGEST_LIST)]
@@ -201,11 +201,11 @@ def _answer(question: DecisionQuestion, found: Verdict | ListVerdict | PairError
             for value, probability in zip(values, probabilities, strict=True)
         ]
     elif isinstance(question, Scale):
-        answer["score"] = sum(level * share for level, share in enumerate(probabilities, start=1))
+        answer["score"] = sum(level * share for level, share in enumerate(probabilities))
         answer["probabilities"] = [
             {"value": value, "label": level.label, "probability": probability}
             for value, (level, probability) in enumerate(
-                zip(question.levels, probabilities, strict=True), start=1
+                zip(question.levels, probabilities, strict=True)
             )
         ]
     return answer

@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel
 
 from judge_service.compatible.asking import Asker
 from judge_service.compatible.decisions import DecisionRequest, decide
@@ -19,6 +20,9 @@ from judge_service.compatible.scoring import (
 )
 from judge_service.front.errors import HttpError
 
+BODIES = (RerankRequest, PairScoreRequest, RankingRequest, DecisionRequest)
+SCHEMAS = "#/components/schemas/"
+
 
 def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
     """Adds the routes of other servers."""
@@ -30,9 +34,9 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
         model = {"id": asker.model, "object": "model", "created": started, "owned_by": "unijudge"}
         return {"object": "list", "data": [model]}
 
-    @app.post("/v2/rerank", openapi_extra=_body(RerankRequest))
-    @app.post("/v1/rerank", openapi_extra=_body(RerankRequest))
-    @app.post("/rerank", openapi_extra=_body(RerankRequest))
+    @app.post("/v2/rerank", openapi_extra=body_of(RerankRequest))
+    @app.post("/v1/rerank", openapi_extra=body_of(RerankRequest))
+    @app.post("/rerank", openapi_extra=body_of(RerankRequest))
     async def rerank(http: Request) -> Response:
         """Documents in the order of their probabilities, for clients of Cohere, Jina, vLLM, Infinity and TEI."""
         request = await asker.read(http, RerankRequest)
@@ -46,21 +50,21 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
             error.is_for_tei = request.texts is not None
             raise
 
-    @app.post("/score", openapi_extra=_body(PairScoreRequest))
+    @app.post("/score", openapi_extra=body_of(PairScoreRequest))
     async def pair_score(http: Request) -> Response:
         """The probability of each pair, for clients of vLLM."""
         request = await asker.read(http, PairScoreRequest)
         answers = await asker.judge_pairs(http, await asyncio.to_thread(request.pairs))
         return _response(asker, "score", pair_scores(request, answers, asker.model))
 
-    @app.post("/v1/ranking", openapi_extra=_body(RankingRequest))
+    @app.post("/v1/ranking", openapi_extra=body_of(RankingRequest))
     async def ranking(http: Request) -> Response:
         """Passages in the order of their log-odds, for clients of NVIDIA NIM."""
         request = await asker.read(http, RankingRequest)
         query, candidates = await asyncio.to_thread(request.pairs)
         return _response(asker, "ranking", rankings(await asker.judge(http, query, candidates)))
 
-    @app.post("/v1/decisions", openapi_extra=_body(DecisionRequest))
+    @app.post("/v1/decisions", openapi_extra=body_of(DecisionRequest))
     async def decisions(http: Request) -> Response:
         """Answers to questions about an input, for clients of OpenAI's Decisions API."""
         request = await asker.read(http, DecisionRequest)
@@ -72,6 +76,7 @@ def _response(asker: Asker, kind: str, body: dict[str, Any]) -> Response:
     return asker.questions.response(json.dumps(head | body, ensure_ascii=False, allow_nan=False))
 
 
-def _body(kind: type[Any]) -> dict[str, Any]:
-    schema = kind.model_json_schema()
+def body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """Returns the description of a JSON body for OpenAPI. The schema of `kind` is added to the document separately."""
+    schema = {"$ref": SCHEMAS + kind.__name__}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from judge_service.compatible.asking import Asker
-from judge_service.compatible.routes import add_compatible_routes
+from judge_service.compatible.routes import BODIES, SCHEMAS, add_compatible_routes, body_of
 from judge_service.front.admission import Admission
 from judge_service.front.blobs import BlobStore
 from judge_service.front.errors import HttpError, answer_error
@@ -195,20 +195,15 @@ def _add_blobs(app: FastAPI, blobs: BlobStore | None) -> None:
 
 
 _BINARY_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
-_SCHEMAS = "#/components/schemas/"
-_JSON_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{ScoreRequest.__name__}"}}},
-    }
-}
+_JSON_BODY = body_of(ScoreRequest)
 
 
 def _document_bodies(app: FastAPI) -> None:
-    """Adds the schema of the bodies in `_JSON_BODY` to FastAPI's documentation.
+    """Adds the schemas of the bodies to FastAPI's documentation.
 
     FastAPI does not read these bodies, since they are read under a limit.
     """
-    schema = ScoreRequest.model_json_schema(ref_template=_SCHEMAS + "{model}")
-    parts = schema.pop("$defs")
-    app.openapi()["components"]["schemas"] |= {**parts, ScoreRequest.__name__: schema}
+    schemas = app.openapi()["components"]["schemas"]
+    for kind in (ScoreRequest, *BODIES):
+        schema = kind.model_json_schema(ref_template=SCHEMAS + "{model}")
+        schemas |= schema.pop("$defs", {}) | {kind.__name__: schema}

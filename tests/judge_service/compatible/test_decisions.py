@@ -62,7 +62,7 @@ def test_a_score_is_the_expected_level():
     question = {"type": "score", "instructions": "How good?", "levels": levels}
     (answer,) = posted("/v1/decisions", {"input": INPUT, "questions": [question]})["answers"]
     rows = answer["probabilities"]
-    assert [(row["value"], row["label"]) for row in rows] == [(1, "bad"), (2, "fair"), (3, "good")]
+    assert [(row["value"], row["label"]) for row in rows] == [(0, "bad"), (1, "fair"), (2, "good")]
     assert answer["score"] == pytest.approx(sum(row["value"] * row["probability"] for row in rows))
     assert math.fsum(row["probability"] for row in rows) == pytest.approx(1)
 

@@ -140,7 +140,7 @@ def test_another_judge_scores_nothing(app, identity):
             413,
             "exceeds 20000 bytes",
         ),
-        (b"[" * 19_000, 413, "more fields than a request of 3 candidates"),
+        (b"[" * 19_000, 413, "more fields than the largest request"),
     ],
 )
 def test_a_bad_request_is_refused_with_its_reason(app, body, status, reason):
@@ -340,3 +340,12 @@ def test_a_bug_in_the_service_becomes_an_error_body(app, judge, monkeypatch):
     assert answer.status_code == 500
     assert answer.json()["code"] == "internal"
     assert "secret" not in answer.text
+
+
+def test_an_answer_tells_its_cost_only_if_it_is_asked_to(app):
+    """The scripted judge computes nothing. `tests/judge_service/backends` has the costs of the real ones."""
+    body = {"query": {"text": "a"}, "candidates": [{"text": "b"}]}
+    for path in ("/v1/score", "/v1/choose"):
+        plain = raw(app, body, path=path).json()
+        assert raw(app, body | {"explain": True}, path=path).json() == plain
+    assert raw(app, body | {"explain": "maybe"}).status_code == 400

@@ -1,0 +1,3 @@
+"""The scripts run in another environment, so they are not collected here."""
+
+collect_ignore = ["scripts"]
