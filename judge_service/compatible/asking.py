@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict
@@ -10,15 +10,26 @@ from pydantic import BaseModel, ConfigDict
 from judge_service.front.bodies import read_json, work_of
 from judge_service.front.errors import HttpError
 from judge_service.front.questions import Questions
-from judge_service.replica.health import WatchedJudge
 from judge_service.settings import LimitSettings
 from unijudge.content import Content
-from unijudge.judging.verdicts import FREE, Cost, ListVerdict, PairError, Verdict
+from unijudge.judging.verdicts import (
+    FREE,
+    Chooser,
+    Cost,
+    Judge,
+    ListVerdict,
+    PairError,
+    Verdict,
+)
 
 Answers = Sequence[Verdict | PairError]
 
 MARKS_IN_DOCUMENT = 16
 """The most commas, braces and brackets of a document: two parts with nested objects have eleven."""
+
+
+class ListJudge(Judge, Chooser, Protocol):
+    """A judge of pairs that also answers listwise questions."""
 
 
 class Body(BaseModel):
@@ -36,7 +47,7 @@ B = TypeVar("B", bound=Body)
 class Asker:
     """Judges the pairs of the compatible routes, with the queue and the limits of the service."""
 
-    def __init__(self, questions: Questions, judge: WatchedJudge, limits: LimitSettings):
+    def __init__(self, questions: Questions, judge: ListJudge, limits: LimitSettings):
         self.questions = questions
         self.model = judge.identity.model
         self._judge = judge
