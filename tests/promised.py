@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from judge_service.compatible import routes as compatible
 from judge_service.replica import app as service
 from unijudge import cli
 from unijudge.job import JobCommand, is_setting
@@ -57,7 +58,8 @@ def check_routes(text):
 
 def routes():
     """Of the judge service, as its source has them."""
-    return set(re.findall(r'@app\.\w+\("(/v1/\w+)', Path(service.__file__).read_text()))
+    sources = (Path(module.__file__).read_text() for module in (service, compatible))
+    return {path for text in sources for path in re.findall(r'@app\.\w+\("(/v1/\w+)', text)}
 
 
 def check_keys(text, kinds):
