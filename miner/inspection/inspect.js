@@ -99,7 +99,10 @@ function drawPicture(place, name) { // returns a thumbnail and null, or null and
   if (place === null) return [null, null];
   const picture = data.pictures[place];
   if (typeof picture === "string") {
-    return [element("div", {class: "thumb"}, element("img", {src: `data:image/webp;base64,${picture}`, alt: `image of ${name}`})), null];
+    const thumb = element("button", {type: "button", class: "thumb", "aria-expanded": "false", title: "enlarge or reduce", onclick: () => {
+      thumb.setAttribute("aria-expanded", String(thumb.getAttribute("aria-expanded") === "false"));
+    }}, element("img", {src: `data:image/webp;base64,${picture}`, alt: `image of ${name}`}));
+    return [thumb, null];
   }
   const why = picture === null ? "left out: the page is full" : picture.why;
   return [null, element("p", {class: "gone"}, element("b", {}, "no image"), ` ${why}`)];

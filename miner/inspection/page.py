@@ -143,13 +143,15 @@ def _page(
 
 def _scores(settings: InspectSettings, counts: PageCounts) -> str:
     mark = (settings.suspect_below, f"{settings.suspect_below:g}: a lower positive is suspect")
-    return bars(counts.scores, low=0.0, high=1.0, x_label="judge score", mark=mark)
+    return bars(counts.scores, low=0.0, high=1.0, x_label="judge score", marks=[mark])
 
 
 def _margins(settings: InspectSettings, counts: PageCounts) -> str:
     betas = rule_of(settings).betas
-    mark = (0.0, "as good as the positive")
+    marks = [(0.0, "as good as the positive")]
     if betas:
-        mark = (betas[0], f"α, at β = {betas[0]:g}: candidates left of α are dropped")
+        first, *others = betas
+        marks = [(first, f"α, at β = {first:g}: candidates left of α are dropped")]
+        marks += [(beta, f"β = {beta:g}, for rows with too few survivors") for beta in others]
     label = "score of the positive minus score of the candidate"
-    return bars(counts.margins, low=-1.0, high=1.0, x_label=label, mark=mark)
+    return bars(counts.margins, low=-1.0, high=1.0, x_label=label, marks=marks)

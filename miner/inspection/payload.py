@@ -20,10 +20,8 @@ from unijudge.formats.corpus import Corpus, Item, Query
 from unijudge.images.decoding import open_image
 from unijudge.pages.pages import data
 
-THUMBNAIL, SMALL_THUMBNAIL = (64, 60), (48, 40)
-"""Longest side in pixels, and quality, of an image on the page. The small form is for pages with many images."""
-THUMBNAIL_BYTES = 1_100
-"""Approximate size of a photograph in the large form."""
+THUMBNAILS = ((256, 65, 12_000), (64, 60, 1_100), (48, 40, 0))
+"""Longest side in pixels, quality, and approximate bytes of a photograph. The page has the largest form that fits."""
 FATES: tuple[Fate, ...] = get_args(Fate)
 TEXT_CHARS = (400, 200, 100, 50)
 TEXT_SHARE = 0.5
@@ -191,11 +189,12 @@ class _Tables:
         """Returns each image as WebP in base64, or the reason for a broken image, or None for a full page."""
         pictures: list[str | dict[str, str] | None] = [None] * len(self._owners)
         room -= len(pictures) * len('"",')
-        form = THUMBNAIL if len(pictures) * THUMBNAIL_BYTES <= room else SMALL_THUMBNAIL
+        fitting = (form for form in THUMBNAILS if len(pictures) * form[2] <= room)
+        side, quality, _ = next(fitting, THUMBNAILS[-1])
 
         # The most urgent images first, until the page is full.
         for index in sorted(range(len(pictures)), key=self._urgency.__getitem__):
-            picture = self._thumbnail(self._owners[index], *form)
+            picture = self._thumbnail(self._owners[index], side, quality)
             text = picture if isinstance(picture, str) else str(picture)
             room -= len(text.encode())
             if room < 0:

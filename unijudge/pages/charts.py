@@ -13,6 +13,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 20, 26, 38
 """Margins of a chart, for its labels."""
 LETTER, ROW = 6.2, 16
 """Width of a letter and height of a row in a legend."""
+LABEL_LINE = 12
+"""The height of a label of a mark, in pixels."""
 SERIES = 7
 """The number of series for which the page's style has colours."""
 FINEST = 300
@@ -46,7 +48,7 @@ def histogram(
     for name, values in series.items():
         for value in values:
             counts[name][bin_of(value, low, high, bins)] += 1
-    return bars(counts, low=low, high=high, x_label=x_label, mark=mark)
+    return bars(counts, low=low, high=high, x_label=x_label, marks=[mark])
 
 
 def bin_of(value: float, low: float, high: float, bins: int) -> int:
@@ -65,13 +67,16 @@ def bars(
     low: float,
     high: float,
     x_label: str,
-    mark: tuple[float, str],
+    marks: Sequence[tuple[float, str]],
 ) -> Markup:
-    """Draws a histogram of values that were already counted, for example in a stream (`bin_of`)."""
+    """Draws a histogram of values that were already counted, for example in a stream (`bin_of`).
+
+    `marks` are vertical lines with their labels.
+    """
     bins = max((len(values) for values in counts.values()), default=1)
     shares = {name: _shares(values) for name, values in counts.items()}
     top = max((max(values) for values in shares.values()), default=0) or 1.0
-    plot = _Plot((low, high), (0.0, 1.12 * top), list(counts))  # room for the mark's label
+    plot = _Plot((low, high), (0.0, 1.12 * top), list(counts))  # room for the first mark's label
     width = (high - low) / bins
     drawn = []
     for number, values in enumerate(shares.values(), start=1):
@@ -84,11 +89,16 @@ def bars(
         area = Markup('<path class="area s{}" d="M{} {} {} L{} {} Z"/>')
         drawn.append(area.format(number, *plot.at(low, 0), outline, *plot.at(high, 0)))
 
-    x, y = plot.at(mark[0], 1.12 * top)
-    line = Markup(
-        '<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>'
-    ).format(x, y, plot.at(0, 0)[1], x + 4, y + 10, mark[1])
-    return plot.svg([*drawn, line], x_label, "share", f"{x_label}, as a histogram")
+    # Each label is one line lower than the label before it, so that near marks stay readable.
+    for number, (value, label) in enumerate(marks):
+        x, y = plot.at(value, 1.12 * top)
+        line = Markup(
+            '<line class="mark" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/><text x="{3}" y="{4}">{5}</text>'
+        )
+        drawn.append(
+            line.format(x, y, plot.at(0, 0)[1], x + 4, y + 10 + LABEL_LINE * number, label)
+        )
+    return plot.svg(drawn, x_label, "share", f"{x_label}, as a histogram")
 
 
 def curves(

@@ -333,3 +333,15 @@ def test_hostile_texts_stay_texts_and_missing_pictures_say_why(person):
     reasons = " ".join(gone.text for gone in person.all(".gone"))
     assert "1.png: cannot be read (no such file). Restore it or import again" in reasons
     assert "2.png: changed since it was imported" in reasons
+
+
+def test_a_click_enlarges_a_picture_and_another_click_reduces_it(person):
+    person.click("[data-view=all]")
+    widths = []
+    for _ in range(3):
+        widths.append(person.one(".thumb img").size["width"])
+        person.click(".thumb")
+    before, large, after = widths
+    assert large == 256
+    assert before == after < large
+    assert person.errors() == []

@@ -8,11 +8,21 @@ from unijudge.pages.charts import FINEST, WIDTH, bars, curves, histogram, ticks
 
 
 def test_bars_show_a_given_histogram():
-    shape = {"low": 0, "high": 1, "x_label": "x", "mark": (0.5, "here")}
-    assert bars({"a": [3, 0, 0, 1]}, **shape) == histogram(
-        {"a": [0.1, 0.2, 0.0, 0.9]}, bins=4, **shape
-    )
-    assert "nan" not in bars({"none": [0, 0]}, **shape)
+    shape = {"low": 0, "high": 1, "x_label": "x"}
+    mark = (0.5, "here")
+    counted = bars({"a": [3, 0, 0, 1]}, marks=[mark], **shape)
+    assert counted == histogram({"a": [0.1, 0.2, 0.0, 0.9]}, bins=4, mark=mark, **shape)
+    assert "nan" not in bars({"none": [0, 0]}, marks=[mark], **shape)
+
+
+def test_the_labels_of_marks_are_on_lines_of_their_own():
+    marks = [(0.5, "first"), (0.5, "second"), (0.51, "third")]
+    chart = str(bars({"a": [1, 1]}, low=0, high=1, x_label="x", marks=marks))
+    heights = [
+        float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">(?:first|second|third)', chart)
+    ]
+    assert len(heights) == 3
+    assert heights == sorted(set(heights))
 
 
 def test_a_histogram_has_a_step_for_each_bin_and_includes_outliers():
