@@ -22,7 +22,6 @@ from ray.serve._private.constants import (
     SERVE_LOGGER_NAME,
     SERVE_NAMESPACE,
 )
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from judge_service.backends import check_name
 from judge_service.backends.preflight import check_machine
@@ -31,7 +30,8 @@ from judge_service.front.gate import rules_of
 from judge_service.front.proxy import ProxyOrders
 from judge_service.front.state import ServiceState, StateFile
 from judge_service.process import port_lock, service_folder, stopping_at_signals, with_port
-from judge_service.replica.replica import DEPLOYMENT, deployment_of
+from judge_service.replica.replica import deployment_of
+from judge_service.replica_history import Replicas, reason_of
 from judge_service.settings import ServiceSettings
 from unijudge.errors import DataError, JudgeError, SettingsError
 from unijudge.judging.reranker_file import served_otherwise
@@ -104,9 +104,9 @@ class _Service:
                 answer(self._deploy, lambda: bool(dead_parts()))
             except RayError as error:
                 raise JudgeError(
-                    f"Ray Serve did not start: {_reason(str(error))}. Ray's processes import packages from the current "
-                    "folder first, so a file there may hide a package. Start the service from another folder. If this "
-                    "does not help, check Ray's logs, in its temporary folder under session_latest/logs"
+                    f"Ray Serve did not start: {reason_of(str(error))}. Ray's processes import packages from the "
+                    "current folder first, so a file there may hide a package. Start the service from another "
+                    "folder. If this does not help, check Ray's logs, in its temporary folder under session_latest/logs"
                 ) from error
             self._watch()
         finally:
@@ -241,63 +241,6 @@ def _restart_controller() -> None:
         logger.warning("Ray Serve's controller: %s", error)
 
 
-class Replicas:
-    """The history of the replicas, from which the state of the service follows."""
-
-    def __init__(self, number: int, start_attempts: int):
-        """Creates an empty history.
-
-        Args:
-            number: The number of replicas of the service.
-            start_attempts: The number of failed starts after which the service stops.
-        """
-        self._number = number
-        self._start_attempts = start_attempts
-        self._was_ready = False
-        self._failures: set[str] = set()
-        """The messages of failed starts since all replicas last ran."""
-
-    def state(self, application: ApplicationStatusOverview) -> ServiceState:
-        """Returns the state of the service, from Ray's state of the application.
-
-        Ray itself would silently restart failing replicas forever.
-
-        Raises:
-            JudgeError: All start attempts failed, and either no replica runs or the service was never ready. The
-                message has the error of the last attempt.
-        """
-        deployments = application.deployments
-        states: dict[str, int] = (
-            deployments[DEPLOYMENT].replica_states if DEPLOYMENT in deployments else {}
-        )
-        running = states.get("RUNNING", 0)
-        if running == self._number and application.status == ApplicationStatus.RUNNING:
-            self._was_ready = True
-            self._failures.clear()
-            return ServiceState(phase="serving", ready=True)
-
-        # A service with a running replica continues, however many starts fail.
-        messages = [deployment.message for deployment in deployments.values()]
-        self._remember({message for message in messages if "failed to start" in message})
-        gave_up = application.status == ApplicationStatus.DEPLOY_FAILED
-        all_failed = gave_up or len(self._failures) >= self._start_attempts
-        if all_failed and not (running and self._was_ready):
-            raise JudgeError(f"the replicas did not start: {_reason(*messages)}")
-
-        # A client gets the reason while it waits.
-        failure = f": {_reason(*self._failures)}" if self._failures else ""
-        reason = f"{running} of {self._number} replicas run{failure}"
-        if running and self._was_ready:
-            return ServiceState(phase="serving", reason=reason)
-        return ServiceState(phase="broken" if self._failures else "starting", reason=reason)
-
-    def _remember(self, failed: set[str]) -> None:
-        """Logs new failures. The message of each failed start is different, since it names the replica's process."""
-        for message in failed - self._failures:
-            logger.warning("a replica did not start: %s", _reason(message))
-        self._failures |= failed
-
-
 def check_alone(settings: ServiceSettings) -> None:
     """Checks that no other judge service runs on the cluster.
 
@@ -352,12 +295,3 @@ def _with_folders(settings: ServiceSettings, folder: Path) -> ServiceSettings:
     if settings.address is None and settings.log_folder is not None:
         changes["log_folder"] = settings.log_folder.absolute()
     return settings.model_copy(update=changes)
-
-
-def _reason(*messages: str) -> str:
-    """Returns the error of the replicas from Ray's messages."""
-    text = "\n".join(messages)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith("unijudge.errors.")]
-    *_, last = ours or lines or ["no message"]
-    return last.removeprefix("unijudge.errors.")

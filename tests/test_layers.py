@@ -33,7 +33,8 @@ ONLY_IN = {
         "trainer/training/run_folder.py",
     },
     "ray": {
-        "judge_service/replica/replica.py", "judge_service/service.py", "judge_service/cluster.py",
+        "judge_service/replica/replica.py", "judge_service/replica_history.py", "judge_service/service.py",
+        "judge_service/cluster.py",
         "miner/scoring/ray_executor.py", "miner/scoring/ray_jobs.py", "trainer/studies/engines.py"},
     "aiohttp": {"miner/scoring/ray_jobs.py"},
     "uvicorn": {"judge_service/front/connections.py", "judge_service/front/proxy.py"},

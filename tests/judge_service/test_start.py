@@ -8,7 +8,8 @@ import pytest
 from ray.serve.schema import ApplicationStatus
 
 from judge_service.front.state import ServiceState, StateFile
-from judge_service.service import Replicas, _Clock, _Service
+from judge_service.replica_history import Replicas
+from judge_service.service import _Clock, _Service
 from judge_service.settings import ServiceSettings
 from unijudge.errors import JudgeError
 
