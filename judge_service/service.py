@@ -23,7 +23,7 @@ from ray.serve._private.constants import (
     SERVE_NAMESPACE,
 )
 
-from judge_service.backends import check_name
+from judge_service.backends import check_model_name
 from judge_service.backends.preflight import check_machine
 from judge_service.cluster import answer, dead_parts, join, replica_environment
 from judge_service.front.gate import rules_of
@@ -61,9 +61,9 @@ def run(settings: ServiceSettings) -> None:
     stop = threading.Event()
     settings = with_port(settings)
     with stopping_at_signals(stop), port_lock(settings), service_folder() as folder:
-        if settings.address is None:
-            check_name(settings.model)
         check_machine(settings)
+        if settings.address is None:
+            check_model_name(settings.model)
         model = settings.model
         for doubt in served_otherwise(
             Path(model.name), settings.prompt, model.min_pixels, model.max_pixels

@@ -73,6 +73,7 @@ ON_A_DISK = {
     "unijudge/storage/files.py": "drafts lie on a disk",
     "unijudge/formats/inventory.py": "lists a folder of a disk; of a store in one call",
     "unijudge/storage/outputs.py": "what is moved aside lies on a disk",
+    "judge_service/backends/__init__.py": "models are on a disk, or on the hub",
     "unijudge/modeling/inputs.py": "models lie on a disk, or on the hub",
     "unijudge/modeling/model_source.py": "models lie on a disk, or on the hub",
     "unijudge/modeling/checkpoints.py": "models",

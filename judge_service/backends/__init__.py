@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
-def check_name(model: ModelSettings) -> None:
+def check_model_name(model: ModelSettings) -> None:
     """Refuses a name that can be no model, before Ray starts. Nothing is loaded, and no hub is asked.
 
     Raises:
@@ -55,7 +55,7 @@ def open_judge(settings: ServiceSettings) -> Judge:
 
         return ScriptedJudge(settings.prompt, delay_s=settings.model.scripted_delay_s)
 
-    check_name(settings.model)
+    check_model_name(settings.model)
     if backend == "auto":
         backend = "vllm" if importlib.util.find_spec("vllm") else "transformers"
         if backend == "transformers":

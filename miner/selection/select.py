@@ -84,11 +84,9 @@ def _too_few(out: Path, rows: int, min_rows: int, statistics: dict[str, float]) 
         if name.startswith("left out") and value
     ]
     reasons = "; ".join(counts) or "no query was scored"
-    kept = (
-        f"only {rows:,} rows are kept, fewer than min_rows = {min_rows:,},"
-        if rows
-        else "no row is kept"
-    )
+    kept = "no row is kept"
+    if rows:
+        kept = f"only {rows:,} rows are kept, fewer than min_rows = {min_rows:,},"
     error = NothingSelected(
         f"{out}: {kept} of {statistics['queries']:,} queries ({reasons}), so nothing was written. Score more "
         "pairs, or select with different `betas`, `suspect_action` or `overrides`"

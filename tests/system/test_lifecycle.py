@@ -111,7 +111,7 @@ def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_
             time.sleep(0.2)
         assert process.wait(PATIENCE_S) == 1, log.read_text()
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    assert f"the replicas did not start: ModelError: {model}: cannot be loaded as a judge" in line
+    assert f"the replicas did not start: SettingsError: model.name: {model}: no such folder" in line
     assert 503 in seen
     assert not seen - {0, 200, 503}
 

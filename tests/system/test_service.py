@@ -225,7 +225,7 @@ def test_a_full_queue_refuses_with_a_time_for_the_retry(tmp_path):
             ["gpus_per_replica=1", "model.backend=scripted"],
             "1 replicas need 1 GPUs, but this Ray has 0 free",
         ),
-        (["model.name=/nowhere"], "/nowhere: cannot be loaded as a judge"),
+        (["model.name=/nowhere"], "/nowhere: no such folder, and not a hub name"),
         (
             ["model.name=TINY", "model.backend=transformers"],
             "cannot tell a match from a mismatch|the model is not answering",

@@ -203,7 +203,11 @@ def read_json(path: Path, kind: type[M]) -> M:
 
 def _absent(path: Path, error: FileNotFoundError) -> DataError:
     """Returns the error for a missing file. If its folder is of another kind, the message says so."""
-    if found := mistaken(path.name, names_in(path.parent)):
+    try:
+        names = names_in(path.parent)
+    except DataError:  # the store does not answer
+        return missing(path, error)
+    if found := mistaken(path.name, names):
         return DataError(f"{path.parent}: {found}. Check the path")
     return missing(path, error)
 

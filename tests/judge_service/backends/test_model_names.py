@@ -2,7 +2,7 @@
 
 import pytest
 
-from judge_service.backends import check_name
+from judge_service.backends import check_model_name
 from judge_service.settings import ModelSettings
 from unijudge.errors import SettingsError
 
@@ -21,7 +21,7 @@ def test_a_name_that_can_be_no_model(name, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     with pytest.raises(SettingsError) as refused:
-        check_name(ModelSettings(name=name))
+        check_model_name(ModelSettings(name=name))
     assert reason in str(refused.value)
 
 
@@ -30,5 +30,5 @@ def test_a_name_that_can_be_a_model(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()
     for name in ("Qwen/Qwen2.5-VL-7B-Instruct", "gpt2", "model", "./model"):
-        check_name(ModelSettings(name=name))
-    check_name(ModelSettings(backend="scripted"))
+        check_model_name(ModelSettings(name=name))
+    check_model_name(ModelSettings(backend="scripted"))

@@ -203,7 +203,7 @@ def test_labels_that_are_not_one_token_refuse_to_start(tiny_model, labels, reaso
 
 
 def test_a_missing_model_is_named(tmp_path):
-    with pytest.raises(ModelError, match="nowhere: cannot be loaded as a judge"):
+    with pytest.raises(SettingsError, match="nowhere: no such folder, and not a hub name"):
         load(tmp_path / "nowhere")
     with pytest.raises(SettingsError, match=r"model\.name: is empty"):
         open_judge(ServiceSettings())

@@ -41,7 +41,7 @@ def test_a_machine_with_all_requirements(tiny_model):
     ("settings", "thing", "cure"),
     [
         ("gpus_per_replica=2 replicas=3", "gpus", "no GPU is visible: torch is a CPU build"),
-        ("model.name=/nowhere", "a pair", "/nowhere: cannot be loaded as a judge"),
+        ("model.name=/nowhere", "a pair", "/nowhere: no such folder, and not a hub name"),
         ("model.name=TINY model.max_tokens=99999", "a pair", "the model accepts at most 16383"),
         (
             "model.name=TINY health.min_label_mass=0.9",

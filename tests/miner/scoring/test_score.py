@@ -16,6 +16,7 @@ from fastapi import HTTPException
 from typer.testing import CliRunner
 
 from judge_service.backends.scripted import ScriptedJudge
+from judge_service.front.questions import Questions
 from miner.cli import app
 from miner.retrieval import candidates
 from miner.scoring.job import score
@@ -167,15 +168,17 @@ def test_a_job_killed_twice_scores_every_pair_exactly_once(tmp_path, corpus, job
 
 
 def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch):
-    from judge_service.front import questions
-
     calls = iter(range(100))
-    check = questions._check_pin
+    check = Questions.check_pin
 
-    def later(http, identity):
-        check(http, identity if next(calls) < 5 else identity.model_copy(update={"weights": "new"}))
+    def later(self, http):
+        if next(calls) == 5:
+            other = self.info.identity.model_copy(update={"weights": "new"})
+            changes = {"identity": other, "digest": other.digest}
+            self.info = self.info.model_copy(update=changes)
+        check(self, http)
 
-    monkeypatch.setattr(questions, "_check_pin", later)
+    monkeypatch.setattr(Questions, "check_pin", later)
     with pytest.raises(
         JudgeChanged, match=r"412: the request is for judge .* but this service runs scripted"
     ):
@@ -288,17 +291,15 @@ def test_queries_with_fewer_candidates_are_counted_not_padded(job, service, capl
 
 def test_a_service_that_is_stopped_and_started_is_waited_for(job, service, monkeypatch):
     """Ray Serve's proxy answers 404 while it has no application; a job goes on when it has one again."""
-    from judge_service.front import questions
-
     calls = iter(range(100))
-    check = questions._check_pin
+    check = Questions.check_pin
 
-    def stopping(http, identity):
+    def stopping(self, http):
         if 3 <= next(calls) < 6:
             raise HTTPException(
                 404, "Path '/v1/score' not found. Ping http://.../-/routes for available routes."
             )
-        check(http, identity)
+        check(self, http)
 
-    monkeypatch.setattr(questions, "_check_pin", stopping)
+    monkeypatch.setattr(Questions, "check_pin", stopping)
     assert score(job(service), quiet).shards_done == 8
