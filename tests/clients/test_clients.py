@@ -30,7 +30,7 @@ HELD = "a query that is never answered"
 
 pytestmark = pytest.mark.skipif(
     not PYTHON.exists(),
-    reason="the environment of the clients is missing: run `make .venv/clients`",
+    reason="the environment of the clients is missing: run `make .venv/clients/ready`",
 )
 
 

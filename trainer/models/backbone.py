@@ -91,15 +91,17 @@ class Backbone:
         pictures = dict.fromkeys(_pictures(distinct))
         features = self.vision.features(self._base.model, pictures)
         groups, lengths = self._groups(distinct)
+
+        # With split weights, all processes must run the same number of passes. The processes agree on the number before
+        # the first pass, since a pass waits for all processes as well.
+        missing = self.passes(len(groups)) - len(groups)
         hidden = []
         for group in groups:
             together = [distinct[index] for index in group]
             hidden.append(self._forward(together, features))
 
-        # With split weights, all processes must run the same number of passes. Extra passes run the shortest stream,
-        # and their results are not used.
+        # Extra passes run the shortest stream, and their results are not used.
         shortest = min(range(len(lengths)), key=lengths.__getitem__)
-        missing = self.passes(len(groups)) - len(groups)
         hidden += [self._forward([distinct[shortest]], features) for _ in range(missing)]
 
         # The groups are sorted by length, so the hidden states must return to the order of the streams.
