@@ -169,6 +169,13 @@ def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(
     assert len(calls) == 2
 
 
+def numbers_of(outcome):
+    """What a list or a pair was answered, without its cost: a cache may lower the cost of an equal answer."""
+    if isinstance(outcome, ListVerdict):
+        return outcome.logprobs
+    return [outcome[0].log_odds]
+
+
 def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner):
     """Cancelled after 0 to 80 ms; every third question is asked as a list of two."""
     dice = random.Random(0)
@@ -196,14 +203,11 @@ def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner)
     left = sum(isinstance(first, asyncio.CancelledError) for first, _ in outcomes)
     largest = 0.0
     for number, (first, second) in enumerate(outcomes):
-        exact = asyncio.run(asked(reference, number))
-        if number % 3 == 0:
-            found, expected = second.logprobs, exact.logprobs
-        else:
-            found, expected = [second[0].log_odds], [exact[0].log_odds]
-        if not isinstance(first, asyncio.CancelledError):
-            assert first == second or gap(first, {0: exact[0]}, [0]) < TOLERANCE
-        largest = max(largest, *(abs(s - e) for s, e in zip(found, expected, strict=True)))
+        expected = numbers_of(asyncio.run(asked(reference, number)))
+        for outcome in (first, second):
+            if not isinstance(outcome, asyncio.CancelledError):
+                found = numbers_of(outcome)
+                largest = max(largest, *(abs(s - e) for s, e in zip(found, expected, strict=True)))
     print(
         f"{QUESTIONS} questions, {left} callers left; all asked again and answered, difference {largest:.1e}"
     )
