@@ -90,7 +90,7 @@ def uv_variables(pip: Mapping[str, str], environment: Mapping[str, str]) -> dict
     if pip.get("no-index", "").lower() in ("1", "true", "yes", "on", "y", "t"):
         found |= {"UV_DEFAULT_INDEX": Path(__file__).parent.as_uri(), "UV_INDEX": None}
 
-    # Certificates that are named replace all others. Without them, uv trusts what the system trusts, as pip does.
+    # If certificates are set, uv trusts only these. Otherwise uv trusts the certificates of the system, as pip does.
     certificates = pip.get("cert")
     if not (certificates or environment.get("SSL_CERT_FILE") or environment.get("SSL_CERT_DIR")):
         certificates = environment.get("REQUESTS_CA_BUNDLE") or environment.get("CURL_CA_BUNDLE")

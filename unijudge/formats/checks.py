@@ -162,7 +162,7 @@ def _places(folder: Path, named: str) -> list[Path]:
     last = PurePosixPath(named.rstrip("/")).name
     places = [folder.parent / last, folder.parent / "corpus"]
 
-    # A store is named by the first three parts of a URL: scheme, nothing, bucket.
+    # The first three parts of a URL name its store: the scheme, an empty part, and the bucket.
     store = str(folder).split("/")[:3]
     in_own_store = not is_local(folder) and named.split("/")[:3] == store
     scheme = named.partition("://")[0] if "://" in named else ""

@@ -1,4 +1,4 @@
-"""The last layer in float32. In sixteen bits, logits lie on a grid, so many pairs get equal scores."""
+"""The last layer in float32. In 16 bits, logits are rounded, so many pairs get equal scores."""
 
 import asyncio
 import importlib.util
