@@ -164,7 +164,7 @@ def evaluate(
     """Rank candidates by similarity, and measure precision@1, recall@k, MRR and nDCG of each subset."""
     resolved = command_settings(EvaluateSettings, words, example)
     from trainer.evaluation.evaluate import evaluate as run
-    from trainer.studies.power import CHANGED, Power
+    from trainer.evaluation.power import CHANGED, Power
 
     report = run(resolved, overwrite=overwrite)
     if as_json:

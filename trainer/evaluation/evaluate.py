@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trainer.evaluation.power import Power
 from trainer.evaluation.settings import EvaluateSettings
-from trainer.studies.power import Power
 from unijudge.alike import Exclusions
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus, Query

@@ -6,12 +6,11 @@ from typing import Literal
 
 import numpy as np
 
+from trainer.evaluation.power import NORMAL, Interval
 from trainer.studies.measures import CellReading, Floats
 
-Interval = tuple[float, float]
 Finding = Literal["helped", "did harm", "no effect", "not settled"]
 
-NORMAL = 1.960
 STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
     2.110, 2.101, 2.093, 2.086,

@@ -119,6 +119,9 @@ class Study(Settings):
     steps: dict[CellLabel, Step] = Field(min_length=1)
     measures: dict[str, Measure] = Field(default_factory=dict)
     comparisons: dict[str, Comparison] = Field(default_factory=dict)
+    answer: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Comparison → values of other axes. The findings of these comparisons, for the first measure, answer the
+    question."""
     detect: float | None = Field(None, gt=0, le=1)
     """The difference of precision@1 that the study should detect. If there are too few queries, the report gives the
     needed number."""
@@ -134,6 +137,13 @@ class Study(Settings):
                 self, f"comparisons.{name}", comparison.where | {comparison.axis: comparison.left}
             )
             _check_values(self, f"comparisons.{name}", {comparison.axis: comparison.right})
+        for name, where in self.answer.items():
+            if name not in self.comparisons:
+                known = (
+                    ", ".join(self.comparisons) or "no comparison, since the study declares none"
+                )
+                raise ValueError(f"answer: there is no comparison {name!r}. Choose from {known}")
+            _check_values(self, f"answer.{name}", where)
         for combination in self.leave_out:
             _check_values(self, "leave_out", combination)
         for name, measure in self.measures.items():

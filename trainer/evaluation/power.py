@@ -1,12 +1,14 @@
 """The smallest difference of precision@1 that an evaluation can detect, and how many queries a smaller one needs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from trainer.studies.statistics import NORMAL, Difference, Interval
-
+Interval = tuple[float, float]
+"""The ends of a 95 % interval, (low, high)."""
+NORMAL = 1.960
+"""The 97.5 % quantile of the normal distribution."""
 CHANGED = 0.2
 """The assumed share of queries whose result differs between two systems. In the demo, students with the same base and
 the same queries but other negatives or losses differed in 14 % to 32 % of 4,000 results, mostly in 20 %."""
@@ -88,33 +90,3 @@ class Power:
             "needed, and twice as many to detect the difference in four of five evaluations. Evaluate on more queries, "
             "or set a larger difference (`detect`)"
         )
-
-
-def powers(found: Sequence[tuple[str, Difference]], detect: float | None) -> list[str]:
-    """Returns a sentence about the smallest detectable difference of each measure of rankings.
-
-    Args:
-        found: (measure, difference) of each comparison.
-        detect: The difference to detect, or None. If a measure has too few queries, its sentence gives the needed
-            number.
-    """
-    sentences = []
-    for measure in dict.fromkeys(name for name, _ in found):
-        differences = [difference for name, difference in found if name == measure]
-        every = [
-            Power.measured(one.queries, one.over_queries) for one in differences if one.over_queries
-        ]
-        # If all differences are equal, the interval has no width and predicts nothing about other queries.
-        made = [power for power in every if power.smallest]
-        if not made:
-            continue
-        best, worst = (pick(made, key=lambda power: power.smallest) for pick in (min, max))
-        sizes = dict.fromkeys(f"{power.smallest:.3f}" for power in (best, worst))
-        sentence = (
-            f"With {worst.queries:,} queries, the smallest detectable difference of {measure} is "
-            f"{' to '.join(sizes)} (95 %, paired by query)."
-        )
-        if doubt := worst.lacking(detect):
-            sentence += f" {doubt}."
-        sentences.append(sentence)
-    return sentences

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 from tests.trainer.evaluation.measured import BOTH_WAYS, PAIRS, SWAPPED, measured
 from trainer.cli import app
 from trainer.evaluation.evaluate import EvaluationReport
+from trainer.evaluation.power import Power
 from trainer.studies.measures import CellReading
-from trainer.studies.power import Power, powers
-from trainer.studies.statistics import Difference, difference
+from trainer.studies.statistics import difference
 
 
 def test_the_smallest_difference_by_hand():
@@ -97,28 +97,3 @@ def test_another_difference_is_the_same_evaluation(tmp_path):
         for one in (None, 0.1)
     ]
     assert reports[0].subsets == reports[1].subsets
-
-
-def test_a_study_reports_the_smallest_difference_that_its_queries_detect():
-    narrow, wide = (
-        Difference(0.02, 5, (0.0, 0.1), (0.02 - half, 0.02 + half), 1000) for half in (0.01, 0.03)
-    )
-    level = Difference(0.0, 5, (0.0, 0.1), (0.0, 0.0), 1000)
-    plain = Difference(0.02, 5, (0.0, 0.1), None)
-    found = [
-        ("precision@1", narrow),
-        ("precision@1", wide),
-        ("precision@1", level),
-        ("loss", plain),
-    ]
-    said = (
-        "With 1,000 queries, the smallest detectable difference of precision@1 is 0.010 to 0.030 (95 %, paired "
-        "by query)."
-    )
-    assert powers(found, None) == [said]
-    assert powers(found, 0.03) == [said]
-    (lacking,) = powers(found, 0.015)
-    assert lacking.startswith(
-        f"{said} 1,000 queries are too few to detect a difference of 0.015: 4,000 are needed"
-    )
-    assert powers([("precision@1", level), ("loss", plain)], 0.01) == []
