@@ -117,8 +117,15 @@ def _steps_to_95(numbers: Floats, some: int) -> int:
 
 
 def _at(value: Any, key: str) -> Any:
-    """Returns the value at a dotted key of nested objects, or None if the key does not exist."""
+    """Returns the value at a dotted key of nested objects and lists, or None if the key does not exist.
+
+    Example:
+        >>> _at({"figures": [{"roc_auc": 0.9}]}, "figures.0.roc_auc"), _at({"figures": []}, "figures.0")
+        (0.9, None)
+    """
     for part in key.split("."):
+        if isinstance(value, list):
+            value = dict(zip(map(str, range(len(value))), value, strict=True))
         if not isinstance(value, dict) or part not in value:
             return None
         value = value[part]

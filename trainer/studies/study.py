@@ -73,8 +73,8 @@ class Measure(Settings):
     """The measured file in the output. For rankings.parquet, the measure is precision@1 of each query, and its mean
     over the subsets."""
     key: str | None = None
-    """The key of the number. In a .json file, a dotted key such as subsets.all.ndcg@10. In a .jsonl file, the name in
-    each line."""
+    """The key of the number. In a .json file, a dotted key such as subsets.all.ndcg@10 or figures.0.roc_auc. In a
+    .jsonl file, the name in each line."""
     of: Literal["last", "first", "largest", "deviation", "steps_to_95"] = "last"
     """The statistic over the lines of a .jsonl file. `last` and `first`: the mean of the last or first tenth of the
     lines. `largest`: the largest value. `deviation`: the standard deviation. `steps_to_95`: the number of lines until
