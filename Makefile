@@ -8,7 +8,7 @@ UV := $(PIP_SETTINGS) .venv/bin/uv
 # uv picks the torch build that fits this machine, unless pip is configured to find packages in another place.
 TORCH = $(if $(shell $(PIP_SETTINGS) | grep -E "UV_FIND_LINKS|UV_DEFAULT_INDEX"),,--torch-backend=auto)
 
-.PHONY: quickstart demo test docs studies hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
+.PHONY: quickstart demo test docs studies judge-studies hostile fuzz lint pins pins-check images-check clean vllm-cpu gpu help
 .DEFAULT_GOAL := help
 
 help:
@@ -17,7 +17,8 @@ help:
 	@echo "make test   linters, types, tests"
 	@echo "make lint   linters and types only"
 	@echo "make docs   the documentation as web pages: build/docs/index.html"
-	@echo "make studies  all studies of studies/, some ten hours on two cores; the same command resumes them"
+	@echo "make studies  the studies of studies/, some ten hours on two cores; the same command resumes them"
+	@echo "make judge-studies  two more studies, for which judges are taught first: some six hours"
 	@echo "make hostile  hostile clients against the service, twenty minutes; make fuzz: spoiled inputs, an hour"
 	@echo "make gpu    measure this machine's GPU: build/gpu/gpu.md (GPU='--model NAME', '--steps judge', '--dry-run', …)"
 	@echo "make pins   compile requirements/*.txt anew"
@@ -85,7 +86,7 @@ hostile: .venv/ready
 
 # Each study resumes where it was stopped. The worlds come first: the others read them. studies/finished/ holds the
 # results of the finished steps, so a new machine runs only the other steps.
-STUDIES := worlds $(filter-out worlds released judge,$(basename $(notdir $(wildcard studies/*.toml))))
+STUDIES := worlds ablation temperature false-negatives reranker filter text-to-image ten-negatives loss pool negatives mixed
 studies: .venv/ready
 	for study in $(STUDIES); do \
 		out=build/studies/$$study kept=studies/finished/$$study.jsonl; \
@@ -95,6 +96,15 @@ studies: .venv/ready
 		.venv/bin/unijudge study report studies/$$study.toml $$out && cp $$out/finished.jsonl $$kept; \
 	done
 	.venv/bin/unijudge study summary docs/results.md
+
+# The studies of other judges, which are taught first.
+judge-studies: STUDIES := worlds judge judge-family
+judge-studies: build/teaching/judge build/teaching-internvl/judge build/teaching-llava_onevision/judge studies
+
+build/teaching/judge: | .venv/ready
+	.venv/bin/python -m demo.teaching.pretrain build/teaching
+build/teaching-%/judge: | .venv/ready
+	.venv/bin/python -m demo.teaching.pretrain build/teaching-$* $*
 
 # Ten minutes of spoiled inputs for each door (tests/fuzz).
 fuzz: .venv/ready

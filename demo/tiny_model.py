@@ -7,6 +7,7 @@ The model is untrained, so its scores and embeddings mean nothing. The same code
 
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ CHAT_TEMPLATE = (
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+@dataclass(frozen=True)
+class PictureTokens:
+    """The tokens of a picture in the prompts of a family."""
+
+    placeholder: str
+    """The token that the chat template writes for a picture."""
+    around: tuple[str, ...]
+    """The tokens before and after a picture that the picture itself does not have: two, or none."""
+
+
+QWEN_PICTURE = PictureTokens("<|image_pad|>", ("<|vision_start|>", "<|vision_end|>"))
 _DICE = random.Random(0)
 _SCENES = [WORLD.scene(_DICE) for _ in range(300)]
 _CAPTIONS = [(WORLD.caption(scene, _DICE), WORLD.long_caption(scene, _DICE)) for scene in _SCENES]

@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from demo.captions import Caption, Scene
+from demo.tiny_model import QWEN_PICTURE, PictureTokens
 from demo.world import KINDS, World
 from unijudge.content import Content
 from unijudge.judging.prompt import Prompt
@@ -116,14 +117,25 @@ def digits(side: int, *, held_out: bool) -> tuple[list[Image.Image], list[int]]:
 class Lessons:
     """Draws training rows at random."""
 
-    def __init__(self, album: Album, tokenizer: Any, seed: int):
+    def __init__(
+        self, album: Album, tokenizer: Any, seed: int, picture: PictureTokens = QWEN_PICTURE
+    ):
+        """Starts with the first row.
+
+        Args:
+            album: The scenes and digits.
+            tokenizer: The tokenizer of the model that learns.
+            seed: Seed of all draws.
+            picture: The tokens of a picture.
+        """
         self._album = album
-        self._encoder = ChatEncoder(tokenizer, "<|image_pad|>")
+        self._encoder = ChatEncoder(tokenizer, picture.placeholder)
         self._prompt = Prompt()
         self._seed = seed
         self.begin("")
         ids = tokenizer.convert_tokens_to_ids
-        self._vision: tuple[int, int] = (ids("<|vision_start|>"), ids("<|vision_end|>"))
+        self._before_picture: list[int] = ids(list(picture.around[:1]))
+        self._after_picture: list[int] = ids(list(picture.around[1:]))
         self._end: int = ids("<|im_end|>")
         self._yes, self._no = ids("Yes"), ids("No")
         self._twos = [place for place, scene in enumerate(album.scenes) if len(scene) == 2]
@@ -284,7 +296,7 @@ class Lessons:
         stream: Stream = []
         for content in (pair.query, pair.candidate):
             if content.image:
-                stream += [self._vision[0], content.image, self._vision[1]]
+                stream += [*self._before_picture, content.image, *self._after_picture]
                 text = content.text if content.text in (WHICH_DIGIT, SAME_DIGIT) else None
             else:
                 text = (content.text or "").removeprefix(FIND_IMAGE)

@@ -1,11 +1,15 @@
 """Trains the demo's two tiny models on one CPU thread in about an hour. Both models are checked in.
 
     python -m demo.teaching.pretrain FOLDER
+    python -m demo.teaching.pretrain FOLDER internvl            # a judge of another family, trained alike
+    python -m demo.teaching.pretrain FOLDER llava_onevision
 
     FOLDER/judge, FOLDER/base     the two models
     FOLDER/judge-100, …           the judge after 100, 300 and 1,000 steps of its last stage, with increasing quality
     FOLDER/stages/NAME.pt         the weights after each stage; a stage with a file is skipped
     FOLDER/pretraining.json       the log
+
+For another family, only FOLDER/judge is written. Its language model, its rows and its steps are the same.
 
 The stages are designed for this world, and use its ground truth:
 
@@ -31,33 +35,35 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from demo.teaching.learning import Log, cosine, learn
 from demo.teaching.lessons import Album, Lessons, Row
 from demo.teaching.reader import Reader
-from demo.tiny_model import build_model, make_tokenizer, save_model
+from demo.tiny_families import BUILDERS, Shape, TinyModel
 from demo.world import WORLD
 from unijudge.storage.files import publish_text, publishing
 
 SEED = 0
 SCENES = 8000
-TEXT = {
-    "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-}
-VISION = {
-    "depth": 2,
-    "hidden_size": 64,
-    "intermediate_size": 192,
-    "num_heads": 4,
-    "fullatt_block_indexes": [1],
-}
-STD = {"initializer_range": 0.06}
-ROPE_THETA = 300.0
-"""A small value, so that the positions of two columns differ enough. With 1e4, relations are hardly learned."""
+SHAPE = Shape(
+    text={
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    },
+    depth=2,
+    width=64,
+    inner=192,
+    heads=4,
+    spread=0.06,
+    rope_theta=300.0,
+    side=WORLD.pixels,
+)
+"""The sizes of the models. `rope_theta` is small, so that the positions of two columns differ enough. With 1e4,
+relations are hardly learned."""
+OWN_FAMILY = "qwen2_5_vl"
+"""The family of the two models in the repository."""
 STEPS = {
     "see": 300, "caption": 700, "embed": 60, "phrases": 1200, "couples": 1000, "relations": 2000, "settled": 2000,
     "polished": 4000, "mixed": 300, "judge": 2000,
@@ -81,23 +87,26 @@ def queries_begin_as_keys(model: Any) -> None:
 
 
 def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
-    """Trains the vision tower: each image token predicts shape, colour and position, and points to their words."""
+    """Trains the vision tower: the features of a cell predict shape, colour and position, and point to their words."""
     world = album.world
     words = {
         "shape": world.shapes, "color": world.colors, "size": world.sizes, "row": world.rows, "column": world.columns,
     }  # fmt: skip
-    width = TEXT["hidden_size"]
+    width = SHAPE.text["hidden_size"]
+    cells_of_scene = len(world.rows) * len(world.columns)
     heads = torch.nn.ModuleDict(
         {name: torch.nn.Linear(width, len(values) + 1) for name, values in words.items()}
     )
-    heads["digit"] = torch.nn.Linear(width * reader.cells, 10)
+    heads["digit"] = torch.nn.Linear(width * cells_of_scene, 10)
     sharpness = torch.nn.Parameter(torch.tensor(2.0))
     embedding = reader.model.get_input_embeddings().weight
     names = {
         k: torch.tensor([tokenizer(" " + v)["input_ids"][0] for v in values])
         for k, values in words.items()
     }
-    truth = {name: torch.zeros(len(album.scenes), reader.cells, dtype=torch.long) for name in words}
+    truth = {
+        name: torch.zeros(len(album.scenes), cells_of_scene, dtype=torch.long) for name in words
+    }
     side = len(world.rows)
     for index, scene in enumerate(album.scenes):
         for thing in scene:
@@ -105,7 +114,7 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
             truth["shape"][index, cell] = world.shapes.index(thing.shape) + 1
             truth["color"][index, cell] = world.colors.index(thing.color) + 1
             truth["size"][index, cell] = world.sizes.index(thing.size) + 1
-    for cell in range(reader.cells):
+    for cell in range(cells_of_scene):
         truth["row"][:, cell], truth["column"][:, cell] = cell // side + 1, cell % side + 1
     labels = torch.tensor(album.labels)
     dice = torch.Generator().manual_seed(SEED)
@@ -113,7 +122,7 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
     def losses_of(_: int) -> list[Tensor]:
         scenes = torch.randint(len(album.scenes), (64,), generator=dice)
         digits = torch.randint(len(labels), (16,), generator=dice)
-        seen = reader.look([*scenes.tolist(), *(digits + len(album.scenes)).tolist()])
+        seen = reader.look_at_cells([*scenes.tolist(), *(digits + len(album.scenes)).tolist()])
         cells, written = seen[:64].flatten(0, 1), seen[64:].flatten(1)
         loss = 0.3 * F.cross_entropy(heads["digit"](written), labels[digits])
         for name, ids in names.items():
@@ -129,7 +138,7 @@ def see(reader: Reader, album: Album, tokenizer: Any, log: Log) -> None:
         length = seen.norm(dim=-1) / embedding[names["color"]].norm(dim=-1).mean().detach()
         return [loss + 0.1 * (length - 1).pow(2).mean()]
 
-    learned = [*reader.model.model.visual.parameters(), embedding, sharpness, *heads.parameters()]
+    learned = [*reader.vision_parameters(), embedding, sharpness, *heads.parameters()]
     learn(
         learned,
         STEPS["see"],
@@ -238,33 +247,34 @@ class Stages:
             torch.save({"weights": self.model.state_dict(), "log": self.log.lines[before:]}, draft)
 
 
-def main(folder: Path) -> None:
-    """Trains both models and writes them with the log."""
+def main(folder: Path, family: str = OWN_FAMILY) -> None:
+    """Trains both models, or a judge of another family, and writes them with the log."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stages").mkdir(exist_ok=True)
-    log, tokenizer = Log(), make_tokenizer()
+    log = Log()
+    tiny = BUILDERS[family](SHAPE, SEED)
+    queries_begin_as_keys(tiny.model)
     album = Album.of(WORLD, scenes=SCENES, seed=SEED, part="taught")
-    model = build_model(
-        tokenizer, TEXT | STD, VISION | STD, seed=SEED, rope_theta=ROPE_THETA, tied=True
-    )
-    queries_begin_as_keys(model)
-    reader = Reader(model, tokenizer, Qwen2VLImageProcessorPil(), album.pictures)
-    lessons = Lessons(album, tokenizer, SEED)
-    stages = Stages(folder / "stages", model, lessons, log)
-    stages.teach("see", lambda: see(reader, album, tokenizer, log))
+    reader = Reader(tiny, album.pictures, side=len(WORLD.rows))
+    lessons = Lessons(album, tiny.tokenizer, SEED, tiny.picture)
+    stages = Stages(folder / "stages", tiny.model, lessons, log)
+    stages.teach("see", lambda: see(reader, album, tiny.tokenizer, log))
     reader.freeze_vision()
     stages.teach("caption", lambda: teach_captions(reader, lessons, log))
-    captions = copied(model)
-    stages.teach("embed", lambda: teach_base(reader, lessons, log))
-    write(folder / "base", model, tokenizer)
-    model.load_state_dict(captions)
+
+    # The base embedder and the judge both start from the caption model. The studies need no other family's base.
+    if family == OWN_FAMILY:
+        captions = copied(tiny.model)
+        stages.teach("embed", lambda: teach_base(reader, lessons, log))
+        write(folder / "base", tiny)
+        tiny.model.load_state_dict(captions)
 
     def keep(step: int) -> None:
-        if step in KEPT:
-            write(folder / f"judge-{step}", model, tokenizer)
+        if step in KEPT and family == OWN_FAMILY:
+            write(folder / f"judge-{step}", tiny)
 
     teach_judge(stages, reader, lessons, log, keep)
-    write(folder / "judge", model, tokenizer)
+    write(folder / "judge", tiny)
     publish_text(
         folder / "pretraining.json",
         json.dumps({"seed": SEED, "steps": STEPS, "log": log.lines}, indent=1),
@@ -289,15 +299,19 @@ def copied(model: Any) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def write(folder: Path, model: Any, tokenizer: Any) -> None:
+def write(folder: Path, tiny: TinyModel) -> None:
     """Writes the model in float16, and leaves the model in memory unchanged."""
-    weights = copied(model)
-    save_model(folder, model.half(), tokenizer, WORLD.pixels)
-    model.float().load_state_dict(weights)
+    weights = copied(tiny.model)
+    tiny.model.half()
+    tiny.save(folder)
+    tiny.model.float().load_state_dict(weights)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     # Numbers near 0 would make a CPU several times slower. This setting holds for the whole process.
     torch.set_flush_denormal(True)
-    main(Path(sys.argv[1]))
+    chosen = sys.argv[2] if len(sys.argv) > 2 else OWN_FAMILY
+    if chosen not in BUILDERS:
+        sys.exit(f"{chosen[:60]}: is not a family. Choose from {', '.join(BUILDERS)}")
+    main(Path(sys.argv[1]), chosen)

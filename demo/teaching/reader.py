@@ -1,4 +1,7 @@
-"""Runs training rows through a tiny model quickly: vision features are cached, and a shared prefix runs once."""
+"""Runs training rows through a tiny model quickly: vision features are cached, and a shared prefix runs once.
+
+Letters: N images · T image tokens of an image · C cells of a scene's grid · D width of the language model.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,9 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from demo.teaching.lessons import Row
+from demo.tiny_families import TinyModel
 from unijudge.images.image_processing import Picture, PixelBudget
 from unijudge.modeling.chat_encoder import Stream, shared_prefix
-from unijudge.modeling.families import QwenVL, TokenOrImage
+from unijudge.modeling.families import Family, TokenOrImage, family_of
 
 ROWS_AT_ONCE = 16
 """Number of rows of a batch that run together."""
@@ -22,41 +26,68 @@ ROWS_AT_ONCE = 16
 class Reader:
     """A model, its tokens, and the images that rows refer to by number."""
 
-    def __init__(self, model: Any, tokenizer: Any, processor: Any, pictures: Sequence[Image.Image]):
-        self.model = model
+    def __init__(self, tiny: TinyModel, pictures: Sequence[Image.Image], *, side: int):
+        """Prepares all images.
+
+        Args:
+            tiny: The model.
+            pictures: The images. All images have the same size.
+            side: Number of rows, and of columns, of a scene's grid.
+        """
+        self.model = tiny.model
         self.correct = 0.5
         """Smoothed share of correct answers."""
         pixels = pictures[0].width * pictures[0].height
-        self._family = QwenVL(model.config, processor, PixelBudget(pixels, pixels))
-        self._picture: Picture = self._family.picture(pictures[0])  # all images have the same size
-        self.cells = len(self._picture.token_ids)
-        self._pad: int = tokenizer.pad_token_id
-        looked = self._family.arrays([self._family.picture(picture) for picture in pictures])
-        self._grid = torch.from_numpy(looked["image_grid_thw"][:1])
-        self._pixels = torch.from_numpy(looked["pixel_values"]).unflatten(0, (len(pictures), -1))
+        config = tiny.model.config
+        family = family_of(config.model_type)
+        self._family: Family = family(config, tiny.processor, PixelBudget(pixels, pixels))
+        self._picture: Picture = self._family.picture(pictures[0])
+        self._grid_side = side
+        self._pad: int = tiny.tokenizer.pad_token_id
+        arrays = self._family.arrays([self._family.picture(picture) for picture in pictures])
+        self._inputs = {
+            name: torch.from_numpy(array).unflatten(0, (len(pictures), -1))
+            for name, array in arrays.items()
+        }
+        self._pictures = len(pictures)
         self._features: Tensor | None = None
         self._layouts: dict[tuple[int | tuple[int, ...], ...], Tensor] = {}
 
+    def vision_parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yields the parameters of everything before the language model."""
+        for name, part in self.model.model.named_children():
+            if name != "language_model":
+                yield from part.parameters()
+
     def look(self, pictures: Sequence[int]) -> Tensor:
-        """Returns the features of images, of shape (images, cells, width)."""
+        """Returns the features of images, (N, T, D)."""
         if self._features is not None:
             return self._features[list(pictures)]
-        pixels, grid = (
-            self._pixels[list(pictures)].flatten(0, 1),
-            self._grid.expand(len(pictures), 3),
-        )
-        seen: Tensor = self.model.model.visual(pixels, grid_thw=grid).pooler_output
-        return seen.unflatten(0, (len(pictures), -1))
+        inputs = {name: rows[list(pictures)].flatten(0, 1) for name, rows in self._inputs.items()}
+        seen = self.model.model.get_image_features(**inputs, return_dict=True).pooler_output
+        return torch.stack(tuple(seen))
+
+    def look_at_cells(self, pictures: Sequence[int]) -> Tensor:
+        """Returns the features of each cell of images, (N, C, D): the mean of the tokens of the cell.
+
+        If an image has an overview and tiles, the tokens of the overview come first, and only these tokens count.
+        """
+        features = self.look(pictures)
+        cells = self._grid_side**2
+        per_side = int((features.shape[1] // cells) ** 0.5)  # tokens along one side of a cell
+        overview = features[:, : cells * per_side**2]
+        grid = overview.unflatten(1, (self._grid_side, per_side, self._grid_side, per_side))
+        return grid.mean(dim=(2, 4)).flatten(1, 2)
 
     @torch.no_grad()
     def freeze_vision(self) -> None:
         """Caches the features of all images, so the vision tower does not run again."""
-        self._features = torch.cat(
-            [
-                self.look(range(i, min(i + 256, len(self._pixels))))
-                for i in range(0, len(self._pixels), 256)
-            ]
-        )
+        at_once = 256
+        blocks = []
+        for start in range(0, self._pictures, at_once):
+            end = min(start + at_once, self._pictures)
+            blocks.append(self.look(range(start, end)))
+        self._features = torch.cat(blocks)
 
     def losses(self, rows: Sequence[Row]) -> Iterator[Tensor]:
         """Yields terms whose sum is the mean cross-entropy of the answer tokens.
@@ -91,7 +122,8 @@ class Reader:
         ]
 
     def _length(self, stream: Stream) -> int:
-        return sum(self.cells if isinstance(entry, bytes) else 1 for entry in stream)
+        tokens = len(self._picture.token_ids)
+        return sum(tokens if isinstance(entry, bytes) else 1 for entry in stream)
 
     def _hidden(self, streams: list[Stream]) -> Tensor:
         """Returns the hidden states, of shape (streams, longest, width). A shared prefix is computed once."""
@@ -110,15 +142,18 @@ class Reader:
         return torch.cat([beginning.expand(len(streams), -1, -1), rest], 1)
 
     def _run(self, streams: list[Stream], cache: Any, cut: int) -> Tensor:
+        """Runs the tokens after the first `cut` of each stream, and returns their hidden states."""
         lengths = [self._length(stream) for stream in streams]
-        ids = torch.full((len(streams), max(lengths)), self._pad)
-        positions = torch.zeros((3, *ids.shape), dtype=torch.long)
+        longest = max(lengths)
+        ids = torch.full((len(streams), longest), self._pad)
+        positions = []
         for index, (stream, length) in enumerate(zip(streams, lengths, strict=True)):
             row: list[int] = []
             for entry in stream:
                 row += self._picture.token_ids if isinstance(entry, bytes) else [entry]
             ids[index, :length] = torch.tensor(row)
-            positions[:, index, :length] = self._positions(stream)
+            # Qwen has three positions for each token, the other families have one.
+            positions.append(F.pad(self._positions(stream), (0, longest - length)))
         mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long()
         new = ids[:, cut:]
         embedded = self.model.get_input_embeddings()(new)
@@ -131,7 +166,7 @@ class Reader:
         output = self.model.model.language_model(
             inputs_embeds=embedded,
             attention_mask=mask,
-            position_ids=positions[..., cut:],
+            position_ids=torch.stack(positions, dim=-2)[..., cut:],
             past_key_values=cache,
             use_cache=cache is not None,
         )

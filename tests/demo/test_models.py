@@ -1,11 +1,14 @@
 """The tiny models of the repository, and the script that trains them."""
 
+import asyncio
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from demo.commands import BASE, JUDGE
@@ -18,7 +21,9 @@ from judge_service.settings import ModelSettings, ServiceSettings
 from tests.miner.conftest import serving
 from trainer.models.backbone import open_backbone
 from trainer.models.settings import BackboneSettings
+from unijudge.content import Content
 from unijudge.formats.labelled_scores import read_labelled
+from unijudge.judging.verdicts import Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,11 +93,11 @@ def taught(tmp_path_factory):
     return folder
 
 
-def teach_little(patch, folder):
+def teach_little(patch, folder, family=pretrain.OWN_FAMILY):
     patch.setattr(pretrain, "SCENES", 60)
     patch.setattr(pretrain, "STEPS", dict.fromkeys(pretrain.STEPS, 2))
     patch.setattr(pretrain, "KEPT", (1,))
-    pretrain.main(folder)
+    pretrain.main(folder, family)
 
 
 def weights(folder, name):
@@ -122,3 +127,25 @@ def test_an_interrupted_pretraining_resumes_with_the_same_result(taught, tmp_pat
     for name in ("judge", "judge-1", "base"):
         assert weights(half, name) == weights(taught, name)
     assert logged(half) == logged(taught)
+
+
+@pytest.mark.parametrize("family", ["internvl", "llava_onevision"])
+def test_a_judge_of_another_family_is_taught_alike(family, tmp_path, monkeypatch):
+    """The script runs the same stages except the base embedder, and the service can serve the judge."""
+    pytest.importorskip("torchvision")  # the processors of these families need torchvision
+    teach_little(monkeypatch, tmp_path, family)
+    assert [line["stage"] for line in logged(tmp_path)] == [
+        stage for stage in pretrain.STEPS if stage != "embed"
+    ]
+    assert not (tmp_path / "base").exists()
+    model = ModelSettings(
+        name=str(tmp_path / "judge"), backend="transformers", device="cpu", dtype="float32", max_tokens=1024,
+        min_pixels=WORLD.pixels**2, max_pixels=WORLD.pixels**2,
+    )  # fmt: skip
+    judge = open_judge(ServiceSettings(model=model))
+    image = io.BytesIO()
+    Image.new("RGB", (WORLD.pixels, WORLD.pixels), "red").save(image, "PNG")
+    (verdict,) = asyncio.run(
+        judge.judge(Content("A red picture.", None), [Content(None, image.getvalue())])
+    )
+    assert isinstance(verdict, Verdict)
