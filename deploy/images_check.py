@@ -1,9 +1,10 @@
 """Builds the images without Docker: runs the steps of deploy/Dockerfile in an empty folder, then tries the programs.
 
-`make images-check` runs this script. The script reads the steps from the Dockerfile, with two differences:
+`make images-check` runs this script. The script reads the steps from the Dockerfile, with three differences:
 
 * A virtual environment replaces the image's own Python, so `ENV UV_SYSTEM_PYTHON` is left out.
 * A `RUN` that changes the system (packages of the distribution, users) is reported and not run.
+* Instead of mounted secrets and build arguments, the steps see this machine's variables and pip's configuration.
 
 The judge's image downloads several GB, so CI does not run this script.
 """
@@ -35,6 +36,11 @@ NOT_PASSED_ON = (
     "PYTHONHOME",
 )
 """Variables that would change the steps. For example, a folder of wheels may contain the CPU build of torch."""
+
+MOUNTS = re.compile(r"^(--mount=\S+ )+")
+"""The mounts of a `RUN` step."""
+PIP_CONF = Path(".config/pip/pip.conf")
+"""The configuration of pip in a home folder."""
 
 CHECKS = {
     "judge": (
@@ -90,10 +96,14 @@ class Image:
     failed: bool = False
 
     def __post_init__(self) -> None:
-        """Sets the variables of this machine, without those that would change the steps, and an empty home folder."""
+        """Sets the variables of this machine, without those that would change the steps, and a new home folder."""
         self.workdir = self.folder
         home = self.folder / "home"
         home.mkdir(parents=True)
+        own_settings = Path.home() / PIP_CONF
+        if own_settings.exists():
+            (home / PIP_CONF).parent.mkdir(parents=True)
+            shutil.copy(own_settings, home / PIP_CONF)
         kept = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         path = f"{self.folder / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         self.environment = kept | {
@@ -113,7 +123,8 @@ class Image:
                 self._start_from(step.text)
             case "ARG":
                 name, _, default = step.text.partition("=")
-                self.environment[name] = self.program if name == "PROGRAM" else default
+                given = self.program if name == "PROGRAM" else os.environ.get(name, default)
+                self.environment[name] = given
             case "ENV":
                 name, _, value = step.text.partition("=")
                 if name not in NOT_PASSED_ON:
@@ -126,7 +137,7 @@ class Image:
             case "RUN" if any(word in step.text for word in CHANGES_THE_SYSTEM):
                 self._say("skipped: changes the system", step.text)
             case "RUN":
-                self.run(step.text)
+                self.run(MOUNTS.sub("", step.text))
             case "USER" | "ENTRYPOINT":
                 pass
             case _:

@@ -30,6 +30,8 @@ class Figure:
     metrics: Sequence[str]
     said: str
     noisy: bool = True
+    by_size: bool = False
+    """Whether runs of very different values get charts of their own, so that no curve is flat beside another."""
 
 
 LOSS = Figure(
@@ -57,8 +59,10 @@ OTHERS = (
         ["gradient_norm"],
         "Norm of the gradient before it is scaled down to max_grad_norm.",
     ),
-    Figure("learning rate", ["learning_rate"], "", noisy=False),
+    Figure("learning rate", ["learning_rate"], "", noisy=False, by_size=True),
 )
+SAME_SIZE = 10
+"""The largest ratio of two curves in a chart of a figure with `by_size`."""
 SUMMARY = ("loss", "teacher_entropy", "student_entropy", "teacher_one_hot", "gradient_norm")
 RUN_OWN_FACTS = {"made.created", "made.command", "settings.out"}
 """The facts that differ between any two runs and therefore explain no difference of results."""
@@ -199,8 +203,36 @@ def _charts(figure: Figure, runs: Mapping[str, Reading]) -> dict[str, dict[str, 
 
     charts = {}
     for metric in logged:
-        charts[_spoken(metric)] = {name: run.points(metric) for name, run in runs.items()}
+        curves_of_runs = {name: run.points(metric) for name, run in runs.items()}
+        groups = _of_one_size(curves_of_runs) if figure.by_size else [curves_of_runs]
+        for group in groups:
+            label = _spoken(metric)
+            if len(groups) > 1:
+                label += f" up to {max(map(_peak, group.values())):.2g}"
+            charts[label] = group
     return charts
+
+
+def _of_one_size(series: Mapping[str, Points]) -> list[dict[str, Points]]:
+    """Groups curves by their largest values, such that the largest value of a group is at most ten times another.
+
+    Example:
+        >>> _of_one_size({"a": [(1, 1e-3)], "b": [(1, 1e-5)], "c": [(1, 2e-3)]})
+        [{'b': [(1, 1e-05)]}, {'a': [(1, 0.001)], 'c': [(1, 0.002)]}]
+    """
+    groups: list[dict[str, Points]] = []
+    smallest = 0.0
+    for name in sorted(series, key=lambda name: _peak(series[name])):
+        peak = _peak(series[name])
+        if not groups or peak > SAME_SIZE * smallest:
+            groups.append({})
+            smallest = peak
+        groups[-1][name] = series[name]
+    return groups
+
+
+def _peak(points: Points) -> float:
+    return max((value for _, value in points), default=0.0)
 
 
 def _spoken(metric: str) -> str:

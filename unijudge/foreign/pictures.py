@@ -49,6 +49,8 @@ LISTINGS = 64
 HINTS = 20
 """The number of missing pictures for which a similar name is searched."""
 ENCRYPTED = 0x1
+NO_SUCH_FILE = "no such file"
+"""The beginning of the reason that a picture does not exist."""
 UNPACK = "Unpack it, and set --images to the folder"
 UNREADABLE = (
     zipfile.BadZipFile,
@@ -130,7 +132,8 @@ class Pictures:
         Raises:
             DataError: The folder or the archive does not exist.
         """
-        self._images = images
+        self.images = images
+        """The root of all names, as the user gave it."""
         if is_folder(images):
             self.root: Path | None = images.resolve()
         elif images.suffix.lower() == ".zip" and is_file(images):
@@ -156,7 +159,7 @@ class Pictures:
         if not isinstance(self.root, Path) or not name.startswith("/"):
             return usual(name)
         for root, path in (
-            (self._images.absolute(), Path(name)),
+            (self.images.absolute(), Path(name)),
             (self.root, Path(os.path.realpath(name))),
         ):
             if path.is_relative_to(root):
@@ -216,7 +219,7 @@ class Pictures:
     def _archives(self) -> list[Archive]:
         """Returns all archives. They are opened only when a picture is not a plain file."""
         if self.root is None:
-            return [self._archive(self._images)]
+            return [self._archive(self.images)]
         found = {
             path
             for pattern in ("*.[zZ][iI][pP]", "*/*.[zZ][iI][pP]")
@@ -253,7 +256,7 @@ class Pictures:
         if found:
             return _read_member(*found[0])
         zips = f", nor in {len(self._archives)} zip files" if self._archives else ""
-        raise Rejected(f"no such file{zips}{self._hint(name)}")
+        raise Rejected(f"{NO_SUCH_FILE}{zips}{self._hint(name)}")
 
     def _members(self, tails: Callable[[str], list[str]]) -> list[tuple[Archive, zipfile.ZipInfo]]:
         """Returns at most one matching member of each archive."""

@@ -20,7 +20,7 @@ from unijudge.alike import normal
 from unijudge.content import content_key
 from unijudge.errors import DataError
 from unijudge.foreign.cells import Rejected, Side, check_clean, kind_of
-from unijudge.foreign.pictures import ForeignPicture, Pictures
+from unijudge.foreign.pictures import NO_SUCH_FILE, ForeignPicture, Pictures
 from unijudge.formats.corpus import CorpusManifest, write_corpus
 from unijudge.images.decoding import MAX_PIXELS
 from unijudge.judging.prompt import is_blank
@@ -216,8 +216,11 @@ class CorpusBuilder:
                 raise DataError(refusal)
             line = json.loads(next(self._ledger.rejects()))
             first = self._first_fault or f"{line['row']}: {line['reason']}"
+            names = ""
+            if NO_SUCH_FILE in first:
+                names = f". The names of images begin at {self.images.root} (--images)"
             raise DataError(
-                f"{refusal}. No corpus was written. The first reason is {first}. Correct the rows that "
+                f"{refusal}. No corpus was written. The first reason is {first}{names}. Correct the rows that "
                 f"{self._out / 'rejects.jsonl'} lists, or raise --max-rejects"
             )
         if self._mismatches:

@@ -26,6 +26,8 @@ class ImportedImages:
         """Starts without images. With `dry_run`, no images are copied."""
         self._ledger = ledger
         self._pictures = pictures
+        self.root = pictures.images
+        """The folder or the zip archive at which the names of images begin."""
         self._folder = out / "images"
         self._max_pixels = max_pixels
         self._dry_run = dry_run

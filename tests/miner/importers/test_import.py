@@ -69,7 +69,8 @@ def test_too_many_rejects_leave_no_corpus(tmp_path, images):
     )
     with pytest.raises(
         DataError,
-        match=r"1 of 4 rows rejected, more than --max-rejects 0.*nowhere\.png: no such file",
+        match=r"1 of 4 rows rejected, more than --max-rejects 0.*nowhere\.png: no such file\. "
+        rf"The names of images begin at {images} \(--images\)",
     ):
         take(read_pairs(path), tmp_path, images)
     assert {p.name for p in (tmp_path / "corpus").iterdir()} == {"rejects.jsonl"}
