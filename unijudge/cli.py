@@ -7,6 +7,7 @@ errors into output: a known error becomes one line and exit status 1, an unexpec
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -137,6 +138,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("httpx2", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The progress bars of Hugging Face's libraries are for a person at a terminal, not for a log file.
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(_status(sys.argv[1:]))
 
 

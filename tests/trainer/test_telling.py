@@ -1,5 +1,9 @@
 """The output of the commands."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 from trainer.cli import _bar, _counter, _tell
 
 
@@ -28,3 +32,14 @@ def test_progress_without_a_terminal_is_at_most_ten_lines(caplog):
     assert caplog.messages[0] == "10 of 100 inputs embedded"
     assert caplog.messages[-1] == "100 of 100 inputs embedded"
     assert len(caplog.messages) == 10
+
+
+def test_a_log_file_holds_no_progress_bars_of_the_libraries(folder, corpus, model, tmp_path):
+    """The standard error is a pipe here. Loading a model would otherwise write a bar to it."""
+    words = [f"model.name={model.name}", "model.device=cpu", f"corpus={folder / 'corpus'}"]
+    program = Path(sys.executable).parent / "unijudge"
+    command = [program, "train", "embed", *words, f"out={tmp_path / 'vectors'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Loading weights" not in done.stderr
+    assert f"{len(corpus.items) + len(corpus.queries)} inputs embedded" in done.stderr

@@ -1,6 +1,8 @@
 """The errors to raise when a disk or a store refuses an access: they name the path, the reason and the cure."""
 
 import errno
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,6 +54,8 @@ EXPIRED = frozenset(
 """A store's error codes for expired credentials and for a wrong clock."""
 CUT_OFF = frozenset({"BadDigest", "IncompleteBody"})
 """A store's error codes for an upload whose last bytes did not arrive."""
+RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
+"""An error number in the text of an error of a library in Rust."""
 LONGEST_REASON = 200
 """Characters of a foreign error's own text in a message."""
 
@@ -135,15 +139,28 @@ def unwritable(
     path: Path, error: Exception, cures: Mapping[int | None, str] = CURE_OF_ERRNO
 ) -> DataError:
     """Returns the error to raise when a disk or a store refused a write."""
-    reason = _reason(getattr(error, "strerror", None) or error)
     # A store's library uses these numbers otherwise.
-    number = getattr(error, "errno", None) if is_local(path) else None
+    number = _disk_number(error) if is_local(path) else None
+    reason = _reason(error) if number is None else os.strerror(number)
     cure = cures.get(number, "Check the disk or the store")
     if _code(error) in EXPIRED:
         cure = RENEW
     return DataError(
         f"{path}: cannot be written ({reason}). No partial file was left there. {cure}, then run the same command again"
     )
+
+
+def _disk_number(error: Exception) -> int | None:
+    """Returns the error number of a disk. Libraries in Rust, such as safetensors, only write the number in the text.
+
+    Example:
+        >>> _disk_number(RuntimeError("I/O error: No space left on device (os error 28)"))
+        28
+    """
+    number: int | None = getattr(error, "errno", None)
+    if number is None and (written := RUST_NUMBER.search(str(error))):
+        number = int(written[1])
+    return number
 
 
 def _code(error: BaseException) -> str | None:

@@ -218,3 +218,15 @@ def test_a_file_of_another_kind_is_named_in_words(tmp_path):
             read_overrides(path, "c")
     with pytest.raises(DataError, match=r"o\.json: no score manifest of this version"):
         read_json(path, ScoreManifest)
+
+
+def test_a_full_disk_is_named_whichever_library_writes(tmp_path):
+    """safetensors gives no error number, only its text; pyarrow gives a number and a longer text."""
+    path = tmp_path / "weights"
+    written_in_rust = RuntimeError("I/O error: No space left on device (os error 28)")
+    by_arrow = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space")
+    for error in (written_in_rust, by_arrow):
+        assert str(unwritable(path, error)) == (
+            f"{path}: cannot be written (No space left on device). No partial file was left there. Free space, then "
+            "run the same command again"
+        )
