@@ -19,9 +19,8 @@ there too, since it leaves threads and a process group, and the rest has tests t
 
 
 class _Side(LoadScopeScheduling):
-    """What `make test` runs side by side: clusters in one process, and file by file of the rest in the other.
-
-    Both take about as long: whoever adds a long test looks at --durations.
+    """The two groups that `make test` runs in parallel: tests with clusters in one process, and all other files in the
+    other process. Both groups take about the same time. After adding a long test, check --durations.
     """
 
     def _split_scope(self, nodeid):
@@ -52,7 +51,10 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """The URL of a local S3 server, in a process of its own: inside of this one its web framework disturbs vLLM."""
+    """The URL of a local S3 server.
+
+    The server runs in its own process, because its web framework disturbs vLLM in the same process.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,6 @@
-"""Sixteen mixed contents, so 256 mixed pairs: texts, pictures, both; short and long, wide and tall; hostile text."""
+"""Sixteen mixed contents, for 256 mixed pairs: texts, pictures and both; short and long, wide and tall; and hostile
+texts.
+"""
 
 from tests.pictures import noise, pattern
 from unijudge.content import Content

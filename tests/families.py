@@ -1,7 +1,7 @@
 """Tiny random models of the families other than Qwen2.5-VL, with the files of their publishers.
 
-Each has the tokenizer habits and the chat template of its kind: LLaVA-NeXT a SentencePiece-like tokenizer with a
-beginning-of-sequence token and control words in plain text, LLaVA-OneVision a template that puts pictures first.
+Each model has the tokenizer and the chat template of its family. LLaVA-NeXT has a SentencePiece-like tokenizer with a
+beginning-of-sequence token, and control words in plain text. LLaVA-OneVision has a template that puts pictures first.
 """
 
 import json
@@ -191,7 +191,9 @@ def _tokenizer(backend, template, bos_token=None, **names):
 
 
 def _sentencepiece_like():
-    """As of Llama and Mistral: spaces are a visible character, which is also put before the first text."""
+    """A tokenizer like that of Llama and Mistral: a space is a visible character, which also stands before the first
+    text.
+    """
     bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     bpe.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
@@ -223,7 +225,9 @@ def _save(folder, kind, config, processor):
 
 
 def _tower(config):
-    """Published CLIP and SigLIP towers have one level of names more than transformers writes today."""
+    """The names in published CLIP and SigLIP towers have one level more than the names that transformers writes
+    today.
+    """
     return (
         "vision_tower.vision_model." if config.model_type.startswith("llava") else "vision_tower."
     )

@@ -1,4 +1,4 @@
-"""Small folders of every kind that belong together, on a disk or in a store."""
+"""Small folders of every kind, which refer to each other, on a disk or in a store."""
 
 import hashlib
 
@@ -20,7 +20,7 @@ COLORS = ["red", "green", "blue"]
 
 
 def make_corpus(folder, images, extra=()):
-    """Three pictures under `images`, one of them of an item and a query; three items, three queries."""
+    """Three pictures under `images`, three items and three queries. One picture belongs to an item and to a query."""
     hashes = {}
     for color in COLORS:
         name = f"a b/{color}#1.png"
@@ -49,7 +49,7 @@ def judged(item, rank):
 
 
 def make_scores(folder, corpus, identity):
-    """Two queries a shard, so two shards."""
+    """Two shards with two queries each."""
     plan = ScoreManifest(
         corpus=corpus.fingerprint, vectors="v", queries=len(corpus.queries), shard_size=2, k=2, pool="global",
         judge=identity,

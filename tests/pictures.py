@@ -20,7 +20,7 @@ def png_of(picture) -> bytes:
 
 
 def noise(seed, size=(64, 64)):
-    """A picture that no compression makes small: 12 kB."""
+    """A picture that cannot be compressed: 12 kB."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
@@ -28,7 +28,7 @@ def noise(seed, size=(64, 64)):
 
 
 def pattern(seed, size) -> bytes:
-    """Sixteen colours in a gradient: all rows, columns and tiles differ."""
+    """A gradient of sixteen colours, in which all rows, columns and tiles differ."""
     tile = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(tile).resize(size, Image.Resampling.BICUBIC).save(out, "PNG")

@@ -19,7 +19,7 @@ ELSEWHERE = {"/v1/embeddings"}
 
 
 def commands(text):
-    """The words after `unijudge` of each command, in code or between backticks."""
+    """The words after `unijudge` of each command in code or between backticks."""
     joined = re.sub(r"\\\n\s*", "", text)
     lines = re.findall(r"^unijudge (.+)$", joined, re.MULTILINE)
     lines += re.findall(r"`unijudge ([^`\n]+)`", joined)
@@ -27,7 +27,10 @@ def commands(text):
 
 
 def check_command(words):
-    """The command, its options and its settings exist, and the values are valid. Three dots mean further words."""
+    """Checks that the command, its options and its settings exist, and that the values are valid.
+
+    Three dots stand for further words.
+    """
     command, words = typer.main.get_command(cli.whole()), list(words)
     while words and hasattr(command, "commands"):
         assert words[0] in command.commands, words
@@ -42,7 +45,7 @@ def check_command(words):
 
 
 def check_settings(kind, file, words):
-    """What is required and not given gets a value of no importance."""
+    """Checks settings. A required setting that is not given gets any valid value."""
     given = {word.partition("=")[0] for word in words} | (
         set(tomllib.loads(file.read_text())) if file else set()
     )
@@ -51,19 +54,21 @@ def check_settings(kind, file, words):
 
 
 def check_routes(text):
-    """Each route is one of the service."""
+    """Checks that each route exists in the service."""
     named = set(re.findall(r"/v1/[\w/]+", text))
     assert named - ELSEWHERE <= routes(), named
 
 
 def routes():
-    """Of the judge service, as its source has them."""
+    """The routes of the judge service, read from its source."""
     sources = (Path(module.__file__).read_text() for module in (service, compatible))
     return {path for text in sources for path in re.findall(r'@app\.\w+\("(/v1/\w+)', text)}
 
 
 def check_keys(text, kinds):
-    """Dotted settings between backticks, such as `model.encoding`, stand in the example of one of these kinds."""
+    """Checks that each dotted setting between backticks, such as `model.encoding`, is in the example of one of these
+    classes.
+    """
     for table, key in re.findall(r"`(\w+)\.(\w+)(?: = [^`]+)?`", text):
         examples = [example(kind) for kind in kinds]
         assert any(

@@ -1,4 +1,4 @@
-"""Scripts beside the packages, loaded as modules, and the smallest wheel."""
+"""Scripts beside the packages, loaded as modules, and a minimal wheel."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ def load_script(path):
 
 
 def make_wheel(folder, name, version, *requires):
-    """A wheel without code: a resolver reads no more than its metadata."""
+    """A wheel without code, because a resolver reads only its metadata."""
     stem = f"{name}-{version}"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {requirement}" for requirement in requires]

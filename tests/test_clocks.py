@@ -1,4 +1,4 @@
-"""The wall clock may jump, so no duration of the service or its client is measured with the wall clock."""
+"""The wall clock may jump, so the service and its client do not measure durations with it."""
 
 import ast
 from pathlib import Path

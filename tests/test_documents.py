@@ -54,7 +54,7 @@ def test_the_life_of_a_pair_names_functions_that_exist():
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_in_the_documents_exists(name):
-    """Its options and settings, too."""
+    """The options and the settings of each command exist too."""
     for words in commands(PAGES[name]):
         check_command(words)
 

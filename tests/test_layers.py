@@ -143,9 +143,9 @@ def room(module: str) -> str:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """One circle of a graph, or nothing.
+    """Returns one circle of a graph, or nothing.
 
-    What needs nothing that is left is taken away, until all is gone or a circle is left.
+    Nodes that need no remaining node are removed, until all nodes are removed or a circle is left.
     """
     left = {name: set(needed) for name, needed in graph.items()}
     while free := {name for name, needed in left.items() if not needed & left.keys()}:
@@ -159,7 +159,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_circle_of_imports():
-    """Neither of modules nor of folders, imports inside functions included."""
+    """No circle of modules and no circle of folders exists. Imports inside functions count."""
     paths = [path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")]
     modules = {module_of(path) for path in paths}
     graph = {module_of(path): needs(path, modules) for path in paths}

@@ -1,6 +1,6 @@
-"""Files, folders, JSON and models are read in one place each: what a stranger wrote meets the same checks everywhere.
+"""Files, folders, JSON and models are read in one place each, so that foreign data meets the same checks everywhere.
 
-Who needs a call of its own stands here, with the reason. A line that nobody needs any more is taken out.
+A file that needs its own call is listed here with the reason. A line that no file needs any more must be removed.
 """
 
 import ast
@@ -98,7 +98,7 @@ ON_A_DISK = {
 
 
 def called(path, readers=READERS):
-    """The readers that a file calls by itself, and not through ours of the same name."""
+    """The readers that a file calls directly, and not through the product's functions of the same name."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
@@ -118,7 +118,7 @@ def test_files_are_read_only_through_the_one_reader():
 
 
 def test_kind_c3_existence_in_a_store_is_only_checked_in_one_place():
-    """A path's own `exists` says that nothing is there where a store did not answer."""
+    """If a store does not answer, a path's own `exists` returns False."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     asking = {path.relative_to(ROOT).as_posix() for path in paths if called(path, ASKERS)}
     assert asking == set(ON_A_DISK)

@@ -1,4 +1,4 @@
-"""uv gets what pip knows about a network: an index on loopback, whose certificate authority only pip knows."""
+"""uv gets pip's settings for a network: the index is on loopback, and only pip knows its certificate authority."""
 
 import datetime as dt
 import functools
@@ -27,7 +27,7 @@ pip_settings = load_script(SCRIPT)
 
 
 def certificate(name, key, issuer, issuer_key, extension):
-    """A certificate for a day."""
+    """A certificate that is valid for a day."""
     now = dt.datetime.now(dt.UTC)
     names = [
         x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, one)]) for one in (name, issuer)
@@ -93,7 +93,9 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def install(tmp_path):
-    """Installs the package into a folder as `make` does, with these variables and those that keep this machine out."""
+    """Installs the package into a folder as `make` does, with these variables, and without the settings of this
+    machine.
+    """
 
     def install(*runner, **variables):
         environment = {

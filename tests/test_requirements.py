@@ -106,7 +106,7 @@ def image(tmp_path):
 
 
 def test_the_dockerfile_has_no_step_that_is_unknown(image, monkeypatch):
-    """All steps are taken; what a RUN would do is only recorded."""
+    """All steps are executed. The commands of `RUN` are only recorded."""
     ran = []
     monkeypatch.setattr(images_check.Image, "run", lambda self, command: ran.append(command))
     monkeypatch.setattr(images_check.Image, "_start_from", lambda self, base: None)

@@ -15,7 +15,7 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def places(test):
-    """Where an expression of the product is of a kind, as path:line."""
+    """The places of expressions of one kind in the product, as path:line."""
     found = []
     for path in PRODUCT:
         tree = ast.parse(path.read_text())

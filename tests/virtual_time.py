@@ -1,6 +1,6 @@
-"""Hours of waiting in a moment: an event loop whose clock jumps to the next thing that is due.
+"""Hours of waiting in a moment: an event loop whose clock jumps to the next event.
 
-Only for code that waits for nothing outside its loop: no sockets, no threads.
+It works only for code that waits inside its loop, without sockets and threads.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(coroutine, monkeypatch):
-    """Runs it, and gives its result; `time.monotonic` of the client's modules is the loop's."""
+    """Runs a coroutine, and returns its result. `time.monotonic` of the client's modules is the time of the loop."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         loop = runner.get_loop()
         with monkeypatch.context() as patches:

@@ -26,7 +26,10 @@ from unijudge.errors import ModelError
 
 
 def test_a_dry_run_without_engines(tmp_path):
-    """Torch, transformers and the trainer's libraries: the rest is skipped with its reason, and the page is whole."""
+    """The run has no torch, no transformers and no libraries of the trainer.
+
+    The page is complete, and names the reason of each skipped step.
+    """
     status, text, outcomes = measure(
         tmp_path, hidden=("vllm", "ray", "faiss", "bitsandbytes", "sklearn")
     )
@@ -88,7 +91,7 @@ def test_a_broken_model_fails_only_its_own_cases(tmp_path):
 
 
 def test_without_a_gpu_it_says_so(tmp_path):
-    """On the CPU build of torch."""
+    """The CPU build of torch sees no GPU."""
     command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -100,14 +103,14 @@ def test_without_a_gpu_it_says_so(tmp_path):
 
 
 def ended(tmp_path, script, limit_s):
-    """What the page would say of a process that runs this shell script."""
+    """Returns what the page says about a process that runs this shell script."""
     log = tmp_path / "log"
     seconds, status = _watched(["sh", "-c", script], log, limit_s)
     return _outcome(tmp_path / "result.json", log, seconds, status)
 
 
 def test_an_aborted_process_ends_only_its_own_case(tmp_path):
-    """FAISS aborts like this on a broken CUDA."""
+    """FAISS aborts its process like this if CUDA is broken."""
     outcome = ended(tmp_path, "echo CUDA error 35; kill -ABRT $$", 60)
     assert (outcome.state, outcome.cause) == (
         "failed",
@@ -116,7 +119,10 @@ def test_an_aborted_process_ends_only_its_own_case(tmp_path):
 
 
 def runs(pid):
-    """Whether a process is there, and is more than an entry that nobody has collected yet."""
+    """Whether a process exists and still runs.
+
+    A process that has ended, but that nobody has waited for, does not run.
+    """
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -131,7 +137,7 @@ def wait_for(condition):
 
 
 def test_a_process_that_hangs_is_ended_with_its_children(tmp_path):
-    """The child ignores a polite request, as an engine may."""
+    """The child process ignores SIGTERM, as an engine may do."""
     outcome = ended(tmp_path, "(trap '' TERM; exec sleep 600) & echo $!; sleep 600", 3)
     pid = int((tmp_path / "log").read_text())
     assert outcome.state == "failed"
@@ -240,7 +246,7 @@ def test_a_cause_is_one_line():
 
 
 def test_the_models_have_shapes_that_can_be_split():
-    """Heads that share keys and values evenly, and positions that fill half a head."""
+    """The heads share keys and values evenly, and the positions fill half of each head."""
     for text, _ in (*JUDGES.values(), *STUDENTS.values()):
         heads, width = text["num_attention_heads"], text["hidden_size"]
         assert width % heads == 0

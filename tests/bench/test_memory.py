@@ -1,4 +1,4 @@
-"""bench/memory/: every case runs at its smallest, leaves nothing, and a peak is a process's own."""
+"""bench/memory/: every case runs at its smallest size, leaves no files, and measures the peak of its own process."""
 
 import sys
 
@@ -12,7 +12,7 @@ from unijudge.judging.prompt import Prompt
 
 
 def test_the_peak_memory_belongs_to_the_command():
-    """Of a child that writes 700 MB."""
+    """A child process writes 700 MB."""
     peak, seconds = peak_of([sys.executable, "-c", "held = b'1' * 700_000_000"])
     assert peak > 700
     assert seconds > 0
@@ -33,7 +33,7 @@ def test_every_case_runs_and_leaves_nothing(case, tmp_path):
 
 
 def test_a_row_of_the_table_has_a_figure_for_each_size(tmp_path):
-    """Some thousandths of each size."""
+    """Each size is some thousandths of the full size."""
     (row,) = list(table(["JSON"], tmp_path, 0.004))[2:]
     name, sizes, start, above, seconds = (cell.strip() for cell in row.strip("|").split("|"))
     assert (name, sizes) == ("import of a JSON array", "1 · 2 · 4 · 8 MB")

@@ -1,3 +1,3 @@
-"""The scripts run in another environment, so they are not collected here."""
+"""The scripts need another environment, so pytest does not collect them here."""
 
 collect_ignore = ["scripts"]

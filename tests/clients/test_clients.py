@@ -59,7 +59,7 @@ def url():
 
 @pytest.fixture(scope="module")
 def busy_url():
-    """A service whose only slot and only waiting place are taken."""
+    """The URL of a service whose only slot and only waiting place are taken."""
     front = FrontSettings(max_ongoing_requests=1, max_queued_requests=1)
     application = app(Held(Prompt()), keys=[digest_of(KEY)], front=front)
     with serving(application) as address:
@@ -73,7 +73,7 @@ def busy_url():
 
 
 class Held(ScriptedJudge):
-    """Never answers the query that takes the places."""
+    """A judge that never answers the query that occupies the slots."""
 
     async def judge(self, query, candidates):
         if query.text == HELD:
@@ -82,7 +82,7 @@ class Held(ScriptedJudge):
 
 
 def occupy(address):
-    """Takes a place, and keeps it."""
+    """Sends a request that occupies a slot, and keeps the slot."""
     with contextlib.suppress(OSError):
         while status_of(address, HELD_S) == 429:
             time.sleep(0.05)

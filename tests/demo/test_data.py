@@ -1,4 +1,4 @@
-"""The demo's data: labelled positives are true, false negatives exist, and worlds and halves do not mix."""
+"""The demo's data: labelled positives match, false negatives exist, and the parts of a world share no scene."""
 
 import hashlib
 import json

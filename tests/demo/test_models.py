@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Pairs that nothing was chosen by: not those of the demo either."""
+    """New pairs, which were not used for any choice: the demo has other pairs."""
     folder = tmp_path_factory.mktemp("fresh") / "pairs"
     write_pairs(folder, 300, seed=987)
     return folder
@@ -86,7 +86,7 @@ def test_a_model_of_the_repository_records_its_origin_and_is_small(folder):
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
-    """What the script makes with two steps a stage."""
+    """The output of the script with two steps in each stage."""
     folder = tmp_path_factory.mktemp("taught") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         teach_little(patch, folder)
@@ -110,7 +110,7 @@ def logged(folder):
 
 
 def test_the_script_teaches_both(taught):
-    """All of its stages: what comes out is loaded by the trainer, and differs."""
+    """After all stages, the trainer can load both models, and the models differ."""
     assert len({weights(taught, name) for name in ("judge", "judge-1", "base")}) == 3
     for name in ("judge", "base"):
         open_backbone(BackboneSettings(name=str(taught / name), device="cpu"))

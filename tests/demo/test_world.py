@@ -17,7 +17,7 @@ STEP = {"left of": (0, 1), "right of": (0, -1), "above": (1, 0), "below": (-1, 0
 
 
 def reads(text, scene):
-    """The truth of a caption, from its words only."""
+    """Whether a caption is true of a scene, decided from the words of the caption only."""
 
     def fits(words, thing):
         size, color, shape = words
@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_world():
 
 
 def test_a_picture_shows_its_things_where_they_are():
-    """A full cell has strong colour in it, an empty one is light."""
+    """A full cell has strong colours, and an empty cell is light."""
     dice = random.Random(3)
     for _ in range(40):
         scene = WORLD.scene(dice)
@@ -145,7 +145,9 @@ def test_a_near_neighbour_differs():
 
 
 def shares_by_hand(caption, scene):
-    """The best reading of a caption, one thing after the other."""
+    """The share of true statements under the best assignment of phrases to things, tried one assignment after the
+    other.
+    """
     phrases = [phrase for phrase in (caption.first, caption.second, caption.also) if phrase]
     statements = sum(len(phrase.text.split()) - 1 for phrase in phrases) + bool(caption.relation)
     best = 0

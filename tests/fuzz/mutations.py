@@ -31,5 +31,5 @@ def _edited_by_all(data, edits):
 
 
 def spoiled(sound):
-    """Draws one of some inputs, with up to six edits."""
+    """Draws one of the inputs, and makes up to six edits."""
     return st.builds(_edited_by_all, st.sampled_from(sound), st.lists(EDITS, max_size=6))

@@ -1,7 +1,8 @@
-"""Damaged inputs to every reader: the result is right, or is one of the documented errors.
+"""Damaged inputs to every reader: the result is right, or the error is one of the documented errors.
 
-`make fuzz` takes ten minutes for each door, `make test` a few hundred inputs that are the same each time. Hypothesis
-keeps what failed in .hypothesis, and tries it first the next time. A crash becomes a file of tests/nasty.
+`make fuzz` runs ten minutes for each reader. `make test` runs a few hundred inputs that are the same each time.
+Hypothesis stores failed inputs in .hypothesis, and tries them first in the next run. An input that causes a crash
+becomes a test in tests/nasty.
 """
 
 import io
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.timeout(SECONDS + 600)
 
 
 def fuzz(strategy, check):
-    """Tries inputs: the same ones each time, or ever new ones until the time is over."""
+    """Tries the same inputs each time, or new inputs until the time is over."""
 
     @settings(
         max_examples=EXAMPLES, derandomize=not SECONDS, deadline=None, suppress_health_check=list(HealthCheck),
@@ -53,7 +54,7 @@ def fuzz(strategy, check):
 
 
 def tried(call, promised):
-    """The result of a call and None, or None and a documented error with a short message."""
+    """Returns the result of a call and None, or None and a documented error with a short message."""
     try:
         return call(), None
     except promised as error:
@@ -154,7 +155,7 @@ def test_tables(tmp_path):
 
 
 def test_prompts(tiny_model):
-    """Whatever a text holds, the prompt has the special tokens of the question and no others."""
+    """For any text, the prompt has exactly the special tokens of the question."""
     model = ModelSettings(name=str(tiny_model), min_pixels=3136, max_pixels=12544, max_tokens=4096)
     inputs = open_inputs(model, Prompt(), LimitSettings())
     tokenizer = inputs.model.encoder._tokenizer

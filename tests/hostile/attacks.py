@@ -1,4 +1,4 @@
-"""Requests that no honest client sends: by group, from a seed, as the bytes that go over the wire."""
+"""Requests that no honest client sends, in groups, from a seed, as the bytes that are sent."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ PATHS = (
 def request(
     body: bytes = b"", *, method="POST", path="/v1/score", headers=(), length: str | None = None
 ) -> bytes:
-    """One request, well formed where nothing else is asked for."""
+    """One request, valid except for the given parts."""
     fields = ["Host: judge", f"Authorization: Bearer {KEY}", *headers]
     if length != "":
         fields.append(f"Content-Length: {len(body) if length is None else length}")
@@ -33,14 +33,14 @@ def request(
 
 
 def picture(dice: random.Random, form: str) -> bytes:
-    """A small sound picture."""
+    """A small valid picture."""
     out = io.BytesIO()
     Image.frombytes("RGB", (8, 8), dice.randbytes(192)).resize((40, 30)).save(out, form)
     return out.getvalue()
 
 
 def question(dice: random.Random) -> dict:
-    """A sound request's JSON."""
+    """The JSON of a valid request."""
     image = base64.b64encode(picture(dice, dice.choice(["PNG", "JPEG", "WEBP"]))).decode()
     contents = [{"text": "a"}, {"image": image}, {"text": "b", "image": image}, {"text": ""}]
     return {
@@ -50,7 +50,7 @@ def question(dice: random.Random) -> dict:
 
 
 def mutated(dice: random.Random, data: bytes) -> bytes:
-    """Bytes changed, cut out, doubled, or put in: one to eight times."""
+    """Bytes that are changed, deleted, repeated or inserted, one to eight times."""
     found = bytearray(data)
     for _ in range(dice.randrange(1, 9)):
         place = dice.randrange(len(found) + 1)
@@ -72,19 +72,19 @@ def mutated(dice: random.Random, data: bytes) -> bytes:
 
 
 def mutated_bodies(dice: random.Random) -> bytes:
-    """A sound question whose JSON was damaged."""
+    """A valid question whose JSON is damaged."""
     return request(mutated(dice, json.dumps(question(dice)).encode()), path=dice.choice(PATHS[:3]))
 
 
 def mutated_pictures(dice: random.Random) -> bytes:
-    """A sound question whose picture was damaged."""
+    """A valid question whose picture is damaged."""
     data = mutated(dice, picture(dice, dice.choice(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])))
     image = base64.b64encode(data).decode()
     return request(json.dumps({"query": {"text": "a"}, "candidates": [{"image": image}]}).encode())
 
 
 def mutated_heads(dice: random.Random) -> bytes:
-    """A whole request, damaged anywhere."""
+    """A complete request, damaged at any place."""
     return mutated(dice, request(json.dumps(question(dice)).encode(), path=dice.choice(PATHS)))
 
 
@@ -119,7 +119,7 @@ def json_tricks() -> Iterator[bytes]:
 
 
 def bombs() -> Iterator[bytes]:
-    """Pictures that are small as files and large as pixels, or no pictures."""
+    """Images that are small files with very many pixels, or that are no images."""
     for size in ((20_000, 2_400), (30_000, 30_000), (1, 20_000), (65_000, 2)):
         out = io.BytesIO()
         Image.new("1", size).save(out, "PNG", optimize=True)
@@ -180,7 +180,7 @@ def head_tricks() -> Iterator[bytes]:
 
 
 def endless() -> Iterator[tuple[bytes, bytes]]:
-    """(how a request begins, a piece of it that could be repeated for ever): none of it is a body."""
+    """(the beginning of a request, a piece that is repeated forever). No part of such a request is a body."""
     chunked = request(b"", headers=["Transfer-Encoding: chunked"], length="")
     yield b"GET /", b"a" * 2**16
     yield b"GET / HTTP/1.1\r\nX: ", b"a" * 2**16
@@ -193,7 +193,7 @@ def endless() -> Iterator[tuple[bytes, bytes]]:
 
 
 def single() -> Iterator[bytes]:
-    """Everything that is sent once."""
+    """All requests that are sent once."""
     yield from map(request, json_tricks())
     for data in bombs():
         image = base64.b64encode(data).decode()

@@ -1,7 +1,7 @@
-"""An honest caller in a process of its own, one request after the other: python neighbour.py PORT.
+"""An honest client in its own process, which sends one request after the other: python neighbour.py PORT.
 
-It ends with its input, and prints how long each answer took, in seconds: what an attack costs the process of the test
-is not counted.
+The client ends when its standard input ends, and prints the seconds of each answer. Because of the separate process,
+the measured times do not include the CPU time that an attack costs the test.
 """
 
 import json
@@ -19,7 +19,7 @@ PAUSE_S = 0.02
 
 
 def answered(port: int) -> bool:
-    """Asks once; whether there was an answer."""
+    """Sends one request, and returns whether an answer came."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(ASKED)
         heard = b""
@@ -29,7 +29,7 @@ def answered(port: int) -> bool:
 
 
 def main() -> None:
-    """Asks until standard input ends."""
+    """Sends requests until standard input ends."""
     times = []
     while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
         begun = time.monotonic()

@@ -1,6 +1,6 @@
-"""Hostile clients against the real service: nothing fails inside, nothing restarts, no score moves.
+"""Hostile clients against the real service: nothing fails inside, no process restarts, and no score changes.
 
-`make hostile` sends 20,000 mutated requests and opens 10,000 silent connections; `make test` a sample of both.
+`make hostile` sends 20,000 mutated requests and opens 10,000 silent connections. `make test` uses a sample of both.
 """
 
 import asyncio
@@ -37,7 +37,9 @@ SETTINGS = (
 
 
 async def answer(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
-    """What a raw request hears, until the first answer, or until the connection ends or stays silent."""
+    """Returns the bytes that the sender of a raw request receives until the first answer, the end of the connection, or
+    a timeout.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     hearing = asyncio.create_task(first_answer(reader))
     try:
@@ -67,7 +69,7 @@ async def first_answer(reader):
 
 
 async def many(port, requests):
-    """Statuses of all requests, some at a time. None: there was no answer."""
+    """Sends all requests, some of them in parallel, and returns their statuses. None means that no answer came."""
     slots = asyncio.Semaphore(AT_ONCE)
     counted = Counter()
     failures = []
@@ -85,7 +87,7 @@ async def many(port, requests):
 
 
 async def beside(port, attack):
-    """An attack, and the times of a neighbour before and during it."""
+    """Runs an attack, and measures the answer times of a neighbour before the attack and during the attack."""
     found = []
     for work in (asyncio.sleep(3), attack):
         neighbour = await asyncio.create_subprocess_exec(
@@ -128,7 +130,7 @@ def served(tmp_path_factory):
 
 
 def ray_logs(process):
-    """Where the service's Ray writes its logs."""
+    """The folder of Ray's logs of the service."""
     commands = [
         " ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)
     ]
@@ -139,7 +141,7 @@ def ray_logs(process):
 
 
 def tracebacks(logs):
-    """How many each file has, of what workers and Ray Serve write."""
+    """The number of tracebacks in each log file of workers and of Ray Serve."""
     files = [*logs.glob("worker-*"), *logs.glob("serve/*.log")]
     assert files
     found = {
@@ -176,7 +178,7 @@ def test_every_trick_of_the_list(served):
 
 
 def test_endless_requests_are_closed(served):
-    """Eight connections of each kind, two with no key at all: a quarter of a gigabyte each, if anybody took it."""
+    """Eight connections of each kind, two of them without a key, send up to a quarter of a gigabyte each."""
     process, port, _ = served
     before = memory(process)
 
@@ -285,7 +287,10 @@ def test_connections_that_say_nothing(served):
 
 
 def test_callers_that_leave(served):
-    """A hundred at a time ask and go away at once; what they asked is not worked on, and others are answered."""
+    """A hundred clients at a time send a request and disconnect at once.
+
+    The judge does not work on their requests, and answers other clients.
+    """
     _, port, _ = served
     dice = random.Random(1)
 

@@ -84,7 +84,7 @@ def sizes(size):
 
 
 def settings(*, model=None, **service):
-    """The shipped settings of a judge on one GPU, but for the model's name and what is given."""
+    """The shipped settings of a judge on one GPU, except the model's name and the given values."""
     shipped = tomllib.loads((Path(__file__).parents[2] / "deploy" / "judge.toml").read_text())
     named = shipped["model"] | {"name": "the-model"}
     return ServiceSettings(**shipped | service | {"model": ModelSettings(**named | (model or {}))})

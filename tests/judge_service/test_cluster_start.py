@@ -147,7 +147,7 @@ def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(
 
 
 def test_kind_working_folder_a_file_in_the_place_of_a_package_is_told_of(monkeypatch, tmp_path):
-    """Ray's processes have the folder of the service on their path: a queue.py there is what they import."""
+    """The path of Ray's processes has the folder of the service, so they would import a queue.py from this folder."""
 
     def refuse(**_):
         raise RayError(

@@ -21,7 +21,7 @@ STARTING, RUNNING, FAILED = (
 
 
 def failure(pid):
-    """What Ray says of a replica that failed while others run."""
+    """Ray's report about a replica that failed while other replicas run."""
     return (
         "A replica failed to start with exception. Retrying. Error:\n"
         f"ray::ServeReplica:judge:judge (pid={pid}, ip=127.0.0.1)\n"
@@ -29,8 +29,8 @@ def failure(pid):
     )
 
 
-def said(status, running, message=""):
-    """Ray's words."""
+def report_text(status, running, message=""):
+    """The text of Ray's report."""
     deployment = SimpleNamespace(
         message=message, replica_states={"RUNNING": running, "STARTING": 2 - running}
     )
@@ -43,7 +43,7 @@ def states(replicas, *reports):
 
 def test_ready_means_that_every_replica_runs():
     replicas = Replicas(2, start_attempts=1)
-    assert states(replicas, said(STARTING, 0), said(STARTING, 1), said(RUNNING, 2)) == [
+    assert states(replicas, report_text(STARTING, 0), report_text(STARTING, 1), report_text(RUNNING, 2)) == [
         ("starting", False), ("starting", False), ("serving", True),
     ]  # fmt: skip
 
@@ -51,50 +51,54 @@ def test_ready_means_that_every_replica_runs():
 def test_the_other_replica_serves_while_one_is_replaced():
     replicas = Replicas(2, start_attempts=2)
     found = states(
-        replicas, said(RUNNING, 2), said(STARTING, 1), said(STARTING, 0), said(RUNNING, 2)
+        replicas,
+        report_text(RUNNING, 2),
+        report_text(STARTING, 1),
+        report_text(STARTING, 0),
+        report_text(RUNNING, 2),
     )
     assert found == [("serving", True), ("serving", False), ("starting", False), ("serving", True)]
-    assert replicas.state(said(STARTING, 1)).reason == "1 of 2 replicas run"
+    assert replicas.state(report_text(STARTING, 1)).reason == "1 of 2 replicas run"
 
 
 def test_one_replica_fails_at_the_first_start_while_another_runs():
-    """Ray would stay in this state forever."""
+    """Without our check, Ray would stay in this state forever."""
     with pytest.raises(
         JudgeError, match=r"the replicas did not start: ModelError: /models/judge: no such folder"
     ):
-        Replicas(2, start_attempts=1).state(said(STARTING, 1, failure(1)))
+        Replicas(2, start_attempts=1).state(report_text(STARTING, 1, failure(1)))
 
 
 def test_attempts_are_counted_once():
     replicas = Replicas(2, start_attempts=2)
     for _ in range(5):
-        broken = replicas.state(said(STARTING, 0, failure(1)))
+        broken = replicas.state(report_text(STARTING, 0, failure(1)))
     assert (broken.phase, broken.reason) == (
         "broken", "0 of 2 replicas run: ModelError: /models/judge: no such folder",
     )  # fmt: skip
     with pytest.raises(JudgeError, match="no such folder"):
-        replicas.state(said(STARTING, 0, failure(2)))
+        replicas.state(report_text(STARTING, 0, failure(2)))
 
 
 def test_later_failures_end_the_service_only_if_no_replica_is_left(caplog):
     replicas = Replicas(2, start_attempts=2)
-    replicas.state(said(RUNNING, 2))
+    replicas.state(report_text(RUNNING, 2))
     for pid in range(5):
-        assert replicas.state(said(STARTING, 1, failure(pid))).phase == "serving"
+        assert replicas.state(report_text(STARTING, 1, failure(pid))).phase == "serving"
     assert len(caplog.messages) == 5
-    replicas.state(said(RUNNING, 2))
-    assert replicas.state(said(STARTING, 0, failure(7))).phase == "broken"
+    replicas.state(report_text(RUNNING, 2))
+    assert replicas.state(report_text(STARTING, 0, failure(7))).phase == "broken"
     with pytest.raises(JudgeError, match="no such folder"):
-        replicas.state(said(STARTING, 0, failure(8)))
+        replicas.state(report_text(STARTING, 0, failure(8)))
 
 
 def test_ray_gives_up():
     with pytest.raises(JudgeError, match="no such folder"):
-        Replicas(2, start_attempts=9).state(said(FAILED, 0, failure(1)))
+        Replicas(2, start_attempts=9).state(report_text(FAILED, 0, failure(1)))
 
 
 def test_a_state_that_cannot_be_written_is_retried_and_the_service_continues(tmp_path, caplog):
-    """A file in the place of the folder has the effect of a full disk."""
+    """A file with the name of the folder has the same effect as a full disk."""
     folder = tmp_path / "service"
     folder.write_text("")
     service = _Service(ServiceSettings(), folder / "state.json", threading.Event())

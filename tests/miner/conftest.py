@@ -1,4 +1,4 @@
-"""A small corpus with made-up vectors, and a scripted judge behind real HTTP."""
+"""A small corpus with made-up vectors, and a scripted judge that a real HTTP server serves."""
 
 import contextlib
 import json
@@ -58,7 +58,10 @@ def service():
 
 
 def embed(corpus, folder, width=16, seed=0, skipped=None):
-    """Random unit vectors, in which a query stands near its positive; `skipped` names the ids that have none."""
+    """Random unit vectors.
+
+    The vector of a query is near the vector of its positive. `skipped` lists the ids without a vector.
+    """
     dice = np.random.default_rng(seed)
     items = dice.normal(size=(len(corpus.items), width))
     near = [items[corpus.row_of[query.positive_ids[0]]] for query in corpus.queries]
@@ -84,7 +87,7 @@ def embed(corpus, folder, width=16, seed=0, skipped=None):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """60 queries in two subsets, with pictures on both sides, and two queries with the same question."""
+    """60 queries in two subsets, with pictures on both sides. Two queries have the same question."""
     images = tmp_path / "images"
     images.mkdir()
     rows = []
@@ -134,7 +137,7 @@ def quiet(progress):
 
 @pytest.fixture
 def parts(tmp_path, identity):
-    """The folders of a corpus, its scores and its training rows."""
+    """Returns the folders of a corpus, of its scores and of its training rows."""
     root = tmp_path / "parts"
     corpus = make_corpus(root / "corpus", root / "pictures")
     scores = make_scores(root / "scores", corpus, identity)

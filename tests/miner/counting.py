@@ -7,7 +7,7 @@ from unijudge.judging.prompt import Prompt
 
 
 class Counting(ScriptedJudge):
-    """Notes every pair that it is asked about."""
+    """A judge that records every requested pair."""
 
     def __init__(self):
         super().__init__(Prompt())

@@ -38,7 +38,7 @@ ODD_ROWS += [[0.95, 0.1, 0.2, 0.3, 0.4]] * 30
 
 
 def judged(item, score, rank=None, similarity=0.5, error=None):
-    """An item that the judge gave this score, or none for this error."""
+    """An item with this score of the judge, or with this error instead of a score."""
     if error:
         return Judged(item.item_id, item.key, rank, similarity, error=error)
     return Judged(
@@ -51,7 +51,10 @@ def sentence(dice, words=9):
 
 
 def make(folder, identity, row_scores, *, pictures, items, text=sentence, seed=0):
-    """Writes `corpus` and `scores`: for each list of scores, a row whose first item is the positive; None: an error."""
+    """Writes `corpus` and `scores`.
+
+    Each list of scores becomes a row whose first item is the positive. None stands for an error.
+    """
     dice = random.Random(seed)
     images = folder / "images"
     images.mkdir(parents=True)

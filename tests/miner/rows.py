@@ -1,4 +1,4 @@
-"""Judged rows made by hand, and a folder of them without a service."""
+"""Judged rows that were made by hand, and a folder of them, without a service."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from unijudge.storage.files import publish_json
 
 
 def judged(name, p, rank=None, similarity=0.5):
-    """An item with the judge's score p. None: no verdict."""
+    """An item with the judge's score p, or without a verdict if p is None."""
     if p is None:
         return Judged(name, bytes(16), rank, similarity, error="bad_image: x")
     return Judged(name, bytes(16), rank, similarity, math.log(p), math.log1p(-p))
 
 
 def query(positive, scores, query_id="q"):
-    """One query with the positive p and the candidates c0, c1, …, by their scores."""
+    """One query with the positive p and the candidates c0, c1, … with the given scores."""
     candidates = [judged(f"c{rank}", p, rank) for rank, p in enumerate(scores)]
     return JudgedQuery(query_id, "s", bytes(16), [judged("p", positive)], candidates)
 
@@ -37,7 +37,10 @@ def identity(name):
 
 
 def text_corpus(folder, queries):
-    """Items named i0 … and queries q0 …; the positive of q3 is i3, and i4 as well for every seventh."""
+    """Items i0, i1, … and queries q0, q1, ….
+
+    The positive of q3 is i3. Every seventh query also has the next item as a positive.
+    """
     (folder / "images").mkdir(parents=True)
     items = [Item(f"i{n}", ("s",), text=f"item {n}") for n in range(queries + 1)]
     asked = [
@@ -49,7 +52,7 @@ def text_corpus(folder, queries):
 
 
 def random_rows(corpus, seed=0, longest=12):
-    """Rows of any length, with scores and errors. The items are the same for every seed, for two judges."""
+    """Rows of any length, with scores and errors. All seeds have the same items, as for two judges."""
     items, scores = np.random.default_rng(0), np.random.default_rng(seed + 1)
 
     def score(low, high):
@@ -85,7 +88,7 @@ def score_folder(folder, corpus, rows, judge="small", in_shard=16, **changes):
 
 
 def calibration(judge, slope, intercept=0.0):
-    """A fit to the judge with this digest."""
+    """A calibration for the judge with this digest."""
     measures = Measures(log_loss=0.5, calibration_error=0.1)
     return Calibration(
         judge=judge, kind="platt", slope=slope, intercept=intercept, matches=10, negatives=10, without_verdict=0,
@@ -94,7 +97,7 @@ def calibration(judge, slope, intercept=0.0):
 
 
 def override_file(path, corpus, *entries):
-    """Entries are (query_id, item_id, verdict)."""
+    """A file of overrides with the entries (query_id, item_id, verdict)."""
     overrides = [{"query_id": q, "item_id": i, "verdict": verdict} for q, i, verdict in entries]
     path.write_text(
         json.dumps({"version": 1, "corpus": corpus.fingerprint, "overrides": overrides})

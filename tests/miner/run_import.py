@@ -1,6 +1,6 @@
-"""Imports made-up rows in a process of its own, so that a test can measure its memory.
+"""Imports made-up rows in its own process, so that a test can measure its memory.
 
-Prints the peak in bytes when a quarter of the rows were read, and at the end.
+Prints the peak in bytes after a quarter of the rows, and at the end.
 """
 
 import resource
@@ -19,7 +19,7 @@ def peak():
 
 
 def rows(number):
-    """As in MMEB: every row has a question of its own, half of the answers repeat, one row in a hundred is bad."""
+    """As in MMEB, every row has its own question, half of the answers repeat, and one row in a hundred is invalid."""
     for row in range(number):
         if row == number // 4:
             print(peak())

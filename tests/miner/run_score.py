@@ -21,7 +21,10 @@ from unijudge.storage import files
 
 
 def before_each_operation(call):
-    """`call(number)` before each fsync and rename of unijudge/storage/files.py: the places where a crash can matter."""
+    """Calls `call(number)` before each fsync and each rename of unijudge/storage/files.py.
+
+    A crash can do damage only there.
+    """
     sync, replace, number = files._sync, Path.replace, iter(range(10**6))
 
     def counted(operation):

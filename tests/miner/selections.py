@@ -1,4 +1,4 @@
-"""Small selections made by hand: their corpora, their rows, and how they are opened for an export."""
+"""Small selections that were made by hand: their corpora, their rows, and their opening for an export."""
 
 import json
 import math
@@ -38,7 +38,7 @@ TEXT_QUERIES = [
 
 
 def judged(item_id, odds, kind=Judged, **marks):
-    """An item that the judge gives Yes at `odds` to 1."""
+    """An item to which the judge gives Yes with odds of `odds` to 1."""
     p = odds / (1 + odds)
     return kind(item_id, bytes(16), None, 0.5, math.log(p), math.log1p(-p), **marks)
 
@@ -93,5 +93,5 @@ def lines(path):
 
 
 def left_out(rows):
-    """Reason → how many rows, and the first one's query."""
+    """Reason → the number of rows, and the query of the first row."""
     return {reason: (count.rows, count.first) for reason, count in rows.left_out.items()}

@@ -109,7 +109,7 @@ def test_the_answers_of_several_rows_are_joined_in_order():
 
 
 def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
-    """Two rows ask one question: the pairs of the others are counted without a look at an item."""
+    """Two rows have the same question. The pairs of the other rows are counted without reading an item."""
     with serving(Counting()) as url:
         score(job(url), quiet)
     questions = pair_source_of(job("x"), corpus, open_candidate_input(job("x"), corpus))
@@ -124,7 +124,7 @@ def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
 
 
 def shared(out):
-    """The pairs that the second of two rows has in common with the first."""
+    """The pairs of the second of two rows that the first row also has."""
     first, *_, last = read_scores(out)
     pairs = [{one.item_id for one in [*row.positives, *row.candidates]} for row in (first, last)]
     assert first.query_key == last.query_key

@@ -1,4 +1,6 @@
-"""A whole job in an object store: corpus with its pictures, vectors, scores, training rows, page, all behind URLs."""
+"""A whole job in an object store: the corpus with its pictures, vectors, scores, training rows and the page are all at
+URLs.
+"""
 
 import pytest
 
@@ -23,7 +25,7 @@ from unijudge.storage.locations import locate
 
 @pytest.fixture
 def stored(bucket, corpus, tmp_path):
-    """The corpus of the other tests, imported into a bucket with its pictures there, and embedded there."""
+    """The corpus of the other tests, imported into a bucket with its pictures, and embedded there."""
     place = locate(bucket)
     for picture in corpus.images.iterdir():
         place.fs.put_file(str(picture), (place / "images" / picture.name).path)
@@ -96,7 +98,7 @@ def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, jo
 def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_verdict(
     stored, job, bucket, monkeypatch
 ):
-    """The job ends before it writes that shard, and the same command resumes."""
+    """The job ends before it writes the shard, and the same command resumes the job."""
     store = locate(bucket).fs
     opened, refused = store.open, []
 
@@ -122,7 +124,9 @@ def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_ver
 
 
 def test_released_rows_survive_import_and_export(tmp_path):
-    """UniME-V2's file → corpus and scores → selection → UniME-V2's file: the same rows, scores and negatives."""
+    """UniME-V2's file becomes a corpus and scores, then a selection, then UniME-V2's file again, with the same rows,
+    scores and negatives.
+    """
     import json
 
     from typer.testing import CliRunner

@@ -19,7 +19,7 @@ from unijudge.storage.locations import is_local, locate
 
 @pytest.fixture
 def run(bucket, caplog):
-    """Runs a command, in which `BUCKET` means the URL of the bucket."""
+    """Runs a command. `BUCKET` in the command stands for the URL of the bucket."""
     caplog.set_level(logging.ERROR)
 
     def command(*words):
@@ -32,7 +32,7 @@ def run(bucket, caplog):
 
 
 def send(path, bucket, name=""):
-    """A file or a folder, into the bucket."""
+    """Copies a file or a folder into the bucket."""
     place = locate(bucket)
     place.fs.put(str(path), (place / (name or path.name)).path, recursive=path.is_dir())
 
@@ -75,7 +75,7 @@ def test_pictures_of_a_disk_are_copied_into_the_bucket(run, bucket, tmp_path):
 
 
 def test_rows_and_pictures_are_read_from_a_bucket(run, bucket, tmp_path):
-    """The pictures stay where they are, also where the corpus is written to a disk."""
+    """The pictures stay in the bucket, also if the corpus is written to a disk."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(png("red"))
     send(tmp_path / "images", bucket)

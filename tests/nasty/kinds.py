@@ -1,4 +1,4 @@
-"""Faults in files that people make, and what an importer does with each fault: one line for each kind."""
+"""Faults in files that people make, and the result of an import of each fault. Each fault has one line."""
 
 import gzip
 import unicodedata
@@ -67,7 +67,7 @@ from tests.nasty.texts import (
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to spoil what was made, and what comes of it."""
+    """One way to damage the files, and the result."""
 
     name: str
     spoil: Callable[[Made], None]
@@ -88,7 +88,7 @@ def _is_tuples(layout: Layout) -> bool:
 
 
 def _has_texts(layout: Layout) -> bool:
-    """Whether a column holds texts alone."""
+    """Whether a column contains only texts."""
     return layout.free_columns and bool(layout.query)
 
 
@@ -105,12 +105,12 @@ def _is_text(layout: Layout) -> bool:
 
 
 def _names_pictures(layout: Layout) -> bool:
-    """Urban1K's pictures are called like its captions."""
+    """In Urban1K, the pictures have the names of the captions."""
     return layout.name != "urban1k"
 
 
 def _has_files(layout: Layout) -> bool:
-    """Whether it reads a file of its own, not the names of pictures."""
+    """Whether the layout reads a file of rows, and not only the names of pictures."""
     return layout.name != "urban1k"
 
 

@@ -15,7 +15,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class Layout:
-    """One importer, as the table sees it."""
+    """One importer, as the table of faults uses it."""
 
     name: str
     """Of the command."""

@@ -1,4 +1,4 @@
-"""An import before it begins, and the rows of every layout."""
+"""The files of an import before it begins, and the rows of every layout."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12
 
 @dataclass
 class Made:
-    """An import before it begins."""
+    """The files of an import before it begins."""
 
     layout: Layout
     source: Path

@@ -1,4 +1,4 @@
-"""Ways to spoil pictures: their bytes, their names, and the zip or the links that hold them."""
+"""Ways to damage pictures: their bytes, their names, and the zip files or links that hold them."""
 
 import io
 import struct
@@ -19,19 +19,19 @@ def jpeg(color: str = "red", **saved: object) -> bytes:
 
 
 def second_picture(data: bytes) -> Callable[[Made], None]:
-    """The second picture's bytes."""
+    """The bytes of the second picture."""
     return lambda made: (made.images / "b.jpg").write_bytes(data) and None
 
 
 def large(made: Made) -> None:
-    """As clip art is, and as no phone takes it."""
+    """A picture with the size of a large drawing, which no phone produces."""
     out = io.BytesIO()
     Image.new("1", (10_562, 16_000)).save(out, "PNG")
     (made.images / "b.jpg").write_bytes(out.getvalue())
 
 
 def bomb(made: Made) -> None:
-    """A kilobyte that says it is a gigapixel."""
+    """A file of a kilobyte whose header says a gigapixel."""
     data = jpeg(format="PNG")
     header = data[12:16] + struct.pack(">II", 32_000, 32_000) + data[24:29]
     made.images.joinpath("b.jpg").write_bytes(
@@ -61,7 +61,9 @@ def decomposed(made: Made) -> None:
 
 
 def zipped(made: Made) -> None:
-    """As macOS makes it: decomposed names in UTF-8, which it does not call so; side files; no plain pictures."""
+    """A zip file from macOS: it has decomposed names in UTF-8 without the flag for UTF-8, side files, and no plain
+    pictures.
+    """
     with zipfile.ZipFile(made.images / "photos.zip", "w") as archive:
         for name, _ in ROWS:
             archive.writestr(unicodedata.normalize("NFD", name), (made.images / name).read_bytes())
@@ -81,7 +83,7 @@ def capitals(made: Made) -> None:
 
 
 def linked(made: Made) -> None:
-    """As the hub's cache holds files: each is a link to one elsewhere, named by its hash."""
+    """Each file is a link to another folder, named by its hash, as in the hub's cache."""
     blobs = made.images.parent.parent / "blobs"
     blobs.mkdir()
     sources = [path for path in made.source.parent.rglob("*") if path.is_file()] + list(
@@ -125,7 +127,7 @@ def in_a_folder(made: Made) -> None:
 
 
 def png_with(*chunks: tuple[bytes, bytes, int]) -> bytes:
-    """A picture with more chunks, each with what is wrong with its checksum."""
+    """A picture with additional chunks, each with a wrong checksum."""
     more = b""
     for name, content, wrong in chunks:
         more += len(content).to_bytes(4, "big") + name + content
@@ -135,5 +137,5 @@ def png_with(*chunks: tuple[bytes, bytes, int]) -> bytes:
 
 
 def with_exif(data: bytes) -> bytes:
-    """Side data that ends in the middle."""
+    """The EXIF data ends in the middle."""
     return data[:2] + b"\xff\xe1\x00\x10Exif\x00\x00MM\x00*\xff\xff\xff\xff" + data[2:]

@@ -1,4 +1,7 @@
-"""Reads a Parquet file with each byte of its footer changed, one after another; prints how many it read or refused."""
+"""Reads a Parquet file with each byte of its footer changed, one after the other.
+
+Prints how many files were read or refused.
+"""
 
 import sys
 from pathlib import Path

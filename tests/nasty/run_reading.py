@@ -1,6 +1,6 @@
-"""Reads the rows of a file in a process of its own, so that a test can measure its memory.
+"""Reads the rows of a file in its own process, so that a test can measure its memory.
 
-Prints how many rows there are, and the bytes of memory above the start at their peak.
+Prints the number of rows, and the peak of memory above the start, in bytes.
 """
 
 import resource

@@ -1,4 +1,4 @@
-"""Ways to spoil rows that are Parquet or Arrow."""
+"""Ways to damage rows in Parquet or Arrow."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from tests.nasty.made import ROWS, Made, new_folder, query_column
 
 
 def as_table(made: Made, pictures: Sequence[object] | pa.Array) -> None:
-    """The source as a Parquet file, with such cells for its pictures."""
+    """The source as a Parquet file with the given cells for its pictures."""
     layout = made.layout
     captions = [caption for _, caption in ROWS]
     table = pa.table({layout.picture: pictures, layout.positive: captions})
@@ -18,7 +18,7 @@ def as_table(made: Made, pictures: Sequence[object] | pa.Array) -> None:
 
 
 def bad_utf8(made: Made) -> None:
-    """The second caption of a Parquet file is no UTF-8."""
+    """The second caption of a Parquet file is not UTF-8."""
     if made.source.is_file():
         as_table(made, [{"bytes": None, "path": name} for name, _ in ROWS])
     for path in made.source.rglob("*.parquet") if made.source.is_dir() else [made.source]:
@@ -29,7 +29,7 @@ def bad_utf8(made: Made) -> None:
 
 
 def times(kind: pa.DataType) -> Callable[[Made], None]:
-    """Beside the rows, and where the second row's caption belongs, a time that Python cannot hold."""
+    """A column beside the rows, and the second row's caption, hold a time that Python cannot represent."""
 
     def spoil(made: Made) -> None:
         cells = [{"bytes": None, "path": name} for name, _ in ROWS]
@@ -67,7 +67,7 @@ def named_pictures(made: Made) -> None:
 
 
 def struct_for_text(made: Made) -> None:
-    """A column of pictures, as large as they are, where texts are expected."""
+    """A column with pictures of full size is in the place of a column of texts."""
     table = pa.table(
         {
             query_column(made): [{"bytes": bytes(90_000), "path": "c"}] * 2,
@@ -78,7 +78,7 @@ def struct_for_text(made: Made) -> None:
 
 
 def extra(made: Made) -> None:
-    """An index of pandas, and a column that is a list of structs."""
+    """The table has an index of pandas, and a column with lists of structs."""
     table = pq.read_table(io.BytesIO(parquet(made)))
     table = table.append_column("__index_level_0__", pa.array([0, 1]))
     table = table.append_column("boxes", pa.array([[{"x": 1}], []]))
@@ -96,7 +96,7 @@ def parquet(made: Made) -> bytes:
 
 
 def arrow(write: Callable[..., pa.ipc.RecordBatchStreamWriter]) -> Callable[[Made], None]:
-    """As `save_to_disk` of `datasets` writes rows, or pandas' `to_feather`."""
+    """The rows as `save_to_disk` of `datasets` or `to_feather` of pandas writes them."""
 
     def spoil(made: Made) -> None:
         table = pq.read_table(io.BytesIO(parquet(made)))

@@ -1,4 +1,4 @@
-"""A6 a damaged footer of a Parquet file: the file is read or refused, and the process lives."""
+"""Fault A6, a damaged footer of a Parquet file: the file is read or refused, and the process survives."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The memory of an import does not grow with the file, for any row groups."""
+"""The memory of an import does not grow with the file, for any size of row groups."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ MEGABYTE = 10**6
     ids=["150 MB in pages of 1 MB", "500 MB as pyarrow writes it: pages of 82 MB"],
 )
 def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page, limit, tmp_path):
-    """A page is read as a whole: pyarrow holds it twice, and what it takes for a dictionary once more."""
+    """A page is read as a whole. pyarrow holds a page twice, and a third time if it takes the page for a dictionary."""
     generator = np.random.default_rng(0)
     pictures = pa.array([generator.bytes(size) for _ in range(rows)], pa.binary())
     table = pa.table(

@@ -1,4 +1,4 @@
-"""The table of nasty files, over all importers."""
+"""The table of faults, for all importers."""
 
 import json
 import re
@@ -20,7 +20,7 @@ CASES = [(kind, layout) for kind in KINDS for layout in LAYOUTS if kind.fits(lay
 
 
 def make(layout, folder, captioned=ROWS):
-    """A source with captioned pictures, and the pictures, each of its own colour."""
+    """Makes a source with captioned pictures. Each picture has its own colour."""
     images = folder / "data" / "image"
     images.mkdir(parents=True)
     for (name, _), color in zip(ROWS, ("red", "blue"), strict=True):
@@ -32,7 +32,7 @@ def make(layout, folder, captioned=ROWS):
 
 
 def imported(made, out, *more):
-    """Imports by the command, with any share of rejects. Returns the output and the error."""
+    """Runs the import command, with any share of rejected rows. Returns the output and the error."""
     words, more = (
         [str(out.with_name("scores")) if word == "SCORES" else word for word in given]
         for given in (made.layout.more, more)

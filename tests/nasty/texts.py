@@ -1,4 +1,4 @@
-"""Ways to spoil rows that are text: lines, sheets, JSON, and what lies beside them."""
+"""Ways to damage rows in text files: lines, tables, JSON, and the files beside them."""
 
 import csv
 import gzip
@@ -17,21 +17,21 @@ def rewrite(change: Callable[[bytes], bytes]) -> Callable[[Made], None]:
 
 
 def marked(made: Made) -> None:
-    """Each line begins with the mark, as where files of a line were put together."""
+    """Each line begins with a byte order mark, as after joining files of one line each."""
     for path in made.text:
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(b"\xef\xbb\xbf" + line for line in lines))
 
 
 def blank_lines(made: Made) -> None:
-    """Around the rows and between them; the first line of a caption's file stays the first."""
+    """Blank lines around the rows and between them. The first line of a caption file stays the first line."""
     for path in made.text:
         before = b"" if path.suffix == ".txt" else b" \r\n\n"
         path.write_bytes(before + path.read_bytes().replace(b"\n", b"\n\n \n") + b"\r\n\n")
 
 
 def wide(made: Made) -> None:
-    """Three thousand columns of somebody else's."""
+    """Three thousand additional columns."""
     lines = made.source.read_bytes().splitlines()
     more = {f"column_{number}": number for number in range(3000)}
     rows = [json.dumps({**json.loads(line), **more}) for line in lines]
@@ -67,7 +67,7 @@ def renamed(name: str) -> Callable[[Made], None]:
 
 
 def sheet(name: str, separator: str, twice: bool = False, long: int = 0) -> Callable[[Made], None]:
-    """A table of texts, as a spreadsheet saves it."""
+    """A table of texts as a spreadsheet program saves it."""
 
     def spoil(made: Made) -> None:
         made.source = made.source.with_name(name)
@@ -84,7 +84,10 @@ def sheet(name: str, separator: str, twice: bool = False, long: int = 0) -> Call
 
 
 def open_quote(name: str) -> Callable[[Made], None]:
-    """A caption that begins with a quotation mark, which nothing closes: what follows would be its text."""
+    """A caption begins with a quotation mark that is never closed.
+
+    A reader would take the following rows for its text.
+    """
 
     def spoil(made: Made) -> None:
         separator = "\t" if name.endswith("tsv") else ","
@@ -101,20 +104,20 @@ def open_quote(name: str) -> Callable[[Made], None]:
 
 
 def pointers(made: Made) -> None:
-    """A clone without Git LFS."""
+    """The files are pointers, as in a clone without Git LFS."""
     for path in [path for path in made.source.rglob("*") if path.is_file()] or [made.source]:
         path.write_bytes(LFS)
 
 
 def beside(made: Made) -> None:
-    """What the hub and the library `datasets` put beside a table."""
+    """The files that the hub and the library `datasets` put beside a table."""
     made.source = made.source.rename(new_folder(made) / "train.jsonl").parent
     for name in ("dataset_info.json", "dataset_infos.json", "state.json", "config.json"):
         (made.source / name).write_text('{\n  "features": {}\n}')
 
 
 def missing_as_nan(made: Made) -> None:
-    """pandas writes NaN where a row has no value."""
+    """The missing values of a row are NaN, as pandas writes them."""
     lines = [json.loads(line) for line in made.source.read_bytes().splitlines()]
     more = {"subset": float("nan"), "negative": float("nan"), "query_text": float("nan")}
     known = {
@@ -133,7 +136,7 @@ def one_object(made: Made) -> None:
 
 
 def trailing(made: Made) -> None:
-    """As a spreadsheet saves columns that somebody emptied."""
+    """Empty columns at the end, as a spreadsheet program saves columns that a person emptied."""
     made.source = made.source.with_name("rows.csv")
     rows = [
         (query_column(made), made.layout.positive),
@@ -150,7 +153,7 @@ def duplicate_key(made: Made) -> None:
 
 
 def tuples(*more: dict[str, object], positive: str = "positive") -> Callable[[Made], None]:
-    """The rows with more columns, and another name for the positive's."""
+    """The rows have more columns, and the positive's column has another name."""
 
     def spoil(made: Made) -> None:
         rows = [json.loads(line) for line in made.source.read_bytes().splitlines()]
@@ -167,7 +170,7 @@ def scored(first: Sequence[float], second: Sequence[float]) -> Callable[[Made], 
 
 
 def listed(made: Made) -> None:
-    """Lists of documents, of which one is the right answer."""
+    """The columns are lists of documents, and one document is the right answer."""
     rows = [json.loads(line) for line in made.source.read_bytes().splitlines()]
     cells = [
         {"query": row["anchor"], "documents": ["other", row["positive"]], "labels": [0, 1]}

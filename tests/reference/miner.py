@@ -1,8 +1,7 @@
-"""The miner's half of the method, written out: short, slow, obvious loops over plain data, and no code of ours.
-
-A world is a dict: `items` (id, text, picture, pools), `queries` (id, text, picture, positives), `scores` for each judge
-(for each query its positives and candidates, as (item, log-odds or None, rank or None)), and `words`, what people said
-(query, item or None, verdict). Items and queries are named by their ids.
+"""The miner's half of the method, written again: short, slow and obvious loops over plain data, without code of the
+product. A world is a dict: `items` (id, text, picture, pools), `queries` (id, text, picture, positives), `scores` for
+each judge (for each query its positives and candidates, as (item, log-odds or None, rank or None)), and `words`, the
+overrides of people (query, item or None, verdict). Items and queries are named by their ids.
 """
 
 import math
@@ -16,14 +15,16 @@ LADDERS = {"unime-v2": (0.1, 0.01, 0.001), "paper": (0.01,), "topk": (), "cyclic
 
 
 def says(entry, fold=True):
-    """What counts of an entry: its text, letter case and blanks aside, and its picture."""
+    """Returns the content of an entry that is compared: its text without letter case and whitespace, and its
+    picture.
+    """
     text = unicodedata.normalize("NFC", entry["text"] or "")
     text = " ".join(text.casefold().split()) if fold else text.strip()
     return text, entry["picture"]
 
 
 def known_answer(world, query, item, fold=True, allow_query_image=False):
-    """Whether an item can be no wrong answer to a query."""
+    """Whether an item cannot be a wrong answer to a query."""
     asked, item = world["queries"][query], world["items"][item]
     for other in world["queries"].values():
         if says(other, fold) == says(asked, fold):
@@ -36,7 +37,7 @@ def known_answer(world, query, item, fold=True, allow_query_image=False):
 
 
 def word(world, query, item):
-    """The override of this content for this question, in any row. None if there is no override."""
+    """Returns the override of this content for this question, from any row, or None."""
     for other, named, verdict in world["words"]:
         if named is None:
             continue
@@ -54,7 +55,7 @@ def kind(entry):
 
 
 def candidates(world, similarity, query, settings):
-    """Item ids, best first. `similarity` is a dict of (query, item) → cosine."""
+    """Returns item ids, the best first. `similarity` is a dict of (query, item) → cosine."""
     asked = world["queries"][query]
     pool, seen = [], set()
     for name, item in world["items"].items():
@@ -88,9 +89,10 @@ def score(log_odds, scale):
 
 
 def cuts_of(world, query, rows, scales):
-    """By each judge: σ⁺, its best score of a positive that nobody denies; and the positives that people vouch for.
+    """Returns for each judge σ⁺ and the positives that a person confirmed.
 
-    σ⁺ is 1 where it scored none of those that people vouch for, and None where it knows no positive.
+    σ⁺ is the judge's best score of a positive that no person denied. σ⁺ is 1 if the judge scored none of the confirmed
+    positives, and None if the judge has no positive.
     """
     cuts, vouched = [], []
     for row, scale in zip(rows, scales, strict=False):
@@ -109,7 +111,7 @@ def cuts_of(world, query, rows, scales):
 
 
 def listed_of(world, query, row, k):
-    """The first k candidates without labelled right answers, each content once, and the matches."""
+    """Returns the first k candidates without labelled right answers, each content once, and the matches."""
     listed, matches, seen = [], [], set()
     for place, (item, log_odds, rank) in enumerate(row["candidates"]):
         content = says(world["items"][item], world["fold_case"])
@@ -130,7 +132,7 @@ def listed_of(world, query, row, k):
 
 
 def pool_of(listed, rows, cuts, scales):
-    """(item, score, judge, σ⁺) of each candidate that may be chosen; σ⁺ is None where a person decided."""
+    """Returns (item, score, judge, σ⁺) of each candidate that may be chosen. σ⁺ is None if a person decided."""
     pool = []
     for item, log_odds, said in listed:
         who, odds = 0, log_odds
@@ -146,7 +148,7 @@ def pool_of(listed, rows, cuts, scales):
 
 
 def picked_of(pool, settings):
-    """The survivors, the margin that was reached, and the negatives in the order of the walk."""
+    """Returns the survivors, the reached margin, and the negatives in the order in which they were chosen."""
     kept, beta = pool, None
     if LADDERS[settings["preset"]]:
         for beta in settings["betas"] or LADDERS[settings["preset"]]:
@@ -161,9 +163,8 @@ def picked_of(pool, settings):
 
 
 def select_row(world, query, settings):
-    """One query: reason, listed, pool, kept, positive, label, negatives, beta, extras, suspect, weight.
-
-    Where the paper draws at random, `drawn_from` stands in the place of negatives.
+    """Returns the result for one query: reason, listed, pool, kept, positive, label, negatives, beta, extras, suspect,
+    weight. If the paper draws at random, `drawn_from` replaces negatives.
     """
     rows = [judge.get(query, {"positives": [], "candidates": []}) for judge in world["scores"]]
     scales = settings["scales"]
@@ -213,7 +214,10 @@ def select_row(world, query, settings):
 
 
 def best_positive(world, query, row, scale):
-    """A positive that a person confirmed. Otherwise the positive with the best score, and of equal scores the first."""
+    """Returns a positive that a person confirmed.
+
+    Otherwise the positive with the best score, and of equal scores the first.
+    """
     best, value = None, None
     sure = [one for one in row["positives"] if word(world, query, one[0]) == "match"]
     for item, log_odds, _ in sure or row["positives"]:
@@ -226,7 +230,7 @@ def best_positive(world, query, row, scale):
 
 
 def labels(result):
-    """The soft labels of a row: its positive's, then its negatives'."""
+    """Returns the soft labels of a row: the label of the positive, then the labels of the negatives."""
     return [result["label"], *(value for _, value, *_ in result["negatives"])]
 
 

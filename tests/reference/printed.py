@@ -1,8 +1,8 @@
-"""What a selection prints, counted from the results of `miner.select_row`."""
+"""The output of a selection, counted from the results of `miner.select_row`."""
 
 
 def statistics(results, settings, similarity):
-    """What a selection prints, but for means of means. `results` has no row that was drawn at random."""
+    """Returns the output of a selection, except means of means. `results` has no row that was drawn at random."""
     kept = [one for one in results if one["reason"] == "kept"]
     negatives = [
         (query, *one) for query, result in enumerate(results) for one in result["negatives"]

@@ -1,4 +1,4 @@
-"""Searches on a drawn world: its vectors, and what our miner finds with them."""
+"""Searches on a drawn world: its vectors, and the results of the product's miner."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -31,7 +31,10 @@ SEARCHES = st.fixed_dictionaries(
 
 
 def vectors_of(world, seed, width=6):
-    """(query, item) → cosine, and the unit vectors; items that say the same letter for letter have the same one."""
+    """Returns (query, item) → cosine, and the unit vectors.
+
+    Items with exactly the same content have the same vector.
+    """
     dice = np.random.default_rng(seed)
     known = {}
 
@@ -67,7 +70,7 @@ def write_vectors(folder, corpus, queries, items):
 
 
 def search(folder, world, given, queries, items):
-    """Ids of each query's candidates, and their similarities, as our miner finds them."""
+    """Returns the ids of each query's candidates, and their similarities, as the product's miner finds them."""
     corpus = write_world(folder, world)
     vectors = VectorFolder(write_vectors(folder / "vectors", corpus, queries, items), corpus)
     made = RetrievalSettings(corpus=corpus.folder, vectors=folder / "vectors", **given)

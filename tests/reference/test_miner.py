@@ -1,4 +1,6 @@
-"""Our miner against the method written out, on odd worlds: candidates, selections by rows and by matrices, labels."""
+"""The product's miner gives the results of the method written again, on odd worlds: candidates, selections by rows and
+by matrices, and labels.
+"""
 
 import itertools
 
@@ -101,7 +103,9 @@ def test_a_selection_equals_the_reference(tmp_path_factory, world, choice, scale
 
 
 def _check_drawn(row, expected, stored):
-    """The paper's fallback: distinct ones of all that might have been chosen, each marked, each with the label 1."""
+    """Checks the paper's fallback: distinct negatives from all that could be chosen, each marked, each with the label
+    1.
+    """
     pool = {item for item, *_ in expected["drawn_from"]}
     drawn = {negative.item_id for negative in row.negatives}
     assert drawn <= pool

@@ -1,4 +1,6 @@
-"""What must not change a selection does not: order of rows, shards, names, strangers, another spelling."""
+"""Changes that must not change a selection: the order of rows, shards, names, unrelated entries, and another
+spelling.
+"""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def reordered(world, names):
 
 
 def renamed(world, new):
-    """The same under other ids."""
+    """Returns the same world with other ids."""
 
     def row(judged):
         return {kind: [(new(item), *rest) for item, *rest in judged[kind]] for kind in judged}
@@ -70,7 +72,7 @@ def test_order_of_rows_shards_and_names_change_nothing(tmp_path_factory, world, 
     assert chosen(mixed) == chosen(before)
 
     def new(name):
-        """Another id for each: a world has 14 items at most, so 17 keeps them apart."""
+        """Returns a different id for each id. A world has at most 14 items, so a shift by 17 is enough."""
         return f"{name[0]}-{(int(name[1:]) * 7 + 3) % 17}-Ω"
 
     other, *_ = Folders(tmp_path_factory.mktemp("other"), renamed(world, new), 1.05).select(
@@ -105,7 +107,7 @@ def test_a_row_that_has_nothing_to_do_with_others_changes_none_of_them(tmp_path_
 def test_an_item_in_another_spelling_changes_no_candidates(
     tmp_path_factory, world, sought, seed, data
 ):
-    """The other spelling is at the end of the corpus and in the same pools, so the first spelling is used for both."""
+    """The other spelling is at the end of the corpus and in the same pools, so both use the first spelling."""
     name = data.draw(st.sampled_from(sorted(world["items"])))
     item = world["items"][name]
     assume(item["text"])

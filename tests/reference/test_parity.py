@@ -1,4 +1,4 @@
-"""What the miner does not mine, a batch does not take for a negative, and an evaluation's open pool does not hold."""
+"""A content that the miner excludes is also excluded from a batch's negatives, and from an evaluation's open pool."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from unijudge.formats.corpus import Corpus
 @settings(max_examples=40, deadline=None)
 @given(drawn=training())
 def test_a_batch_masks_what_the_miner_excludes(drawn):
-    """Further positives aside, which only a selection knows."""
+    """Additional positives are an exception, because only a selection knows them."""
     items, rows = drawn
     for row in rows:
         row.further = []

@@ -1,4 +1,4 @@
-"""Losses and evaluation against the reference, on odd corpora; and what must not change does not."""
+"""Losses and evaluation equal the reference, on odd corpora. Changes that must not matter do not change the results."""
 
 import random
 import tempfile
@@ -21,7 +21,9 @@ NAMES = ("symmetric_kl", "js", "kl", "margin_mse", "infonce")
 
 
 def terms(examples, chosen, loss):
-    """What our code makes of these rows, by name; and the gradients of a weight on each dimension."""
+    """Returns the loss terms that the product computes for these rows, by name, and the gradients of a weight on each
+    dimension.
+    """
     batch = collate([examples[row] for row in chosen])
     scale = torch.ones(5, dtype=torch.float64, requires_grad=True)
     queries, candidates = (
@@ -127,7 +129,9 @@ def test_an_evaluation_equals_the_reference(drawn, letter):
 @settings(max_examples=40, deadline=None)
 @given(drawn=evaluation(), seed=st.integers(0, 99))
 def test_renamed_ids_and_new_orders_change_no_evaluation(drawn, seed):
-    """Other names, another order of items and queries, an unrelated query, a further spelling of what is right."""
+    """The changes are other names, another order of items and queries, an unrelated query, and another spelling of a
+    right answer.
+    """
     items, queries = drawn
     dice = random.Random(seed)
     order = dice.sample(range(len(items)), len(items))

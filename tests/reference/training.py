@@ -1,6 +1,6 @@
-"""What training and evaluation should compute, written once more: loops over rows, in float64, by no code of ours.
+"""Training and evaluation, written again: loops over rows, in float64, without code of the product.
 
-A content is (text, picture): a text or None, a picture's name or None. Short, slow and obvious.
+A content is (text, picture): a text or None, and a picture's name or None. The code is short, slow and obvious.
 """
 
 import math
@@ -25,7 +25,9 @@ class Row:
 
 
 def exact(content):
-    """What one and the same content is: blanks around a text do not count, nor how its accents are spelled."""
+    """Returns what equal contents have in common: whitespace around a text and the spelling of its accents do not
+    count.
+    """
     text, picture = content
     return unicodedata.normalize("NFC", text or "").strip(), picture
 
@@ -39,7 +41,7 @@ def alike(one, other):
 
 
 def can_be_no_wrong_answer(content, query, right):
-    """Whether it says what is right, or what the question says."""
+    """Whether the content equals a right answer or the question itself."""
     return any(alike(content, other) for other in [query, *right])
 
 
@@ -48,7 +50,7 @@ def shows_its_picture(content, query):
 
 
 def right_of(row, rows):
-    """What is right for a row's question: by all rows that ask it."""
+    """Returns the right answers to a row's question, from all rows with this question."""
     asking = [other for other in rows if alike(other.query, row.query)]
     return [content for other in asking for content in other.positives + other.further]
 
@@ -59,12 +61,12 @@ def softmax(values, temperature):
 
 
 def divergence(p, q):
-    """KL(P ‖ Q)."""
+    """Returns KL(P ‖ Q)."""
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
 def agreement(name, student, teacher, student_temperature, teacher_temperature):
-    """One row's term of a loss that a judge teaches."""
+    """Returns the term of one row of a loss with a judge's labels."""
     p, q = softmax(student, student_temperature), softmax(teacher, teacher_temperature)
     if name == "symmetric_kl":
         return (divergence(p, q) + divergence(q, p)) / 2
@@ -83,7 +85,9 @@ def agreement(name, student, teacher, student_temperature, teacher_temperature):
 
 
 def loss(rows, batch, similarity, name, student_temperature, teacher_temperature, in_batch_weight):  # noqa: C901
-    """The loss of some rows of all, as two terms: own candidates, and those of the batch's other rows."""
+    """Returns the loss of some of the rows, as two terms: of the row's own candidates, and of the candidates of the
+    batch's other rows.
+    """
     own_terms, other_terms = [], []
     everything = []
     for row in batch:

@@ -39,7 +39,7 @@ content = st.sampled_from(CONTENTS)
 
 
 def distinct(contents):
-    """Each content once, as an import keeps them."""
+    """Returns each content once, as an import does."""
     return list({reference.exact(one): one for one in reversed(contents)}.values())[::-1]
 
 
@@ -53,7 +53,7 @@ def stored(one):
 
 
 def vector_of(one):
-    """Of a content, few different ones, so that many are equal."""
+    """Returns the vector of a content. Few vectors differ, so many contents have equal vectors."""
     seed = hashlib.sha256(repr(reference.exact(one)).encode()).digest()[0] % 7
     vector = np.random.default_rng(seed).integers(-1, 2, 5) + np.array([0.5, 0, 0, 0, 0])
     return vector / np.linalg.norm(vector)
@@ -61,7 +61,9 @@ def vector_of(one):
 
 @st.composite
 def training(draw):
-    """Rows of one width over a few contents: equal questions, questions that are items, negatives that are right."""
+    """Rows of one width over a few contents: equal questions, questions that are items, and negatives that are right
+    answers.
+    """
     items = distinct(draw(st.lists(content, min_size=5, max_size=9)))
     if len(items) < 4:
         items = distinct([*items, *CONTENTS[:6]])
@@ -89,7 +91,7 @@ def training(draw):
 
 
 def examples_of(folder, items, rows, *, names=lambda kind, place: f"{kind}{place}"):
-    """The same as a corpus and a folder of training rows."""
+    """Returns the same rows as a corpus and a folder of training rows."""
     for color in DIGESTS:
         (folder / f"{color}.png").write_bytes(png(color))
     ids = {reference.exact(item): names("i", place) for place, item in enumerate(items)}
@@ -157,14 +159,14 @@ def examples_of(folder, items, rows, *, names=lambda kind, place: f"{kind}{place
 
 
 def known(one):
-    """A content as the corpus gives it → as the reference has it."""
+    """A content of the corpus → the content of the reference."""
     colors = {png(color): color for color in DIGESTS}
     return one.text, colors.get(one.image)
 
 
 @st.composite
 def evaluation(draw):
-    """Items and queries, with equal vectors, spellings, questions that are items, open pools and closed lists."""
+    """Items and queries with equal vectors, spellings, questions that are items, open pools and closed lists."""
     items = draw(st.lists(content, min_size=2, max_size=9))
     places = range(len(items))
     queries = []

@@ -1,4 +1,4 @@
-"""Odd worlds, drawn by hypothesis, and how they are written as our folders."""
+"""Odd worlds, drawn by hypothesis, and functions that write them as folders of the product."""
 
 import itertools
 import json
@@ -43,18 +43,18 @@ SUBSETS = ["x", "y"]
 
 
 def content(dice):
-    """Often what another entry says too."""
+    """Draws a content, often with the text and picture of another entry."""
     text = f"thing {dice.randrange(12)}" if dice.random() < 0.5 else dice.choice(TEXTS)
     return {"text": text, "picture": dice.choice(PICTURES)}
 
 
 def chance(dice):
-    """Of two decimals, so that some lie at a cut; one in ten has no verdict."""
+    """Draws a probability with two decimals, so that some are exactly at a cut. One of ten is None: no verdict."""
     return None if dice.random() < 0.1 else dice.randint(1, 99) / 100
 
 
 def log_odds(p):
-    """As a folder of scores holds it: two logarithms in float32."""
+    """Returns the log-odds as a score folder stores them: two logarithms in float32."""
     if p is None:
         return None
     yes, no = np.float32(math.log(p)), np.float32(math.log1p(-p))
@@ -63,7 +63,7 @@ def log_odds(p):
 
 @st.composite
 def corpora(draw):
-    """Items that may say the same, questions that may be the same, or be what an item says."""
+    """Draws items that may have equal contents, and questions that may equal each other or an item."""
     dice = draw(st.randoms(use_true_random=True))
     items, queries = {}, {}
     for number in range(dice.randint(3, 14)):
@@ -87,7 +87,10 @@ def corpora(draw):
 
 
 def judged(dice, world, beside=None):
-    """A judge's row for every query; of a second judge, some of what the first one saw of some queries."""
+    """Draws the row of a judge for every query.
+
+    A second judge gets some candidates of some queries of the first judge.
+    """
     rows = {}
     for name, asked in world["queries"].items():
         others = [item for item in world["items"] if item not in asked["positives"]]
@@ -112,7 +115,7 @@ def judged(dice, world, beside=None):
 
 
 def words_about(dice, world, says):
-    """What people said, never two things of one content under one question."""
+    """Draws overrides of people. One content never has two verdicts for one question."""
     said, heard = [], {}
     for query in world["queries"]:
         row = world["scores"][0][query]
@@ -134,7 +137,7 @@ def picture_columns(entry):
 
 
 def write_world(folder, world):
-    """The corpus."""
+    """Writes the corpus."""
     items = [
         Item(name, item["pools"], item["text"], **picture_columns(item))
         for name, item in world["items"].items()
@@ -149,7 +152,7 @@ def write_world(folder, world):
 
 
 def write_judge(folder, corpus, world, number, similarity, in_shard=2):
-    """One judge's scores."""
+    """Writes the scores of one judge."""
     rows = []
     for name, row in world["scores"][number].items():
         asked = world["queries"][name]
@@ -209,7 +212,7 @@ def worlds(draw):
 
 
 class Folders:
-    """A world as folders, and settings that name them."""
+    """A world as folders, and the settings with their paths."""
 
     numbers = itertools.count()
 
@@ -242,7 +245,7 @@ class Folders:
             self.common["calibration"] = tuple(files)
 
     def select(self, **changes):
-        """The rows by their query, the statistics, and the scales."""
+        """Returns the rows by their query, the statistics and the scales."""
         out = self.folder / f"triples {next(self.numbers)}"
         try:
             table = select(SelectSettings(**self.common | changes, out=out))

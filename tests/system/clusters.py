@@ -1,4 +1,4 @@
-"""A Ray cluster of its own, on this machine."""
+"""A separate Ray cluster on this machine."""
 
 import contextlib
 import socket
@@ -19,7 +19,7 @@ def free_port():
 
 
 def kill(raylet):
-    """A machine of a cluster, with everything on it."""
+    """Kills a machine of a cluster, with all its processes."""
     for process in [
         *psutil.Process(raylet.pid).children(recursive=True),
         psutil.Process(raylet.pid),
@@ -30,7 +30,7 @@ def kill(raylet):
 
 
 def wait_for_machines(number):
-    """Until so many have joined the cluster."""
+    """Waits until this number of machines has joined the cluster."""
     deadline = time.monotonic() + 60
     while (
         subprocess.run([RAY, "status"], capture_output=True, text=True, check=False).stdout.count(
@@ -44,7 +44,7 @@ def wait_for_machines(number):
 
 @contextlib.contextmanager
 def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
-    """Yields the address of a Ray cluster on loopback, guarded by its token, and its raylets with these options."""
+    """Yields the address of a Ray cluster on loopback that requires a token, and its raylets with these options."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     monkeypatch.setenv("RAY_ADDRESS", address)

@@ -1,4 +1,4 @@
-"""The judge service as a person starts it."""
+"""The judge service, started as a person starts it."""
 
 import contextlib
 import signal
@@ -50,7 +50,7 @@ UNTRAINED = ("health.min_label_mass=0", "health.canary_every_s=0")
 
 
 def replica_pids(process):
-    """The processes of the service's replicas, among the children of the Ray that it started."""
+    """The process ids of the service's replicas, among the children of the Ray that the service started."""
 
     def is_replica(child):
         try:

@@ -1,4 +1,4 @@
-"""The service on a Ray cluster that somebody else started, and what of Ray listens to whom."""
+"""The service on a Ray cluster that another program started, and the ports of Ray that answer without a token."""
 
 import concurrent.futures
 import contextlib
@@ -23,7 +23,7 @@ CAT, DOG = Content(text="a cat"), Content(text="a dog")
 
 
 def test_a_service_joins_a_cluster_and_leaves_the_cluster_running(tmp_path, monkeypatch):
-    """Two machines with one GPU each (so Ray is told): two replicas are placed, and a copy over two GPUs is refused."""
+    """Ray is told that two machines have one GPU each. Two replicas start, and a replica over two GPUs is refused."""
     with cluster(monkeypatch, *["--num-cpus=3 --num-gpus=1"] * 2) as (address, _):
         joined = (SCRIPTED, f"address={address}")
         two = ("replicas=2", "gpus_per_replica=1")
@@ -71,8 +71,10 @@ CALLS = (
 """Of the cluster's state, of workers (it runs code) and of raylets: whichever of them a port knows wants the token."""
 
 
-def heard(ip, port):
-    """The answers to a stranger: metrics, a request for the token, gRPC that needs the token, or too much."""
+def answers_on(ip, port):
+    """Classifies the answers to a client without a token: metrics, a request for the token, gRPC that needs the token,
+    or too much.
+    """
     ip = {"::": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(ip, ip)  # noqa: S104
     try:
         with urllib.request.urlopen(f"http://{ip}:{port}/api/job_agent/jobs/", timeout=5) as answer:
@@ -94,7 +96,7 @@ def refusal(address, call):
 
 
 def test_only_the_services_own_port_answers_strangers(tmp_path):
-    """Except the service's own port on loopback, no port answers a stranger with more than metrics."""
+    """Except the service's own port on loopback, no port answers a client without a token with more than metrics."""
     with service(tmp_path, SCRIPTED) as (process, url, _):
         ours = int(url.rpartition(":")[2])
         found = []
@@ -118,7 +120,7 @@ def test_only_the_services_own_port_answers_strangers(tmp_path):
         theirs = [one for one in found if one[2] != ours]
         # Side by side, since whoever speaks no gRPC says nothing until the time is over.
         with concurrent.futures.ThreadPoolExecutor(32) as pool:
-            told = list(pool.map(lambda one: heard(*one[1:]), theirs))
+            told = list(pool.map(lambda one: answers_on(*one[1:]), theirs))
             refused = list(
                 pool.map(
                     lambda one: {refusal(f"127.0.0.1:{one[2]}", call) for call in CALLS}, found

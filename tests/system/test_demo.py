@@ -1,4 +1,6 @@
-"""`make demo`, whole but small: commands end well, folders are whole, what was promised is there."""
+"""The whole `make demo` with little data: the commands succeed, the folders are complete, and the promised files
+exist.
+"""
 
 import json
 import subprocess
@@ -102,7 +104,7 @@ def test_reranking_gains_and_losses_add_up(out, results):
 
 
 def altered(out, way, *words):
-    """Runs `demo.altered` on the first training world; returns its rows by query, and what it counted."""
+    """Runs `demo.altered` on the first training world. Returns its rows by query, and its counts."""
     folder = out / "altered" / "-".join([way, *words]).replace("--", "")
     corpus = out / "train-0/corpus"
     places = {

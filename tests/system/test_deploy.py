@@ -1,4 +1,6 @@
-"""The shipped container files: their paths exist, their commands run, their ports agree; a program installs alone."""
+"""The shipped container files: their paths exist, their commands run, their ports agree, and each program can be
+installed alone.
+"""
 
 import re
 import subprocess
@@ -34,7 +36,7 @@ def test_every_path_of_the_dockerfile_exists():
 
 
 def test_kind_d5_images_that_use_a_gpu_have_a_compiler():
-    """Triton compiles when an engine starts. The miner's image needs none."""
+    """Triton compiles when an engine starts. The miner's image needs no compiler."""
     (line,) = re.findall(r"^RUN case \$\{PROGRAM\} in ((?:.+\\\n)*.+)$", DOCKERFILE, re.MULTILINE)
     assert line.startswith("mine*) exit 0 ;; esac;")
     installed = re.search(r"apt-get install ([^&]+)", line)[1].split()
@@ -56,7 +58,7 @@ def test_the_user_owns_the_folders_of_the_named_volumes():
 
 
 def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_path, monkeypatch):
-    """The composed command itself, on a scripted judge and a free port, since there is no GPU here."""
+    """Runs the command of the compose file on a scripted judge and a free port, since this machine has no GPU."""
     from judge_service.settings import ServiceSettings
 
     judge = COMPOSE["judge"]
@@ -116,7 +118,7 @@ def test_the_shipped_job_is_one_for_a_cluster_and_has_time_to_finish_its_shards(
 
 @pytest.mark.timeout(600)
 def test_a_data_team_installs_no_engine(tmp_path):
-    """requirements/mine.txt and the package alone, in an empty environment, as the image does it."""
+    """Only requirements/mine.txt and the package are installed, in an empty environment, as in the image."""
     uv = Path(sys.executable).parent / "uv"
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

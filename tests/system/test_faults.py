@@ -1,4 +1,6 @@
-"""What dies beside the replicas: Ray's proxy, its controller, and `judge serve` itself. bench/faults has more."""
+"""Processes that die beside the replicas: Ray's proxy, its controller, and `judge serve` itself. bench/faults has more
+cases.
+"""
 
 import asyncio
 import os
@@ -34,7 +36,7 @@ def titled(process, title):
 
 
 async def asked(url, blow):
-    """The answers to all requests. The fault comes after the first answer."""
+    """Returns the answers to all requests. The fault happens after the first answer."""
     async with JudgeClient(url, retry_for_s=PATIENCE_S, max_in_flight=8) as judge:
 
         async def ask(question):
@@ -48,13 +50,13 @@ async def asked(url, blow):
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
-    """What a service answers that nobody disturbs."""
+    """The answers of a service without faults."""
     with service(tmp_path_factory.mktemp("quiet"), SCRIPTED) as (_, url, _):
         yield asyncio.run(asked(url, lambda: None))
 
 
 def test_front_and_controller_are_started_again_and_no_question_is_lost(tmp_path, truth):
-    """Each is killed in the middle of a storm, and one like it is there afterwards."""
+    """Each process is killed while many requests run, and a new process replaces it."""
     with service(tmp_path, SCRIPTED, "model.scripted_delay_s=0.1") as (process, url, log):
         for title in ("ServeController", "ProxyActor"):
             (victim,) = titled(process, title)

@@ -1,4 +1,7 @@
-"""`make gpu` with every engine that is installed: vLLM, and the service on Ray Serve. Tiny, on the CPU."""
+"""`make gpu` with every installed engine: vLLM, and the service on Ray Serve.
+
+The models are tiny, and run on the CPU.
+"""
 
 import pytest
 
@@ -28,7 +31,10 @@ def test_a_dry_run_with_engines(tmp_path):
 
 
 def test_every_way_of_vllm_is_held_against_the_reference(tmp_path):
-    """In this process, which has imported vLLM already: that a case has a process of its own is shown above."""
+    """The cases run in this process, which has already imported vLLM.
+
+    Another test shows that each case has its own process.
+    """
     options = Options(
         dry_run=True, model="", size="3b", scratch=str(tmp_path), logs=str(tmp_path), limit_s=240
     )

@@ -1,4 +1,6 @@
-"""Scoring on a Ray cluster of two raylets: shared shards, a machine that dies, jobs submitted and cancelled."""
+"""Scoring on a Ray cluster of two raylets: shared shards, a machine that dies, and jobs that are submitted and
+cancelled.
+"""
 
 import asyncio
 import os
@@ -22,7 +24,7 @@ from unijudge.settings import overrides_of
 
 
 class Slow(ScriptedJudge):
-    """Takes its time over each query, so that something can happen meanwhile."""
+    """A judge that takes some time for each query, so that the test can act meanwhile."""
 
     async def judge(self, query, candidates):
         await asyncio.sleep(0.15)
@@ -58,7 +60,7 @@ def run(*words):
 
 
 def submit(words, here):
-    """Returns the id of the job. If the agents of the cluster are still starting, the submission is retried."""
+    """Submits a job, and returns its id. If the agents of the cluster are still starting, the submission is retried."""
     deadline = time.monotonic() + 90
     while True:
         done = run("submit", *words, *here)
@@ -70,7 +72,7 @@ def submit(words, here):
 
 
 def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypatch):  # noqa: F811
-    """The driver is a process of its own: this one may have used Ray, and its tokens, otherwise before."""
+    """The driver is a separate process, because this process may already have used Ray with another token."""
     settings = job(slow, shard_size=4, max_in_flight=2, ray_concurrency=4, k=10)
 
     def driver(settings):

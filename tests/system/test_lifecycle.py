@@ -1,4 +1,4 @@
-"""The life of a service: signals at any moment, rivals for its port, replicas that can no longer start."""
+"""The life of a service: signals at any moment, other programs on its port, and replicas that can no longer start."""
 
 import concurrent.futures
 import json
@@ -20,7 +20,7 @@ PATIENCE_S = 120
 
 
 def asked(url, path="/v1/score", body=BODY):
-    """(status, headers, body) of one request. Status 0: there was no answer."""
+    """Returns (status, headers, body) of one request. The status is 0 if no answer came."""
     try:
         data = body if path.startswith("/v1") else None
         request = urllib.request.Request(f"{url}{path}", data=data)  # noqa: S310
@@ -41,7 +41,7 @@ def folders():
 
 
 def nothing_is_left(started, before):
-    """No process and no folder is left. Ray's last processes need a moment."""
+    """Waits until no process and no folder is left. Ray's last processes need a moment."""
     _, alive = psutil.wait_procs(started, timeout=PATIENCE_S)
     assert not alive
     assert folders() <= before
@@ -64,7 +64,10 @@ def test_a_signal_during_the_start_ends_the_service_and_leaves_no_process(tmp_pa
 
 
 def test_running_requests_finish_and_waiting_or_new_ones_are_refused(tmp_path):
-    """One slot: of four requests one works. Who starts the service on a port of it is refused meanwhile."""
+    """The service has one slot, so one of four requests runs.
+
+    Meanwhile, another service on the same port is refused.
+    """
     before = folders()
     slow = ("front.max_ongoing_requests=1", "model.scripted_delay_s=4")
     with service(tmp_path, SCRIPTED, *slow) as (process, url, log):
@@ -90,7 +93,10 @@ def test_running_requests_finish_and_waiting_or_new_ones_are_refused(tmp_path):
 
 
 def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_path, tiny_model):
-    """The model's folder is gone, and the replica dies: callers hear why, nobody hangs, the service ends with it."""
+    """The model's folder is deleted, and the replica dies.
+
+    Clients get the reason, no client waits forever, and the service ends with the reason.
+    """
     model = tmp_path / "model"
     model.symlink_to(tiny_model)
     pixels = (
@@ -117,7 +123,10 @@ def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_
 
 
 def test_kind_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_path):
-    """Ray does not start it again, and answers nothing without it: whoever watches the service starts it anew."""
+    """Ray does not restart its own head, and the service cannot answer without it.
+
+    A supervisor must restart the service.
+    """
     before = folders()
     with service(tmp_path, SCRIPTED) as (process, url, log):
         assert asked(url)[0] == 200

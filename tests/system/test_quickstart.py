@@ -1,4 +1,4 @@
-"""`make quickstart`, whole: the commands of docs/quickstart.md on the checked-in images and models."""
+"""The whole `make quickstart`: the commands of docs/quickstart.md on the checked-in images and models."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_quickstart_ends_with_a_page_of_mined_rows(tmp_path):
-    """In a folder that has what the commands name, so that no other run is in the way."""
+    """The commands run in a folder with the files that they name, so that no other run interferes."""
     for name in ("demo", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(

@@ -1,4 +1,7 @@
-"""The real service: Ray Serve, two replicas, a tiny model, HTTP on loopback; started and stopped as a person would."""
+"""The real service: Ray Serve, two replicas, a tiny model, and HTTP on loopback.
+
+It is started and stopped as a person does it.
+"""
 
 import asyncio
 import hashlib
@@ -31,10 +34,10 @@ IN_WORK = "unijudge-judge-*/in-work/*"
 
 
 def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
-    """256 mixed pairs over HTTP, in two orders, each replica by its name; then queries and lists through the client.
+    """256 mixed pairs over HTTP, in two orders, from each replica by its name.
 
-    By the backend that a service takes here. Of transformers, tests/judge_service/checks/test_verify.py holds it over
-    HTTP.
+    Then queries and lists through the client. The backend is the default backend of this machine.
+    tests/judge_service/checks/test_verify.py tests transformers over HTTP.
     """
     backend = "vllm" if importlib.util.find_spec("vllm") else "transformers"
     model = {"name": str(tiny_model), "min_pixels": 3136, "max_pixels": 12544, "max_tokens": 1024}
@@ -113,7 +116,7 @@ def test_both_replicas_answer_as_the_model_does(tmp_path, tiny_model):
 
 
 class Counting(httpx2.AsyncHTTPTransport):
-    """The network, and how much went over it."""
+    """A network that counts the transferred bytes."""
 
     def __init__(self):
         super().__init__()
@@ -169,9 +172,10 @@ def test_a_request_in_flight_is_answered_while_it_drains(tmp_path):
 
 
 def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
-    """SIGKILL, then SIGSTOP: a stopped process answers no probe, and is replaced as a dead one is. No pair is lost.
+    """One replica gets SIGKILL, the other SIGSTOP.
 
-    Ray gives the stopped one `drain_timeout_s` to finish.
+    A stopped process answers no probe, and is replaced like a dead process. No pair is lost. Ray gives the stopped
+    process `drain_timeout_s` to finish.
     """
     health = ("health.timeout_s=2", "health.liveness_window_s=1", "drain_timeout_s=3")
     with service(tmp_path, "model.backend=scripted", *health) as (process, url, log):
@@ -189,7 +193,10 @@ def test_a_killed_and_a_hung_replica_are_replaced(tmp_path):
 
 
 def test_a_full_queue_refuses_with_a_time_for_the_retry(tmp_path):
-    """With more requests than may wait, some are refused with 429 only. Clients that retry all get their answers."""
+    """More requests arrive than may wait, and some are refused, only with 429.
+
+    Clients that retry get all their answers.
+    """
     limits = (
         "front.max_ongoing_requests=1",
         "front.max_queued_requests=1",
@@ -244,7 +251,9 @@ def test_a_service_that_cannot_start_reports_the_reason(tmp_path, tiny_model, se
 
 
 def test_truncated_weights_are_named_before_an_engine_starts(tmp_path, tiny_model):
-    """One attempt, one line. What an engine that dies says is a test in tests/vllm/test_engine_start.py."""
+    """There is one attempt and one line of output. tests/vllm/test_engine_start.py tests the message of an engine that
+    dies.
+    """
     pytest.importorskip("vllm")
     torn = tmp_path / "torn"
     shutil.copytree(tiny_model, torn)

@@ -8,7 +8,7 @@ from trainer.embedding.base import Identity
 
 
 class Colors:
-    """A system that knows colours by their mean pixel or their name, but takes green pictures for white ones."""
+    """A system that recognises colours by the mean pixel or the name, but takes green pictures for white pictures."""
 
     identity = Identity(model="colors", weights="w", encoding="e")
 

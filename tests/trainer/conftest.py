@@ -54,7 +54,7 @@ def corpus(folder):
 
 
 def write_rows(corpus, folder, *, judged=True, fallback=False, scores="s"):
-    """Every other colour is a negative; the judge is sure."""
+    """Every other colour is a negative, and the judge is certain."""
 
     def one(item, p):
         logprobs = (math.log(p), math.log1p(-p)) if judged else (None, None)

@@ -72,13 +72,13 @@ def trained_reranker(corpus, triples, model, out, **changes):
 
 @torch.inference_mode()
 def vectors(model, adapter, contents=CONTENTS):
-    """Ours: of the base and the run's adapter."""
+    """Returns the vectors of the base with the run's adapter, computed by unijudge."""
     return embed(open_backbone(model.model_copy(update={"adapter": adapter})), contents).numpy()
 
 
 @torch.inference_mode()
 def log_odds(model, adapter, prompt, pairs=PAIRS):
-    """Ours: of the base and the run's adapter."""
+    """Returns the log-odds of the base with the run's adapter, computed by unijudge."""
     backbone = open_backbone(model.model_copy(update={"adapter": adapter}))
     encoder = backbone.inputs.encoder
     logits = backbone.next_token_logits([encoder.stream(prompt.parts(*pair)) for pair in pairs])
@@ -88,7 +88,7 @@ def log_odds(model, adapter, prompt, pairs=PAIRS):
 
 
 def as_given(content, *, text_first=False):
-    """As sentence-transformers takes it."""
+    """Returns the content in the form that sentence-transformers takes."""
     if content.image is None:
         return content.text
     image = Image.open(io.BytesIO(content.image))
@@ -99,14 +99,14 @@ def as_given(content, *, text_first=False):
 
 
 def code_of(folder, library):
-    """The Python under a library's name in the card."""
+    """Returns the Python code under a library's name on the card."""
     section = (folder / "README.md").read_text().split(f"**{library}**")[1].split("\n**")[0]
     (code,) = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
     return code
 
 
 def run_card(folder, library, monkeypatch):
-    """Runs it where a reader would: beside the folder; returns its variables."""
+    """Runs the code of a card where a reader would run it, beside the folder. Returns its variables."""
     (folder.parent / "photo.jpg").write_bytes(TALL)
     monkeypatch.chdir(folder.parent)
     variables = {"__name__": "__main__"}  # the code asks whether it is the program

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 
 def launched(work, processes, folder):
-    """What `work` returns (JSON) in each of the processes, by rank; an error in one is raised here."""
+    """Returns the results (JSON) of `work` in each process, by rank. An error in a process is raised here."""
     folder.mkdir(parents=True, exist_ok=True)
     if processes == 1:
         return [json.loads(json.dumps(work()))]
@@ -20,7 +20,7 @@ def launched(work, processes, folder):
 
 
 def _forget_vllm():
-    """An engine of an earlier test leaves a process group, which a fork would take for its own."""
+    """Removes the process group of an earlier test's engine. A forked process would use it as its own."""
     if "vllm" in sys.modules:
         from vllm.distributed import cleanup_dist_env_and_memory
 

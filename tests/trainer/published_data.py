@@ -31,7 +31,7 @@ SUGARCREPE = [
 
 
 def write_mmeb(root, name, rows):
-    """A set in which each query shows a colour and asks for its name among all."""
+    """A set whose queries show a colour. The right answer is the name of the colour, among all names."""
     folder = root / "MMEB-eval"
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for color in COLORS:
@@ -56,7 +56,7 @@ def jpeg(color):
 
 
 def write_karpathy(root, name, images, **more):
-    """Two test images with six captions each, of which five are taken, and one of another split."""
+    """Two test images have six captions each, of which five are used. One image belongs to another split."""
     folder = root / name
     (folder / images).mkdir(parents=True)
     rows = []
@@ -68,7 +68,7 @@ def write_karpathy(root, name, images, **more):
 
 
 def write_long(root):
-    """Two images of each of the sets with long captions."""
+    """Two images for each set with long captions."""
     share, urban = root / "sharegpt4v", root / "Urban1k"
     for folder in (share / "sam" / "images", urban / "image", urban / "caption"):
         folder.mkdir(parents=True)
@@ -88,7 +88,7 @@ def write_long(root):
 
 
 def write_sugarcrepe(root, kinds=SUGARCREPE):
-    """Two rows of each kind."""
+    """Two rows of each kind of negative."""
     (root / "sugar-crepe" / "data").mkdir(parents=True)
     (root / "coco" / "val2017").mkdir(parents=True)
     for color in COLORS:
@@ -104,7 +104,7 @@ def write_sugarcrepe(root, kinds=SUGARCREPE):
 
 
 def write_all(root):
-    """Every benchmark: one set of MMEB with the published number of queries, all else too small."""
+    """Writes every benchmark: one set of MMEB has the published number of queries, and all other sets are too small."""
     write_mmeb(root, "HatefulMemes", 1000)
     write_mmeb(root, "VOC2007", 3)
     write_karpathy(root, "flickr30k", "flickr30k-images")

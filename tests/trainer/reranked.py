@@ -11,7 +11,7 @@ from unijudge.storage.files import file_sha256, publish_json
 
 
 class Answering(ScriptedJudge):
-    """The scripted judge, but of a list it always takes the same place, or gives the same answer."""
+    """A scripted judge that always chooses the same number from a list, or gives the same answer."""
 
     def __init__(self, answer):
         super().__init__(Prompt())
@@ -20,7 +20,7 @@ class Answering(ScriptedJudge):
 
     @property
     def identity(self):
-        """Another judge for another answer."""
+        """The identity of a judge. Another answer means another judge."""
         return super().identity.model_copy(update={"weights": repr(self.answer)})
 
     async def choose(self, query, candidates):
@@ -33,7 +33,7 @@ class Answering(ScriptedJudge):
 
 
 def write_evaluation(folder, corpus, rankings):
-    """An evaluation of these rankings, without any measure."""
+    """Writes an evaluation with these rankings, without any measure."""
     write_rankings(folder / "rankings.parquet", rankings)
     inputs, digest = {"corpus": corpus.fingerprint}, file_sha256(folder / "rankings.parquet")
     made = Evaluation(corpus=str(corpus.folder), subsets={}, inputs=inputs, rankings_sha256=digest)
@@ -42,7 +42,7 @@ def write_evaluation(folder, corpus, rankings):
 
 
 def run(judge, settings, **options):
-    """(report, rankings before, rankings after)"""
+    """Returns (report, rankings before, rankings after)."""
     with serving(judge) as url:
         report = rerank(settings.model_copy(update={"service": url}), quiet, **options)
     return report, *(

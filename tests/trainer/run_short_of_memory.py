@@ -1,4 +1,6 @@
-"""`unijudge`, on a machine whose memory runs out in one process: SHORT_RANK, in the pass SHORT_PASS of its decoder."""
+"""Runs `unijudge` on a machine whose memory runs out in one process: SHORT_RANK, in the pass SHORT_PASS of its
+decoder.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A stand-in for a GPU that is full: the decoder of a tiny Qwen2.5-VL raises what torch's allocator raises."""
+"""Simulates a full GPU: the decoder of a tiny Qwen2.5-VL raises the error of torch's allocator."""
 
 import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
@@ -7,7 +7,7 @@ MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total cap
 
 
 def run_out_in_pass(number, error=None):
-    """From the given forward pass on, the first one being 1."""
+    """Raises the error from the given forward pass on. The first pass has the number 1."""
     plain, passes = Qwen2_5_VLTextModel.forward, []
 
     def forward(self, *given, **named):

@@ -1,4 +1,4 @@
-"""The operations of a batch in bench/trainer.py are the operations that run."""
+"""The computed operations of a batch in bench/trainer.py equal the operations that run."""
 
 import pytest
 import torch
@@ -24,9 +24,9 @@ ON_A_CPU = {
 
 
 def test_the_counted_operations_equal_those_of_a_training_step(tmp_path, monkeypatch):
-    """Two things are put right: the counter takes causal attention for the whole square, and one product of it twice.
+    """Two numbers are corrected: the counter counts causal attention as a full square, and one product of it twice.
 
-    And no gradient goes below the first layer's query, key and value, which we count as if there were one.
+    The first layer's query, key and value need no gradient of their inputs, although our formula counts one.
     """
     MAKERS["qwen2_vl"](tmp_path)
     monkeypatch.setattr(trainer.models.length_buckets, "MOST_PADDING", 0)

@@ -1,4 +1,4 @@
-"""Items that cannot be a wrong answer: signs and rows agree for every item, also in unusual corpora."""
+"""Items that cannot be a wrong answer: the keys and the rows agree for every item, also in unusual corpora."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ ROWS = st.lists(
 
 
 def corpus_of(folder, contents, rows):
-    """Items by their contents, and queries with their positives' places."""
+    """Items by their contents, and queries with the indexes of their positives."""
     items = [Item(f"i{at}", ("x",), *shown(*content)) for at, content in enumerate(contents)]
     queries = [
         Query(f"q{at}", "x", tuple(f"i{place}" for place in sorted(places)), *shown(*content))
@@ -36,7 +36,7 @@ def named(corpus, rows):
 
 
 def test_positives_of_the_question_the_question_itself_and_its_picture(tmp_path):
-    """q0 and q1 ask the same; what q2 asks is an item too."""
+    """q0 and q1 have the same question. The question of q2 is also an item."""
     contents = [
         ("a cat", None),
         ("A  Cat ", None),
@@ -102,5 +102,8 @@ def test_signs_of_contents_are_those_of_items(tmp_path, fold):
     ],
 )  # fmt: skip
 def test_kind_c5_only_letter_case_and_whitespace_are_ignored(one, other, is_same):
-    """Not what looks alike: NFKC would make `102` of 10². (Casefolding itself parts a ligature.)"""
+    """Texts that only look alike stay different: NFKC would turn 10² into `102`.
+
+    (Casefolding itself splits a ligature.)
+    """
     assert (folded(one) == folded(other)) is is_same

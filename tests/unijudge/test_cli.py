@@ -40,7 +40,7 @@ def unijudge(*arguments, cwd=None):
 
 
 def test_no_help_loads_an_engine():
-    """Of every command."""
+    """This holds for every command."""
     program = HELP.replace("ENGINES", repr(ENGINES))
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

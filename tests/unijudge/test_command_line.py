@@ -42,7 +42,7 @@ LONG = [
 
 
 def run(words, capsys):
-    """Status and what was printed on both ways, in this process."""
+    """Returns the status and the output on stdout and stderr, of a run in this process."""
     status = cli._status(list(words))
     out, err = capsys.readouterr()
     return status, out, err
@@ -107,7 +107,7 @@ def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
     ],
 )
 def test_kind_d3_a_command_that_lacks_a_package_names_the_extra(module, words, extra, tmp_path):
-    """In one line, before anything is written."""
+    """The message has one line, and nothing is written before."""
     program = (
         f"import sys; sys.modules[{module!r}] = None; from unijudge.__main__ import main; main()"
     )
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_without_a_traceback(number):
 
 
 def check_brief(status, err, value):
-    """One message of at most 600 characters, that holds no more than 60 of a value; never a traceback."""
+    """One message of at most 600 characters, with at most 60 characters of a value, and without a traceback."""
     assert "Traceback" not in err
     assert "unexpected error" not in err, err
     messages = err.split("error: ")

@@ -19,14 +19,14 @@ from unijudge.settings import Settings
 
 
 class Inner(Settings):
-    """A table."""
+    """A table of the settings."""
 
     size: int = 3
     """How large."""
 
 
 class Outer(Settings):
-    """A job."""
+    """The settings of a job."""
 
     out: str
     """Where to."""

@@ -1,4 +1,4 @@
-"""Measures of rankings and of scores: values worked out by hand, with ties."""
+"""Measures of rankings and of scores: values computed by hand, with ties."""
 
 import math
 
@@ -21,7 +21,7 @@ from unijudge.metrics import (
 
 
 def test_equal_scores_count_half_in_the_area():
-    """Of 2 × 3 pairs two are equal, and one positive is below all negatives: (½ + ½) / 6."""
+    """Of 2 × 3 pairs, two are equal. The other positive is below all negatives: (½ + ½) / 6."""
     scores = np.array([0.5, 0.5, 0.5, 0.2, 0.9])
     labels = np.array([True, False, False, True, False])
     assert roc_auc(scores, labels) == pytest.approx(1 / 6)
@@ -36,7 +36,10 @@ def test_an_area_needs_both_kinds(label):
 
 
 def test_a_bin_holds_its_lower_end_and_the_last_one_also_1():
-    """0.95 and 1 are one bin of confidence .975, half of it right; 0.25 twice is another, half of it right."""
+    """0.95 and 1 are in one bin with a mean of .975, of which half match.
+
+    0.25 occurs twice in another bin, of which half match.
+    """
     probabilities, labels = np.array([0.95, 1.0, 0.25, 0.25]), np.array([True, False, False, True])
     assert calibration_error(probabilities, labels) == pytest.approx(0.475 / 2 + 0.25 / 2)
     assert calibration_error(np.array([0.11, 0.19]), np.array([False, True])) == pytest.approx(
@@ -57,7 +60,7 @@ def test_kendalls_tau_with_ties():
 
 
 def test_gain_counts_the_first_k_and_the_best_that_k_can_hold():
-    """Ranks 2 and 4 at k = 3 give (1 / log₂ 3) / (1 + 1 / log₂ 3). Three right items fill k = 2."""
+    """Ranks 2 and 4 with k = 3 give (1 / log₂ 3) / (1 + 1 / log₂ 3). Three right items fill k = 2."""
     scores = np.array([0.9, 0.8, 0.7, 0.6])
     assert ndcg(scores, [3, 1], 3) == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)))
     assert ndcg(scores, [0, 1, 2], 2) == 1
@@ -76,7 +79,7 @@ def test_shares_of_first_and_of_early_ranks():
 
 
 def drawn_scores(seed, size=400):
-    """Scores on a coarse grid, so that many are equal, and labels that follow them."""
+    """Scores on a coarse grid, so that many are equal, and labels that correlate with the scores."""
     rng = np.random.default_rng(seed)
     labels = rng.random(size) < 0.3
     return np.round(np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1), 2), labels
@@ -99,7 +102,7 @@ def test_areas_and_curves_are_those_of_scikit_learn(seed):
 
 
 def test_a_draw_weighs_a_query_by_how_often_it_was_drawn():
-    """Scikit-learn's area with the same weights; the pairs of a query are drawn together."""
+    """The area equals scikit-learn's area with the same weights. The pairs of a query are drawn together."""
     from sklearn.metrics import roc_auc_score
 
     scores, labels = drawn_scores(7)
@@ -125,7 +128,7 @@ def test_equal_queries_have_no_variance_and_draws_of_one_class_have_no_area():
 
 
 def test_shares_of_ties_and_their_intervals():
-    """Of 2 × 3 pairs the 0.5s make two, and the 0.2s one."""
+    """Of 2 × 3 pairs, two are equal with 0.5, and one is equal with 0.2."""
     scores = np.array([0.5, 0.2, 0.5, 0.5, 0.2])
     assert tied_share(scores, np.array([True, True, False, False, False])) == pytest.approx(3 / 6)
     assert tied_share(np.array([0.1, 0.2, 0.3]), np.array([True, False, False])) == 0

@@ -1,4 +1,4 @@
-"""Kinds A1, A5 and J23: files from people's editors, file managers and shells."""
+"""Faults A1, A5 and J23: files from people's editors, file managers and shells."""
 
 import base64
 import codecs

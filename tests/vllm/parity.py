@@ -1,4 +1,4 @@
-"""vLLM's judge, with the reference for comparison."""
+"""The judge with vLLM, and the transformers judge for comparison."""
 
 from judge_service.backends import open_judge
 from judge_service.settings import ModelSettings, ServiceSettings

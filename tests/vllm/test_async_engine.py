@@ -1,6 +1,7 @@
-"""The engine of the GPU path, in a process of its own, on vLLM's CPU build: callers that leave, and engines that fail.
+"""The engine of the GPU path, in its own process, on vLLM's CPU build: clients that leave, and engines that fail.
 
-One engine and one event loop for all tests: an engine dies with the loop that it began in. The last test kills it.
+All tests share one engine and one event loop, because an engine dies with the loop in which it started. The last test
+kills the engine.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ def question(number):
 
 
 async def logprobs(judge, prompt, *, again=False):
-    """What the engine says about one prompt: its finish reason, and its log-probabilities if it gives any."""
+    """Returns the engine's output for one prompt: its finish reason, and its log-probabilities if there are any."""
     parameters = judge._parameters(logprob_token_ids=list(judge._labels))
     output = (await judge._engine.generate(prompt[0], parameters, again=again)).outputs[0]
     return output.finish_reason, [
@@ -86,7 +87,7 @@ async def logprobs(judge, prompt, *, again=False):
 
 
 def test_the_same_scores_as_one_pair_at_a_time(judge, reference, runner):
-    """256 mixed pairs, all of one query at once; and lists."""
+    """256 mixed pairs, all pairs of one query at once, and lists."""
     largest = 0.0
     for query in CONTENTS:
         exact = asyncio.run(reference.judge(query, CONTENTS))
@@ -108,9 +109,9 @@ def test_the_same_scores_as_one_pair_at_a_time(judge, reference, runner):
 
 
 def test_the_known_fault_of_vllm_still_exists(judge, runner):
-    """A picture is prepared and then not sent, as when its caller leaves in between: the front believes it was.
-
-    This is why a prompt may be asked again. Where vLLM no longer does it, the second question can go.
+    """A picture is prepared and then not sent, as if its client left in between. vLLM's front assumes that the picture
+    was sent. Because of this fault, a prompt may be sent again. If a new version of vLLM has no such fault, the second
+    try can be removed.
     """
     query, candidate = question(-1)
 
@@ -128,7 +129,7 @@ def test_the_known_fault_of_vllm_still_exists(judge, runner):
 
 
 def test_a_picture_that_the_engine_does_not_have_is_sent_again(judge, reference, runner):
-    """Eight pairs share the query's picture, and every one has its own: all of them get their verdicts."""
+    """Eight pairs share the query's picture, and each pair also has its own picture. All pairs get their verdicts."""
     candidates = [question(-10 - number)[1] for number in range(8)]
     query = Content(text="which?", image=question(-2)[1].image)
 
@@ -148,7 +149,9 @@ def test_a_picture_that_the_engine_does_not_have_is_sent_again(judge, reference,
 def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(
     judge, runner, monkeypatch
 ):
-    """Seen where several prompts with one picture find it missing: vLLM withdraws its note, and trips over that."""
+    """Several prompts with one picture find the picture missing. vLLM withdraws its note about the picture, and then
+    fails because of that.
+    """
     from vllm.v1.engine.exceptions import EngineGenerateError
 
     generate, calls = judge._engine._engine.generate, []
@@ -170,14 +173,14 @@ def test_a_note_that_is_withdrawn_while_a_picture_is_prepared_costs_no_pair(
 
 
 def numbers_of(outcome):
-    """What a list or a pair was answered, without its cost: a cache may lower the cost of an equal answer."""
+    """Returns the numbers of an answer without its cost, because a cache may lower the cost of an equal answer."""
     if isinstance(outcome, ListVerdict):
         return outcome.logprobs
     return [outcome[0].log_odds]
 
 
 def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner):
-    """Cancelled after 0 to 80 ms; every third question is asked as a list of two."""
+    """Requests are cancelled after 0 to 80 ms. Every third question is a list of two candidates."""
     dice = random.Random(0)
     waits = [dice.uniform(0, LONGEST_WAIT_S) for _ in range(QUESTIONS)]
     places = asyncio.Semaphore(IN_FLIGHT)
@@ -222,7 +225,7 @@ def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner)
 def test_an_output_without_logprobs_costs_one_pair_or_says_that_the_engine_gave_up(
     judge, runner, monkeypatch, reason, expected
 ):
-    """For good: the second time too. Its siblings are not hurt by an error."""
+    """The second try fails as well. The other pairs are not affected by an error."""
     generate = judge._engine.generate
     asked = []
 

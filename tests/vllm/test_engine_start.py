@@ -27,7 +27,7 @@ def load(folder, logs, **engine):
 
 
 def failure(folder, logs, **engine):
-    """The one line, and what the log that it names holds."""
+    """Returns the one line of the error, and the content of the log that the line names."""
     with pytest.raises(ModelError) as error:
         load(folder, logs, **engine)
     message = str(error.value)
@@ -39,7 +39,7 @@ def failure(folder, logs, **engine):
 
 @pytest.fixture
 def torn(tiny_model, tmp_path, monkeypatch):
-    """Torn after the judge looked at its files."""
+    """A checkpoint that is truncated after the judge has checked its files."""
     monkeypatch.setattr("judge_service.backends.check_checkpoint", lambda *_: None)
     folder = tmp_path / "torn"
     shutil.copytree(tiny_model, folder)
@@ -77,7 +77,7 @@ def test_an_engine_in_a_separate_process(torn, tmp_path):
     ],
 )
 def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):
-    """The call that fails on a GPU, made to fail here."""
+    """The call that fails on a GPU is made to fail here."""
     from vllm.v1.worker.cpu_worker import CPUWorker
 
     def fail(*_, **__):

@@ -1,4 +1,4 @@
-"""Other judges than Qwen2.5-VL: vLLM against transformers, for every family that both have."""
+"""Judges of other families than Qwen2.5-VL: vLLM against transformers, for every family that both support."""
 
 import asyncio
 

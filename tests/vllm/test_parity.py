@@ -1,6 +1,6 @@
-"""vLLM against transformers on the same tiny model: the scores of the service are the model's own.
+"""vLLM against transformers on the same tiny model: the scores of the service equal the model's own.
 
-Needs vLLM's CPU build, which is optional: without it, this folder alone is skipped.
+The tests need vLLM's CPU build, which is optional. Without it, only this folder is skipped.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def reference(tiny_model):
 
 @pytest.fixture(scope="module")
 def alone(reference):
-    """Every pair, one at a time."""
+    """The scores of every pair, one pair at a time."""
 
     async def score():
         return {(q, c): (await reference.judge(q, [c]))[0] for q in CONTENTS for c in CONTENTS}
@@ -43,7 +43,7 @@ def alone(reference):
 
 
 def test_all_ways_give_the_models_own_scores(vllm, reference, alone):
-    """Transformers with a shared prefix, and vLLM, against one pair at a time."""
+    """transformers with a shared prefix, and vLLM, give the scores of one pair at a time."""
     assert len(alone) >= 200
     for name, judge in [("transformers, shared prefix", reference), ("vLLM", vllm)]:
         largest = 0.0
@@ -70,7 +70,9 @@ def test_all_ways_give_the_models_own_scores(vllm, reference, alone):
 
 
 def test_order_other_pairs_and_cache_do_not_change_a_score(vllm, alone):
-    """Alone, in a batch of 64 from many queries at once, shuffled, again while cached, and after other work."""
+    """A pair is scored alone, in a batch of 64 pairs from many queries at once, in another order, again while it is
+    cached, and after other work.
+    """
     pairs = random.Random(0).sample(list(alone), 64)
 
     async def at_once():
@@ -85,7 +87,7 @@ def test_order_other_pairs_and_cache_do_not_change_a_score(vllm, alone):
 
 
 def test_an_evicted_cache_changes_no_score(tiny_model, alone, monkeypatch):
-    """A cache of 24 blocks: a query's prefix is found again at once, and is gone after other work."""
+    """The cache has 24 blocks. The prefix of a query is in the cache at once, and is evicted after other work."""
     import vllm as engine
 
     monkeypatch.setattr(engine, "LLM", partial(engine.LLM, num_gpu_blocks_override=24))
@@ -107,7 +109,7 @@ def test_an_evicted_cache_changes_no_score(tiny_model, alone, monkeypatch):
 
 
 def test_the_model_cannot_change_the_sampling(tiny_model, alone, tmp_path):
-    """A generation_config with a penalty and a temperature, as published models have, does not reach the scores."""
+    """A generation_config with a penalty and a temperature, as in published models, does not change the scores."""
     import json
     import shutil
 
@@ -127,7 +129,10 @@ def test_the_model_cannot_change_the_sampling(tiny_model, alone, tmp_path):
 
 
 def test_a_list_has_the_models_own_numbers(vllm, reference):
-    """Lists of two to nine mixed candidates, ten pictures in the largest; after other work and while cached."""
+    """Lists of two to nine mixed candidates, with ten pictures in the largest list.
+
+    The lists run after other work, and while they are cached.
+    """
     largest = 0.0
     lists = [(CONTENTS[start], CONTENTS[start : start + 2 + start % 8]) for start in range(10)]
     lists.append((CONTENTS[-1], [content for content in CONTENTS if content.image][:LONGEST_LIST]))
@@ -164,7 +169,7 @@ def test_bad_pairs_get_errors_at_their_positions(vllm, alone):
 
 
 def test_the_longest_pair_is_not_cut(vllm):
-    """Exactly max_tokens is scored; one more is refused."""
+    """A prompt of exactly max_tokens is scored. One more token is refused."""
 
     def pair(words):
         return Content(text="x" * words)
@@ -182,7 +187,7 @@ def test_the_longest_pair_is_not_cut(vllm):
 
 
 def test_callers_that_leave_do_not_affect_others(vllm, alone):
-    """A third of the requests are cancelled in flight, with pictures that others use too."""
+    """A third of the requests are cancelled while they run. Other requests use the same pictures."""
     pairs = [(q, c) for q in CONTENTS[6:11] for c in CONTENTS]
 
     async def storm():
@@ -222,7 +227,7 @@ def test_bfloat16_differs_within_a_known_tolerance(tiny_model, alone):
 
 
 def test_a_prompt_that_the_engine_refuses_costs_one_pair(vllm, alone, monkeypatch):
-    """Whatever vLLM raises about one prompt; the engine and the siblings go on."""
+    """This holds for any error of vLLM about one prompt. The engine and the other pairs continue."""
     add = vllm._engine._engine.add_request
     calls = iter(range(100))
 

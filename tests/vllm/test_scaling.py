@@ -1,6 +1,6 @@
-"""What we have scaled the engine leaves alone: the same tokens and pixels, for every family, budget and shape.
-
-Through vLLM's own processors, which run before its engine: cheap, so many shapes. Some pairs go through the engine too.
+"""The engine does not scale a picture again that we have scaled: tokens and pixels are the same, for every family,
+budget and shape. Most shapes run only through vLLM's own processors, which run before its engine and are cheap. Some
+pairs run through the engine too.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def folder(request, tmp_path_factory):
 
 
 def vllm_processor(folder, options):
-    """What vLLM would make of a prompt before the engine sees it."""
+    """Returns what vLLM makes of a prompt before the engine gets it."""
     from vllm.config import ModelConfig
     from vllm.multimodal import MULTIMODAL_REGISTRY
 
@@ -57,7 +57,7 @@ def vllm_processor(folder, options):
 
 
 def processed(processor, ids, image):
-    """Of a prompt that is one picture: its tokens and arrays."""
+    """Returns the tokens and arrays of a prompt that is one picture."""
     items = processor.info.parse_mm_data({"image": [image]})
     made = processor(ids, mm_items=items)
     (item,) = made["mm_kwargs"]["image"]
@@ -65,7 +65,7 @@ def processed(processor, ids, image):
 
 
 def as_bytes(normalised, processor):
-    """Pixels before they were normalised; channels are a patch's slowest dimension."""
+    """The pixels before their normalisation. Channels are the slowest dimension of a patch."""
     channels = normalised.reshape(len(normalised), 3, -1)
     mean, std = (np.array(one)[:, None] for one in (processor.image_mean, processor.image_std))
     return np.rint(255 * (channels * std + mean)).reshape(normalised.shape)
@@ -99,7 +99,7 @@ def test_the_engine_leaves_our_pictures_alone(folder, budget):
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_no_pair_is_lost_if_both_limits_are_one(family, tmp_path):
-    """Through the engines: nearly all of these had no verdict from vLLM."""
+    """The pairs run through the engines. In the past, vLLM gave nearly all of these pairs no verdict."""
     FAMILIES[family](tmp_path)
     budget = {"min_pixels": 3136, "max_pixels": 3136, "max_tokens": 1024}
     judges = [

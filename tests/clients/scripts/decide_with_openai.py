@@ -1,4 +1,4 @@
-"""OpenAI's client: a predicate for each document, one of them a picture, a choice and a score. Prints JSON."""
+"""OpenAI's client: a predicate for each document (one document is a picture), a choice and a score. Prints JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Cohere's client, versions 1 and 2 of its API. Prints what it understood as JSON."""
+"""Cohere's client, with versions 1 and 2 of its API. Prints the parsed answers as JSON."""
 
 import json
 import sys

@@ -1,4 +1,7 @@
-"""The reason of an engine's death is found in its log: the first error, not its consequences, with a cure."""
+"""The reason of an engine's death is found in its log: the first error, not its consequences.
+
+The message has a cure.
+"""
 
 import os
 import subprocess
@@ -21,7 +24,9 @@ NO_MEMORY = (
 
 
 def log_of(cause):
-    """What vLLM prints of a dead engine: the error in the log, again bare, and what its parent made of it."""
+    """The output of vLLM for a dead engine: the error in the log, the same error without a prefix, and the error of the
+    parent process.
+    """
     trace = [
         "EngineCore failed to start.",
         "Traceback (most recent call last):",
@@ -83,7 +88,7 @@ def test_the_cause_and_its_cure(tmp_path, cause, cure):
 
 
 def test_a_worker_of_several_gpus_names_the_cause_first(tmp_path):
-    """With tensor parallelism the engine's own error is a consequence too."""
+    """With tensor parallelism, the engine's own error is also only a consequence."""
     log = tmp_path / "engine.log"
     worker = log_of(NO_MEMORY).replace("(EngineCore pid=4711)", "(Worker_TP1 pid=4712)")
     log.write_text(
@@ -93,7 +98,7 @@ def test_a_worker_of_several_gpus_names_the_cause_first(tmp_path):
 
 
 def test_an_engine_that_the_system_killed(tmp_path):
-    """The engine could print nothing, so the parent knows only the signal."""
+    """The engine prints nothing, so the parent process knows only the signal."""
     killed = RuntimeError(
         "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': -9}"
     )
@@ -127,7 +132,7 @@ def test_the_death_of_a_running_engine_is_not_blamed_on_an_earlier_request(tmp_p
 
 
 def test_a_signal_is_the_cause_unless_the_log_has_one(tmp_path):
-    """A running engine that is killed prints nothing. Its log is about single requests."""
+    """A running engine that is killed prints nothing. Its log has only lines about single requests."""
     log = tmp_path / "engine.log"
     earlier = "Traceback (most recent call last):\n  File x\nValueError: a picture of one request\n"
     log.write_text(earlier)
@@ -176,7 +181,9 @@ other.communicate(b"\\n")
 
 
 def test_all_that_is_printed_goes_to_the_log(tmp_path):
-    """By this process, by another language, and by a process that outlives the start."""
+    """The log has the output of this process, of a program in another language, and of a process that outlives the
+    start.
+    """
     log = new_log(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", PRINTS, log], check=True, capture_output=True, text=True

@@ -46,7 +46,7 @@ def test_the_size_of_a_model_is_the_published_one(size):
 
 
 def test_packed_weights_need_the_bytes_of_their_file():
-    """Qwen2.5-VL-7B-Instruct-AWQ is published as 6.93 GB of files."""
+    """The published files of Qwen2.5-VL-7B-Instruct-AWQ have 6.93 GB."""
     assert sizes("7B AWQ").weight_bytes(2) == pytest.approx(6.93e9, rel=0.005)
     assert sizes("7B AWQ").quantisation == "awq"
 
@@ -71,7 +71,7 @@ def test_packed_weights_need_the_bytes_of_their_file():
     ],
 )  # fmt: skip
 def test_packed_weights_in_the_published_configurations(packed, method, bits):
-    """Of an unknown method the fewest bits: a model that fits is not refused."""
+    """For an unknown method, the estimate assumes the fewest bits, so that a model that fits is not refused."""
     packed_config = config("3B")
     packed_config.quantization_config = packed
     found = sizes_of(packed_config)
@@ -118,7 +118,7 @@ def test_the_chosen_engine_options(size, chip):
 
 
 def test_the_estimate_equals_a_sum_by_hand():
-    """Qwen2.5-VL-7B on an L4, bfloat16, 8,192 tokens a step, 256 sequences."""
+    """The case is Qwen2.5-VL-7B on an L4 with bfloat16, 8,192 tokens in a step, and 256 sequences."""
     _, memory = step_tokens_of(settings(), sizes("7B"), gpu("L4"))
     assert memory.budget == int(int(22.03 * GIB) * 0.92)
     assert memory.weights == 2 * PUBLISHED["7B"]
@@ -195,7 +195,7 @@ def test_attention_kernels_that_need_no_compiler(chip, dtype, attention):
 
 
 def test_float32_products_on_a_gpu_do_not_use_tf32():
-    """Triton's and torch's products would round their factors to TF32 otherwise."""
+    """Without this setting, Triton and torch would round factors to TF32."""
     exact = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
     for dtype, wanted in [("float32", exact), ("bfloat16", {}), ("float16", {})]:
         assert (
@@ -206,7 +206,7 @@ def test_float32_products_on_a_gpu_do_not_use_tf32():
 
 
 def test_an_environment_variable_cannot_enable_tf32(tiny_model, monkeypatch):
-    """Variables of this process are overwritten before the engine's process starts."""
+    """The engine overwrites the variables of this process before it starts its own process."""
     pytest.importorskip("vllm")
     seen = {}
 
@@ -281,7 +281,9 @@ def test_on_a_cpu():
 
 
 def test_vllm_knows_every_option():
-    """A name that a new version drops would be a TypeError, on a GPU first."""
+    """If a new version of vLLM dropped a name, the engine would raise a TypeError, and a GPU machine would be the first
+    to show it.
+    """
     arguments = pytest.importorskip("vllm").AsyncEngineArgs
     every = settings(engine={"attention": "FLASH_ATTN", "graphs": "piecewise"})
     eager = engine_plan(settings(), sizes("3B"), gpu("B200")).options

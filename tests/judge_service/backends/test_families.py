@@ -1,4 +1,6 @@
-"""Other judges than Qwen2.5-VL: every family on its own chat template and processor, through the reference backend."""
+"""Judges of other families than Qwen2.5-VL, each with its own chat template and processor, on the transformers
+backend.
+"""
 
 import asyncio
 import json
@@ -22,7 +24,7 @@ from unijudge.modeling.families import FAMILIES
 
 @pytest.fixture(scope="module", params=MAKERS)
 def family(request, tmp_path_factory):
-    """(name, folder)"""
+    """(name of the family, folder of its model)"""
     folder = tmp_path_factory.mktemp("families") / request.param
     MAKERS[request.param](folder)
     return request.param, folder
@@ -38,7 +40,7 @@ def test_every_family_is_exercised():
     ids=["query", "candidate"],
 )
 def test_shared_prefix_equals_one_pair_at_a_time(family, order, queries):
-    """Every content is a query in one of the two orders; test_transformers.py has all of them in both."""
+    """Every content is a query in one of the two orders. test_transformers.py has all contents in both orders."""
     name, folder = family
     judge = load(folder, name, order=order)
     largest = 0.0
@@ -56,7 +58,7 @@ def test_shared_prefix_equals_one_pair_at_a_time(family, order, queries):
 
 @pytest.mark.parametrize("kind", ["text", "picture"])
 def test_tokens_and_pixels_are_the_processors_own(family, kind):
-    """transformers' own way from messages to arrays, against ours, for one picture and for none."""
+    """Compares our arrays with the arrays that transformers makes from messages, for one picture and for no picture."""
     name, folder = family
     judge = load(folder, name)
     picture = png("blue", (200, 60))
@@ -119,7 +121,9 @@ def test_positions_are_the_models_own(family):
 
 
 def test_pictures_stay_beside_their_names(family):
-    """Also where a template puts all pictures first: a query's picture must not become the candidate's."""
+    """This must also hold if a template puts all pictures first: the picture of the query must not become the picture
+    of the candidate.
+    """
     name, folder = family
     judge = load(folder, name)
     picture = png("red")
@@ -139,7 +143,9 @@ def test_pictures_stay_beside_their_names(family):
 
 
 def test_the_template_may_be_only_in_the_processor(family, tmp_path):
-    """Older repositories keep it in chat_template.json, and a poorer one, or none, beside the tokenizer."""
+    """Older repositories have the template in chat_template.json, and a shorter template, or no template, beside the
+    tokenizer.
+    """
     name, folder = family
     for tokenizers_own in (None, "{% for m in messages %}{{ m['content'] + 'x' }}{% endfor %}"):
         old = tmp_path / ("none" if tokenizers_own is None else "poor")
@@ -173,7 +179,7 @@ def test_a_template_that_fails_is_named(family, tmp_path):
 
 
 def test_a_picture_keeps_what_a_template_writes_around_it(tmp_path):
-    """A Qwen whose template puts pictures first: they go back to their places, in their wrappers."""
+    """A Qwen whose template puts pictures first: each picture returns to its place, with the tokens around it."""
     folder = tmp_path / "first"
     MAKERS["qwen2_vl"](folder)
     (plain,) = load(folder, "qwen2_vl")._inputs.renderer.streams(CONTENTS[-1], CONTENTS[-2:-1])

@@ -1,4 +1,4 @@
-"""An engine's processes end with the process that started them."""
+"""The processes of an engine end when their parent process ends."""
 
 import os
 import select
@@ -19,7 +19,7 @@ sys.stdin.read()
 
 
 def ended(descriptor, timeout_s=30):
-    """Whether the process of a descriptor has ended by then."""
+    """Whether the process of a descriptor has ended before a time limit."""
     return bool(select.select([descriptor], [], [], timeout_s)[0])
 
 

@@ -57,7 +57,7 @@ def log_odds(judge, pairs):
 
 @pytest.fixture(scope="module")
 def demo_pairs():
-    """Fresh pairs of the demo's world."""
+    """New pairs of the demo's world."""
     album = Album.of(WORLD, scenes=PAIRS // 2, seed=5, part="eval")
 
     def whole(content):
@@ -71,13 +71,13 @@ def demo_pairs():
 
 @pytest.fixture(scope="module")
 def exact(demo_pairs):
-    """Their log-odds in float32."""
+    """The log-odds of the pairs in float32."""
     return log_odds(load(ROOT / JUDGE, "transformers"), demo_pairs)
 
 
 @pytest.mark.parametrize("backend", ENGINES)
 def test_scores_in_bfloat16_leave_the_grid(demo_pairs, exact, backend):
-    """The demo's judge on the demo's pairs: how many of its scores are distinct, before and after."""
+    """Counts the distinct scores of the demo's judge on the demo's pairs, with and without the float32 head."""
     ties, errors = {}, {}
     for head in ("model", "float32"):
         scores = log_odds(

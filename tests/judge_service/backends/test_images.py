@@ -1,4 +1,6 @@
-"""Odd and hostile pictures: each is judged or refused for its own reason, and the judge is the same afterwards."""
+"""Unusual and hostile pictures: the judge answers or refuses each picture with its own reason, and later answers do not
+change.
+"""
 
 import asyncio
 import gzip
@@ -36,7 +38,7 @@ def chunk(name, data):
 
 
 def png_of(width, height, data=b""):
-    """A PNG that claims a size, whatever it holds."""
+    """A PNG whose header has the given size, with any content."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 

@@ -1,4 +1,4 @@
-"""A text that is far too long is refused before a prompt is made of it."""
+"""A text that is far too long is refused before its prompt is made."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def inputs(tiny_model):
 
 @pytest.fixture
 def made(monkeypatch):
-    """How many prompts were made."""
+    """The number of prompts that were made."""
     calls = []
     stream = ChatEncoder.stream
     monkeypatch.setattr(ChatEncoder, "stream", lambda *given: calls.append(1) or stream(*given))

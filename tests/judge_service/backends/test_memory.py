@@ -22,7 +22,7 @@ def judge(tiny_model):
 
 
 def short_of_memory(judge, monkeypatch, fits):
-    """Torch refuses batches that do not fit, as a GPU does."""
+    """Torch refuses batches that do not fit into memory, as on a GPU."""
     whole = judge._logprobs_BV
     sizes = []
 

@@ -1,4 +1,4 @@
-"""Names that can be no model are refused before Ray starts."""
+"""Names that cannot be names of models are refused before Ray starts."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Work for a caller that left never begins, or stops at its next step, and still counts as progress."""
+"""Work for a client that has left never begins, or stops at its next step.
+
+The work that was done still counts as progress.
+"""
 
 import asyncio
 import gc
@@ -21,7 +24,7 @@ CANDIDATES = [Content(text=f"candidate {number} of eight") for number in range(8
 
 
 class Gate:
-    """Holds whoever comes first, until it is opened."""
+    """Holds the first caller until the gate is opened."""
 
     def __init__(self):
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -32,7 +35,7 @@ class Gate:
 
 
 async def until_idle(judge):
-    """The thread has done what it was given before."""
+    """Waits until the thread has finished its earlier work."""
     await judge._thread.run(lambda caller: None)
 
 
@@ -43,7 +46,7 @@ def judge(tiny_model):
 
 @pytest.fixture
 def held(judge, monkeypatch):
-    """Of the model's forward passes with candidates, the first is held; the second return value counts them."""
+    """Holds the model's first forward pass with candidates. The second return value counts such passes."""
     gate, passes = Gate(), []
     forward = judge._logprobs_BV
 
@@ -58,7 +61,7 @@ def held(judge, monkeypatch):
 
 
 async def left_behind(coroutine, gate, way):
-    """A caller leaves when its request is held: cancelled, or out of time."""
+    """A client leaves while its request is held: its request is cancelled, or its time is over."""
 
     async def waits():
         async with asyncio.timeout(None) as patience:
@@ -153,7 +156,7 @@ def test_before_its_first_answer_a_judge_has_not_progressed(tiny_model):
 
 
 def test_the_memory_of_a_failed_batch_is_freed_before_its_halves_run(judge, monkeypatch):
-    """Else a batch that was too large would leave no room for a smaller one."""
+    """Without this, a batch that was too large would leave no memory for a smaller batch."""
     whole, tried = judge._logprobs_BV, []
 
     def short(streams, cut, cache):

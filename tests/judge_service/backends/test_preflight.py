@@ -21,7 +21,7 @@ HIDDEN = "No CUDA GPUs are available"
 
 @pytest.fixture(autouse=True)
 def _tools(monkeypatch, tmp_path):
-    """A machine with a compiler, and a model whose configuration is known."""
+    """A machine that has a compiler, and a model that has a known configuration."""
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr(
         preflight.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "gcc" else None
@@ -299,7 +299,7 @@ def test_the_drivers_version(tmp_path, text):
 
 
 def test_an_unusable_gpu_does_not_hide_other_gpus(monkeypatch):
-    """One GPU in exclusive mode, in use by another process."""
+    """One GPU is in exclusive mode, and another process uses it."""
     torch = pytest.importorskip("torch")
 
     def properties(index):

@@ -1,4 +1,4 @@
-"""The reference backend on a real, tiny Qwen2.5-VL: parity, control tokens, labels, limits."""
+"""The transformers backend on a real, tiny Qwen2.5-VL: parity, control tokens, labels and limits."""
 
 import asyncio
 import itertools
@@ -48,7 +48,7 @@ def ask(judge, query, candidates):
 
 
 def plain_log_odds(judge, query, candidate):
-    """The model's own forward pass over one whole prompt: no cache, no positions of ours, no batching."""
+    """The log-odds of the model's own forward pass over one whole prompt, without a cache, our positions or batches."""
     (stream,) = judge._inputs.renderer.streams(query, [candidate])
     batch = judge._inputs.model.token_arrays([stream]) | judge._inputs.model.picture_arrays(
         [stream]
@@ -78,7 +78,7 @@ def test_shared_prefix_equals_one_pair_at_a_time(tiny_model, order, batch_tokens
 
 
 def test_positions_are_the_models_own(judge):
-    """With pictures in one and two places, wide and tall."""
+    """The contents have wide and tall pictures, in one place and in two places."""
     streams = [
         judge._inputs.renderer.streams(query, [candidate])[0]
         for query in CONTENTS[5:]
@@ -96,7 +96,7 @@ def test_positions_are_the_models_own(judge):
 
 
 def test_candidates_with_equal_pictures_do_not_affect_each_other(judge):
-    """All candidates have as many image tokens: the shared prefix must end where the pictures differ."""
+    """All candidates have the same number of image tokens. The shared prefix must end where the pictures differ."""
     colors = ["red", "green", "blue", "white"]
     candidates = [Content(image=png(color)) for color in colors]
     odds = [verdict.log_odds for verdict in ask(judge, Content(text="q"), candidates)]
@@ -104,7 +104,7 @@ def test_candidates_with_equal_pictures_do_not_affect_each_other(judge):
 
 
 def test_a_typed_control_token_stays_text(judge):
-    """Every added token of the tokenizer, in the query and in the candidate."""
+    """The query and the candidate contain every added token of the tokenizer as text."""
     encoder = judge._inputs.renderer._encoder
     (clean,) = judge._inputs.renderer.streams(Content(text="a"), [Content(text="b")])
     controls = set(encoder._controls.values())
@@ -125,7 +125,10 @@ def test_a_typed_control_token_stays_text(judge):
 
 
 def test_the_text_of_prompt_and_user_is_tokenised_as_one_string(judge):
-    """':Find' may be one token, while ':' and 'Find' are two. So prompt and user text are one string."""
+    """':Find' may be one token, although ':' and 'Find' are two tokens.
+
+    So the text of prompt and user must be one string.
+    """
     encoder = judge._inputs.renderer._encoder
     (stream,) = judge._inputs.renderer.streams(Content(text="Find"), [Content(text="b")])
     whole = encoder.text_ids("user\n" + Prompt().instruction + "Query:FindCandidate:b")
@@ -133,7 +136,7 @@ def test_the_text_of_prompt_and_user_is_tokenised_as_one_string(judge):
 
 
 def test_the_pixel_budget_holds_against_the_models_own(tiny_model, tmp_path):
-    """Published Qwen configurations hold a budget of their own, which wins over a size given at loading."""
+    """Published Qwen configurations have their own pixel budget, which overrides a size that is given at loading."""
     import json
     import shutil
 
@@ -166,7 +169,7 @@ def test_bad_pairs_get_errors_at_their_positions(judge):
 
 
 def test_a_pair_with_nan_logits_gets_an_error(tiny_model):
-    """As half precision can overflow: the other pairs keep their verdicts."""
+    """NaN logits are possible, because half precision can overflow. The other pairs keep their verdicts."""
     judge = load(tiny_model)
     head = judge._model.lm_head
 

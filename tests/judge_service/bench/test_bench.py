@@ -1,4 +1,4 @@
-"""`judge bench`: figures worked out by hand, and the command against a scripted judge over real HTTP."""
+"""`judge bench`: figures that were computed by hand, and the command with a scripted judge over real HTTP."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def verdict(score, mass=1.0):
 
 
 class Reading(ScriptedJudge):
-    """Reads a candidate's score from the beginning of its text. The text `steers` changes the answer."""
+    """A judge that reads the score from the beginning of a candidate's text. The text `steers` changes the answer."""
 
     steers = ()
 
@@ -51,7 +51,7 @@ class Reading(ScriptedJudge):
 
 
 def scored(*rows):
-    """Of (query, subset, kind, match, score or code of an error)."""
+    """Scored pairs from (query, subset, kind, match, score or code of an error)."""
     found = []
     for number, (query, subset, kind, match, value) in enumerate(rows):
         pair = LabelledPair(
@@ -67,7 +67,10 @@ def scored(*rows):
 
 
 def test_figures_by_hand():
-    """Matches .9 and .4, others .4, .1 and .2: of six pairs five are in order and one is a tie."""
+    """The matches score .9 and .4, the negatives .4, .1 and .2.
+
+    Of six pairs of scores, five are in order and one is a tie.
+    """
     rows = [(0, "s", None, True, 0.9), (0, "s", "a", False, 0.4), (1, "s", None, True, 0.4), (1, "s", "b", False, 0.1),
             (1, "s", "b", False, 0.2), (2, "s", "b", False, "too_long")]  # fmt: skip
     found = figures(None, None, scored(*rows), seed=0)
@@ -134,7 +137,11 @@ def test_a_group_without_verdicts_has_no_figures():
 
 
 def test_flips_by_hand():
-    """Two candidates have .2. The first text turns one, and the control none. The second lacks a verdict once."""
+    """Two candidates score .2.
+
+    The first text changes the answer of one candidate, and the control changes none. The second candidate once gets no
+    verdict.
+    """
     texts = {"plain": "p", "other": "o", CONTROL: "c"}
     before = [verdict(0.2), verdict(0.2)]
     rows = [
@@ -169,7 +176,7 @@ def test_ten_texts_ask_for_a_yes_and_one_control_text_asks_for_nothing():
 
 
 def pairs_file(folder, queries=12):
-    """Each query has a picture, a match and two others; every score is the beginning of the candidate's text."""
+    """Each query has a picture, a match and two negatives. The text of each candidate begins with its score."""
     (folder / "q.png").write_bytes(png())
     (folder / "broken.png").write_bytes(b"no picture")
     rows = []
@@ -353,7 +360,10 @@ def test_a_small_measurement_is_the_same_again(tmp_path):
 
 
 def test_two_judges_by_hand():
-    """A has one of two pairs in the wrong order, B none; on the third query B has no verdict."""
+    """Judge A has one of two pairs in the wrong order, and judge B none.
+
+    On the third query, judge B gives no verdict.
+    """
     rows = [(0, "s", None, True, 0.9), (0, "s", "k", False, 0.4), (1, "s", None, True, 0.3), (1, "s", "k", False, 0.6),
             (2, "s", "k", False, 0.1)]  # fmt: skip
     better = [

@@ -1,4 +1,7 @@
-"""Labelled pairs are read from three layouts, and every fault stops the reading with its place and its cure."""
+"""Labelled pairs are read from three layouts.
+
+Every fault stops the reading with an error that names its place and its cure.
+"""
 
 import json
 

@@ -14,7 +14,7 @@ from unijudge.judging.verdicts import PairError, Verdict
 
 
 def run(*settings):
-    """(exit status, {thing: (state, text)})"""
+    """Returns (exit status, {name: (state, text)})."""
     overrides = list(settings)
     done = CliRunner().invoke(app, ["doctor", *overrides])
     rows = [(line[:6].strip(), line[7:21].strip(), line[22:]) for line in done.stdout.splitlines()]
@@ -61,7 +61,7 @@ def test_each_missing_requirement_has_a_cure(tiny_model, settings, thing, cure):
 
 
 class Judge:
-    """Tells known pairs apart, and fails with a picture or with everything."""
+    """A judge that tells known pairs apart, and that can fail for pictures or for everything."""
 
     def __init__(self, identity, *, pictures=True, error=None):
         self.identity, self._pictures, self._error = identity, pictures, error
@@ -117,7 +117,7 @@ class Judge:
 def test_kind_b4_a_judge_that_serve_refuses_is_refused_here_too(
     identity, monkeypatch, changes, state, text
 ):
-    """And whatever an engine raises, the other findings are shown."""
+    """Also, if an engine raises any error, the other findings are shown."""
     monkeypatch.setattr(doctor, "open_judge", lambda settings: Judge(identity, **changes))
     status, found = run("model.backend=transformers", "model.name=some/model", "port=0")
     assert status == int(state == "LACKS")
@@ -197,7 +197,7 @@ def test_weights_are_counted_as_they_are_loaded(tiny_model):
 
 
 def test_files_that_were_read_lately_are_free_memory(tmp_path, monkeypatch):
-    """A container of 8 GiB whose processes hold 2 and whose files fill 5."""
+    """A container of 8 GiB: its processes use 2 GiB, and files that were read lately use 5 GiB."""
     monkeypatch.setattr(gpus, "CGROUP", tmp_path)
     without_limit = gpus.available_bytes()
     assert without_limit > 2**28

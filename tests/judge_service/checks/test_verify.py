@@ -29,7 +29,7 @@ def words(url, folder, *options):
 
 
 def verified(url, folder, *options):
-    """The command in this process, which has imported the engine already."""
+    """Runs the command in this process, which has already imported the engine."""
     return CliRunner().invoke(app, words(url, folder, *options))
 
 
@@ -84,7 +84,9 @@ def test_bfloat16_passes_within_its_own_band(tiny_model):
 
 
 class Known:
-    """Gives every pair one verdict, and pairs with pictures an error where it has one."""
+    """A judge that gives every pair the same verdict, and an error for pairs with pictures if an error is
+    configured.
+    """
 
     def __init__(self, identity, error=None, yes=0.5):
         self.identity, self.error = identity, error
@@ -122,7 +124,7 @@ def test_pairs_without_a_verdict_give_their_own_reason(identity):
 
 
 def test_pairs_that_neither_side_answers_are_not_compared(identity):
-    """Both sides lack the same library, say: what was not compared cannot pass."""
+    """For example, both sides lack the same library. Pairs that were not compared cannot pass."""
     error = PairError(code="bad_image", message="no decoder")
     broken = Known(identity, error)
     found = asyncio.run(verify(broken, broken, queries=3, tolerance=None))

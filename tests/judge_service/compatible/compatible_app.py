@@ -24,20 +24,20 @@ def app(judge=JUDGE, limits=LIMITS, keys=(), **options):
 
 
 def post(path, body, headers=()):
-    """The status and the body of an answer. `body` is JSON or bytes."""
+    """Returns the status and the body of an answer. The given `body` is JSON or bytes."""
     answer = raw(app(), body, headers, path)
     return answer.status_code, answer.json()
 
 
 def posted(path, body):
-    """The body of a successful answer."""
+    """Returns the body of a successful answer."""
     status, answer = post(path, body)
     assert status == 200, answer
     return answer
 
 
 def verdicts(query, *candidates):
-    """What the judge itself says."""
+    """The verdicts of the judge itself."""
     return run(JUDGE.judge(query, candidates))
 
 

@@ -1,4 +1,4 @@
-"""The queue of a replica: order, estimated waits, deadlines, and its end."""
+"""The queue of a replica: its order, estimated waits, deadlines, and its closing."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from judge_service.front.admission import Admission, Closed, Overloaded, TooLate
 
 
 class Clock:
-    """Time that moves only when a test says so."""
+    """A clock that moves only when the test moves it."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -30,13 +30,13 @@ async def settled():
 
 
 async def measured(admission, clock, *, work, seconds):
-    """Teaches the queue its pace."""
+    """Tells the queue the time of a unit of work."""
     async with admission.turn(work, 1000):
         clock.now += seconds
 
 
 class Held:
-    """A request that works until it is let go."""
+    """A request that runs until the test releases it."""
 
     def __init__(self, admission, name, order, *, work=1.0, patience_s=1000.0, alone=False):
         self.end = asyncio.Event()
@@ -64,7 +64,10 @@ def test_all_slots_work_and_other_requests_wait_in_order():
 
 
 def test_a_wait_is_estimated_from_the_work_ahead(clock):
-    """A unit takes 0.5 s. Two slots: 10 units begun 1 s ago leave 4 s each, 8 units wait: (4 + 4 + 4) / 2 = 6 s."""
+    """A unit takes 0.5 s.
+
+    Each of two slots has run 10 units for 1 s, so 4 s remain in each, and 8 units wait: (4 + 4 + 4) / 2 = 6 s.
+    """
 
     async def story():
         admission = queue(slots=2, max_wait_s=7)
@@ -111,7 +114,7 @@ def test_nobody_waits_longer_than_the_setting(clock):
 
 
 def test_an_idle_queue_accepts_a_request_that_it_estimates_as_too_slow(clock):
-    """Else one bad moment would refuse for ever."""
+    """Otherwise, one slow moment would make the queue refuse requests forever."""
 
     async def story():
         admission = queue()
@@ -228,7 +231,10 @@ def test_an_exclusive_request_waits_for_running_requests_and_delays_later_ones()
 
 
 def test_an_exclusive_request_counts_for_all_slots(clock):
-    """A unit takes 1 s. 4 units alone, and 2 units behind, in one of two slots: (4 × 2 + 2) / 2 = 5 s."""
+    """A unit takes 1 s.
+
+    An exclusive request of 4 units uses both slots, and 2 units wait for a slot: (4 × 2 + 2) / 2 = 5 s.
+    """
 
     async def story():
         admission = queue(slots=2)

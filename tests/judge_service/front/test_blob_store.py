@@ -65,7 +65,7 @@ def test_a_changed_file_is_not_an_image(store):
 
 
 def test_many_writers_and_readers(tmp_path):
-    """Eight threads over three stores of one small folder: whatever is read is right."""
+    """Eight threads use three stores of one small folder. All bytes that are read are correct."""
     stores = [BlobStore(tmp_path, max_bytes=3 * len(IMAGES[0]), young_s=0) for _ in range(3)]
 
     def work(turn):

@@ -1,4 +1,4 @@
-"""Images that are sent once: uploaded, lost, refused, shared and removed. No pair is lost or answered otherwise."""
+"""Images that are sent once: uploaded, lost, refused, shared and removed. No pair is lost, and no answer changes."""
 
 import asyncio
 
@@ -74,7 +74,7 @@ def raw(app, method, path, **options):
 
 
 def test_each_image_travels_once(store, tmp_path):
-    """Through two replicas with one folder, many requests at once, each image in several of them."""
+    """Many requests at once, through two replicas with one folder. Each image is in several requests."""
     assert min(map(len, IMAGES)) > INLINE_BYTES
     inside = judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)])
     transport = Replicas(app_of(store), app_of(BlobStore(tmp_path / "blobs", max_bytes=10**6)))
@@ -96,7 +96,10 @@ def test_replicas_without_a_folder_are_sent_the_images(store):
 
 
 def test_a_service_that_loses_images_still_answers(tmp_path):
-    """Two replicas that do not see each other's folder: after some rounds the images are sent inside."""
+    """Two replicas do not see each other's folder.
+
+    After some rounds, the client sends the images inside the requests.
+    """
     transport = Replicas(*(app_of(BlobStore(tmp_path / name, max_bytes=10**6)) for name in "ab"))
     assert (
         judge_all(transport, [(QUERY, CANDIDATES)] * 3)
@@ -186,7 +189,10 @@ def test_requests_that_name_images(store):
 
 
 def test_eviction_does_not_affect_a_request_in_flight(tmp_path):
-    """The images are removed while the judge works. The request is still answered, and nothing is sent again."""
+    """The images are removed while the judge works.
+
+    The request is still answered, and the client sends nothing again.
+    """
     store = BlobStore(tmp_path / "blobs", max_bytes=10**6)
     inner = ScriptedJudge(Prompt())
     working, may_go_on = asyncio.Event(), asyncio.Event()
@@ -220,7 +226,7 @@ def test_eviction_does_not_affect_a_request_in_flight(tmp_path):
 
 
 class Broken(Replicas):
-    """A proxy or a disk that prevents uploads, and a service that was restarted without its folder."""
+    """A proxy or a disk that prevents uploads, and a service that restarted without its folder."""
 
     def __init__(self, app, status, code="internal", *, only="PUT"):
         super().__init__(app)
@@ -247,14 +253,14 @@ class Broken(Replicas):
     ],
 )
 def test_no_pair_is_lost_if_uploads_fail(store, status, code, only):
-    """Three requests at once that hold the same images."""
+    """Three simultaneous requests contain the same images."""
     transport = Broken(app_of(store), status, code, only=only)
     answers = judge_all(transport, [(QUERY, CANDIDATES)] * 3)
     assert answers == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
 
 
 def test_one_failed_upload_ends_all_waiting_uploads(store, monkeypatch):
-    """Uploads to a busy store are retried for some time. Images that waited meanwhile are not tried again."""
+    """Uploads to a busy store are retried for some time. Uploads that waited during this time are not tried again."""
     monkeypatch.setattr("unijudge.client.uploads.RETRY_FOR_S", 1)
     candidates = [Content(image=noise(seed)) for seed in range(4 * UPLOADS_AT_ONCE)]
     transport = Broken(app_of(store), 503, "busy")

@@ -48,7 +48,7 @@ def test_a_small_body_of_many_objects_costs_no_memory(many, status):
 
 
 def test_the_work_of_a_request():
-    """9 characters, and twice 400 for the question; 5 characters, and 2,000 for a picture."""
+    """The query has 9 characters, each of two pairs adds 400, one candidate has 5, and a picture counts as 2,000."""
     assert (
         work_of(Content("a red fox"), [Content("a fox"), Content(image=b"...")])
         == 9 + 2 * 400 + 5 + 2000

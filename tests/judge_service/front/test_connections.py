@@ -1,4 +1,6 @@
-"""The limits of a connection, on a real uvicorn server: heads, framing, pipelines, unread answers, and silence."""
+"""The limits of a connection, on a real uvicorn server: heads, framing, pipelines, answers that nobody reads, and
+silence.
+"""
 
 import asyncio
 import contextlib
@@ -16,7 +18,7 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 
 
 class App:
-    """Reads bodies, and gives the configured answers."""
+    """An application that reads bodies, and gives the configured answers."""
 
     def __init__(self):
         self.bodies, self.left = [], 0
@@ -67,7 +69,7 @@ async def serving():
 
 
 async def told(port, *pieces, pause_s=0.0):
-    """The bytes that a caller receives until the connection ends, for at most five seconds."""
+    """The bytes that a client receives until the connection ends, for at most five seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     hearing = asyncio.create_task(heard(reader))
     with contextlib.suppress(OSError):
@@ -114,7 +116,7 @@ SMALL = b"a" * 2000
     ],
 )
 def test_endless_bytes_outside_of_a_body_close_the_connection(begin, more):
-    """One piece after the other, each heard before the next: long before two megabytes."""
+    """The pieces arrive one after the other. The connection closes long before two megabytes."""
 
     async def story(_app, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -151,7 +153,10 @@ async def long_heads(_app, port):
 
 
 def test_bodies_of_any_size_pass():
-    """With a length, and in chunks of a kilobyte, whose frames are far more than a head may have."""
+    """The body has a length, or has chunks of a kilobyte.
+
+    The chunks have far more framing bytes than a head may have.
+    """
     size = 2**23
 
     async def story(_app, port):
@@ -167,7 +172,7 @@ def test_bodies_of_any_size_pass():
 
 @pytest.mark.parametrize("first", [b"", HEAD + b"Content-Length: 0\r\n\r\n"])
 def test_an_unfinished_head_closes_the_connection(monkeypatch, first):
-    """Also the second one of a connection that is kept alive."""
+    """This also holds for the second request of a connection that is kept alive."""
     monkeypatch.setattr(connections, "HEAD_S", 0.3)
 
     async def story(_app, port):
@@ -215,7 +220,7 @@ def test_too_many_requests_ahead_close_the_connection_and_cancel_the_running_one
 
 
 def test_a_caller_that_leaves_cancels_its_first_request_too():
-    """uvicorn itself informs only the last request."""
+    """uvicorn itself informs only the last request of a connection."""
 
     async def story(app, port):
         app.hold.clear()

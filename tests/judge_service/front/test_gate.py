@@ -121,7 +121,7 @@ def test_a_refused_request_never_reaches_the_application(caller, status, code):
 
 
 def test_a_caller_that_leaves_while_sending_is_not_an_error(caplog):
-    """As Ray says it in a replica: by an error of its own."""
+    """Ray reports the lost client to a replica with its own error."""
 
     class Lost(Caller):
         async def receive(self):
@@ -291,7 +291,7 @@ def test_the_admission_check_runs_before_the_body_is_read():
 
 
 def test_waiting_requests_are_refused_when_the_last_replica_dies(tmp_path):
-    """Ray would let the request wait. Answers that are already sent stay valid."""
+    """Ray would let the request wait. Answers that were already sent stay valid."""
 
     async def story():
         file = tmp_path / "state.json"
@@ -344,7 +344,7 @@ def test_a_full_queue_is_remembered_for_a_moment(tmp_path):
 
 
 def test_a_caller_with_a_short_deadline_is_the_only_one_refused(tmp_path):
-    """His 429 says nothing of the queue: the next caller reaches the replica."""
+    """The 429 of this client says nothing about the queue: the next client reaches the replica."""
     file = tmp_path / "state.json"
     ServiceState(phase="serving", ready=True).write(file)
     inner = Inner(429, [*JSON, (b"Retry-After", b"1")], b"{}")
@@ -372,7 +372,7 @@ def test_websockets_are_closed():
 
 @pytest.mark.parametrize(("in_work", "code"), [(True, "judge_died"), (False, "not_ready")])
 def test_after_a_death_running_and_waiting_requests_get_different_errors(tmp_path, in_work, code):
-    """Ray answers both with a status of its own. The name is the gate's, whatever a caller sends."""
+    """Ray answers both requests with its own status. The gate chooses the error name, whatever a client sends."""
     file = tmp_path / "state.json"
     ServiceState(phase="serving", ready=True).write(file)
     folder = StateFile(file).in_work

@@ -11,7 +11,7 @@ from unijudge.judging.verdicts import Verdict
 
 
 class Counting(httpx2.ASGITransport):
-    """Counts requests and can spoil the first few of them."""
+    """A judge that counts requests, and that can fail for the first few requests."""
 
     def __init__(self, app, spoil=()):
         super().__init__(app)
@@ -44,7 +44,7 @@ def raw(app, body, headers=(), path="/v1/score"):
 
 
 class Answering:
-    """Gives every pair the same probabilities, but the known match its own."""
+    """A judge that gives every pair the same probabilities, except the known match."""
 
     def __init__(self, identity, match, other):
         self.identity, self.match, self.other = identity, match, other

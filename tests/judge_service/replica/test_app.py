@@ -1,4 +1,4 @@
-"""The HTTP application and its client in one process: requests, answers and refusals."""
+"""The HTTP application and its client in one process: requests, answers and errors."""
 
 import asyncio
 import base64
@@ -150,7 +150,9 @@ def test_a_bad_request_is_refused_with_its_reason(app, body, status, reason):
 
 
 def test_no_client_can_make_it_open_a_file_or_a_url(app):
-    """Whatever a client sends, no audit event of opening a file or a connection is seen while it is answered."""
+    """For any request of a client, Python reports no audit event of opening a file or a connection while the answer is
+    made.
+    """
     import sys
 
     opened = []
@@ -221,7 +223,10 @@ def test_a_missing_service_is_reported():
 
 
 def test_ready_means_that_a_pair_was_scored_lately(app, judge):
-    """A hung engine is not ready, although its process answers. It is ready again when it scores. No probe waits."""
+    """A judge with a hung engine is not ready, although its process answers.
+
+    The judge is ready again when it scores. No probe waits.
+    """
     inner = judge._judge
 
     class Hung:
@@ -254,7 +259,9 @@ def test_ready_means_that_a_pair_was_scored_lately(app, judge):
 
 
 class Slow:
-    """Finishes one pair each hundredth of a second, of requests whose callers have left too, and a known pair never."""
+    """A judge that finishes one pair in a hundredth of a second, also for clients that have left, and that never
+    finishes a known pair.
+    """
 
     def __init__(self, identity):
         self.identity = identity
@@ -302,7 +309,7 @@ def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason
 
 
 def test_kind_d2_a_refusal_leaves_no_traceback_in_the_log(app, caplog):
-    """The sender gets the fault of its request. A traceback in the log would be a bug of unijudge."""
+    """The client gets an error about its request. A traceback in the log would mean a bug of unijudge."""
     caplog.set_level("DEBUG")
     text, picture = {"text": "a"}, {"image": base64.b64encode(png()[:50]).decode()}
     large = {"image": base64.b64encode(png(size=(200, 200))).decode()}
@@ -343,7 +350,10 @@ def test_a_bug_in_the_service_becomes_an_error_body(app, judge, monkeypatch):
 
 
 def test_an_answer_tells_its_cost_only_if_it_is_asked_to(app):
-    """The scripted judge computes nothing. `tests/judge_service/backends` has the costs of the real ones."""
+    """The scripted judge computes nothing.
+
+    The tests in `tests/judge_service/backends` check the costs of the real judges.
+    """
     body = {"query": {"text": "a"}, "candidates": [{"text": "b"}]}
     for path in ("/v1/score", "/v1/choose"):
         plain = raw(app, body, path=path).json()

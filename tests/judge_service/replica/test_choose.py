@@ -1,4 +1,6 @@
-"""POST /v1/choose: the probabilities of the numbers are those of the model, other answers make no choice, refusals."""
+"""POST /v1/choose: the probabilities of the numbers equal those of the model, other answers make no choice, and
+errors.
+"""
 
 import asyncio
 import math
@@ -55,7 +57,10 @@ def raw(app, body, headers=()):
 
 
 def test_the_numbers_are_the_models_own(judge, tiny_model):
-    """The prompt as transformers' own template and tokenizer write it, one forward pass, the digits' tokens."""
+    """The prompt comes from transformers' own template and tokenizer.
+
+    One forward pass gives the logits of the digits.
+    """
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model)
     text = "".join(list_parts(TEXTS[0], TEXTS[1:6]))
     message = [{"role": "user", "content": [{"type": "text", "text": text}]}]
@@ -76,7 +81,10 @@ def test_the_numbers_are_the_models_own(judge, tiny_model):
 
 
 def test_there_is_a_choice_only_if_the_likeliest_answer_is_a_number_of_the_list(judge, monkeypatch):
-    """Number 4 is the most probable token. It is the choice of a list of five, and no choice of a list of three."""
+    """The number 4 is the most probable token.
+
+    4 is the choice from a list of five, and is no choice from a list of three.
+    """
     numbers = judge._inputs.lists.number_ids
     true_logprobs = judge._logprobs_BV
 
@@ -93,7 +101,7 @@ def test_there_is_a_choice_only_if_the_likeliest_answer_is_a_number_of_the_list(
 
 
 def test_pictures_of_every_candidate_are_seen(judge):
-    """One pixel colour more in the last of nine mixed candidates, and the numbers move."""
+    """One pixel of the last of nine mixed candidates changes its colour, and the probabilities change."""
     candidates = [*CONTENTS[6:14], Content(image=png("blue", (60, 60)))]
     one = choose(serve(judge), QUERY, candidates)
     other = choose(serve(judge), QUERY, [*candidates[:-1], Content(image=png("green", (60, 60)))])

@@ -1,4 +1,6 @@
-"""POST /v1/count: the number of tokens that the judge runs, errors at their positions, and the refusals of scoring."""
+"""POST /v1/count: the number of tokens that the judge runs, errors at their positions, and the same errors as for
+scoring.
+"""
 
 import asyncio
 import json
@@ -52,7 +54,7 @@ async def count(transport, query, candidates):
 
 
 def asked(app, query, candidates):
-    """(counts, info)"""
+    """Returns (counts, info)."""
     return asyncio.run(count(Counting(app), query, candidates))
 
 
@@ -69,7 +71,9 @@ def raw(app, body, headers=()):
 
 
 def watch(judge, monkeypatch):
-    """What a transformers judge runs: the lengths of the rows of each forward pass, its own cut, what was cached."""
+    """Records what a transformers judge runs: the lengths of the rows of each forward pass, its prefix, and the cached
+    tokens.
+    """
     runs = []
     forward = judge._forward
 
@@ -88,7 +92,7 @@ def watch(judge, monkeypatch):
     "query", [CONTENTS[0], CONTENTS[6], CONTENTS[-1]], ids=["text", "picture", "both"]
 )
 def test_the_tokens_are_those_that_the_judge_runs(tiny_model, monkeypatch, order, query):
-    """Whole prompts and the shared beginning, of 16 mixed candidates, as the forward passes see them."""
+    """Compares the whole prompts and the shared prefix of 16 mixed candidates with the tokens of the forward passes."""
     judge = load(tiny_model, prompt=Prompt(order=order))
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(query, CONTENTS))
@@ -107,7 +111,10 @@ def test_a_candidate_alone_shares_nothing(judge, app, monkeypatch):
 
 
 def test_pictures_are_counted_as_the_tower_makes_them(judge, app):
-    """60 × 60 pixels become 2 × 2 tokens of 28; 80 × 200 shrink by √(16000 / 12544) = 1.13 to 71 × 177: 2 × 6."""
+    """60 × 60 pixels become 2 × 2 tokens of 28 × 28 pixels.
+
+    80 × 200 pixels shrink by √(16000 / 12544) = 1.13 to 71 × 177 pixels, which are 2 × 6 tokens.
+    """
     wide = Content(image=png("blue", (200, 80)))
     counts, _ = asked(app, PHOTO, [wide, TEXTS[0], PHOTO])
     assert [c.query_image_tokens for c in counts] == [4, 4, 4]

@@ -1,4 +1,7 @@
-"""Empty or blank contents are errors at their positions for every judge. Also the content of an identity."""
+"""Empty or blank contents are errors at their positions, for every judge.
+
+The content of an identity is also tested here.
+"""
 
 import asyncio
 import json
@@ -102,7 +105,7 @@ def test_a_blank_text_beside_a_picture_says_nothing(real):
 
 
 def test_on_the_wire(judge):
-    """As a stranger's client sends it."""
+    """The request is as a foreign client would send it."""
     app = create_app(WatchedJudge(judge, HealthSettings(canary_every_s=0)), LimitSettings())
     body = {
         "query": {"text": "a"},

@@ -21,7 +21,7 @@ OFTEN = HealthSettings(canary_every_s=0.01, liveness_window_s=0.01)
 
 
 class Moody:
-    """Answers rightly, inverted, or not at all where a picture is shown."""
+    """A judge that answers correctly, inverted, or not at all for pictures."""
 
     def __init__(self, identity):
         self.identity, self.inverted, self.on_pictures = identity, False, None
@@ -45,7 +45,7 @@ class Moody:
 
 
 def test_an_unfit_judge_scores_nothing_until_it_passes_again(identity):
-    """Nobody calls /readyz: the application looks by itself."""
+    """Nobody calls /readyz. The application checks the judge by itself."""
     inner = Moody(identity)
     watched = WatchedJudge(inner, OFTEN)
     app = create_app(watched, LimitSettings())
@@ -90,7 +90,7 @@ def test_an_unfit_judge_scores_nothing_until_it_passes_again(identity):
 
 
 def test_a_judge_that_reports_its_death_is_checked_at_once(identity):
-    """Its last pair was scored a moment ago, and nothing is due for half a minute."""
+    """The judge scored its last pair a moment ago, and the next check is half a minute away."""
     inner = Moody(identity)
     watched = WatchedJudge(inner, HealthSettings())
     looks = []
@@ -142,7 +142,7 @@ def test_a_judge_that_fails_on_pictures_does_not_start(identity, fault):
 
 @pytest.mark.parametrize("always", [0.05, 0.9])
 def test_kind_b4_a_judge_that_answers_the_same_to_every_picture_is_unfit(identity, always):
-    """As one does whose vision tower is missing; its texts are told apart."""
+    """A judge without a working vision tower behaves like this: it tells texts apart, but not pictures."""
     inner = Moody(identity)
     inner.on_pictures = Verdict(
         yes_logprob=math.log(always), no_logprob=math.log(0.95 - always), argmax_is_label=True

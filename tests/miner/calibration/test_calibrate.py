@@ -1,4 +1,6 @@
-"""The fit of a slope and an intercept: values computed by hand, simulated labels, and labels that cannot be fitted."""
+"""The fit of a slope and an intercept: values that were computed by hand, simulated labels, and labels that cannot be
+fitted.
+"""
 
 import json
 
@@ -36,7 +38,7 @@ def test_a_known_slope_and_intercept_are_found_again():
 
 @given(st.floats(0.1, 3), st.floats(-3, 3), st.sampled_from(["platt", "temperature"]))
 def test_a_fit_is_a_minimum(slope, intercept, kind):
-    """No small change of the parameters makes the smoothed labels more probable."""
+    """No small change of the parameters makes the smoothed labels more probable. So the fit is a minimum."""
     log_odds, matches = simulated(slope, intercept, size=60)
     found = np.array(fit_calibration(log_odds, matches, kind))
     positives, negatives = matches.sum(), (~matches).sum()
@@ -52,7 +54,10 @@ def test_a_fit_is_a_minimum(slope, intercept, kind):
 
 @pytest.mark.parametrize("kind", ["platt", "temperature"])
 def test_labels_that_can_be_separated_do_not_diverge(kind):
-    """Ten at each side: Platt's targets are 11/12 and 1/12, so the best chances are just these."""
+    """Ten labels on each side.
+
+    Platt's targets are 11/12 and 1/12, so the best fit gives exactly these probabilities.
+    """
     log_odds = np.array([-5.0] * 10 + [5.0] * 10)
     slope, intercept = fit_calibration(log_odds, log_odds > 0, kind)
     assert chances(slope * log_odds + intercept) == pytest.approx(
@@ -72,7 +77,7 @@ def test_measures_by_hand():
 
 
 def test_each_fold_is_measured_by_a_fit_to_the_other_folds():
-    """A flipped label changes no probability in its own fold, but those in the other folds."""
+    """A flipped label changes no probability in its own fold, and changes the probabilities in the other folds."""
     log_odds, matches = simulated(1, 0, size=40)
     before = cross_validated(log_odds, matches, "platt", 4, seed=0)
     shifted = log_odds + np.where(np.arange(40) == 3, 5.0, 0.0)
@@ -115,7 +120,7 @@ def write(path, labels):
 
 
 def sampled(path, corpus, labels, judge="small", more=0):
-    """What a page exports, when all but `more` pairs of its sample are labelled."""
+    """The export of a page whose sampled pairs are labelled, except `more` pairs."""
     said = [Label(query_id=q, item_id=i, match=match) for q, i, match in labels]
     digest = identity(judge).digest
     sample = {"corpus": corpus.fingerprint, "judge": digest, "seed": 0, "sampled": len(said) + more}
@@ -151,7 +156,10 @@ def test_overrides_are_not_a_sample_and_a_sample_should_be_labelled_completely(
 
 
 def test_a_fit_to_overrides_is_wrong_and_a_fit_to_the_sample_is_right():
-    """A judge whose scores are chances: slope 1. A person corrects it, and confirms three right verdicts in ten."""
+    """The scores of the judge are probabilities, so the slope is 1.
+
+    A person corrects wrong verdicts, and confirms three of ten right verdicts.
+    """
     log_odds, matches = simulated(1.0, 0.0)
     dice = np.random.default_rng(0)
     corrected = ((log_odds > 0) != matches) | (dice.random(len(matches)) < 0.3)
@@ -239,7 +247,7 @@ def test_labels_that_cannot_be_fitted_are_refused(world, tmp_path):
 
 
 def test_a_calibration_that_makes_scores_worse_is_reported(world, tmp_path, caplog):
-    """Labels that are drawn by the scores themselves: a fit to twenty of them can only add its own noise."""
+    """The labels are drawn from the scores themselves, so a fit to twenty labels can only add noise."""
     folder, _, labels, _ = world
     odds = {
         (row.query_id, one.item_id): one.log_odds

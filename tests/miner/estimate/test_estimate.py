@@ -216,7 +216,7 @@ def test_a_missing_or_damaged_picture_is_a_failed_pair(job, corpus, monkeypatch)
 
 
 def test_a_sample_with_too_many_missing_verdicts_has_no_estimate(job):
-    """The measured seconds would be those of errors, and the job would stop too."""
+    """The measured seconds would be the seconds of errors, and the job would stop too."""
     with serving(LosesPictures()) as url:
         with pytest.raises(
             DataError, match=r"the sample: \d+ of \d+ pairs have no verdict, more than"
@@ -231,7 +231,7 @@ def test_a_sample_with_too_many_missing_verdicts_has_no_estimate(job):
 
 
 class LosesPictures(Counting):
-    """Has no verdict for a pair with a picture."""
+    """A judge that gives no verdict for a pair with a picture."""
 
     async def judge(self, query, candidates):
         lost = PairError(
@@ -245,7 +245,7 @@ class LosesPictures(Counting):
 
 
 class Refusing(Counting):
-    """Refuses one query."""
+    """A judge that refuses one query."""
 
     async def judge(self, query, candidates):
         if query.text == "find 6":

@@ -44,7 +44,7 @@ def settings_of(corpus, out, **changes):
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_the_count_equals_the_requests_of_each_engine(world, tmp_path, apart):
-    """Ray's tasks do not share their scores: a pair that several tasks need is requested by each of them."""
+    """Ray's tasks do not share their scores. If several tasks need a pair, each task requests the pair."""
     judge, nothing = Counting(), ScoreCache([], None)
     settings = settings_of(world, tmp_path / "scores")
     asked = scored(settings, world, judge, nothing, apart=apart)
@@ -60,7 +60,7 @@ def test_the_count_equals_the_requests_of_each_engine(world, tmp_path, apart):
 
 
 def test_a_resumed_job_requests_nothing_for_existing_shards(world, tmp_path):
-    """Their errors neither: what is written is not asked again."""
+    """Pairs with errors are not requested again either: the stored answer stays."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")
     scored(settings, world, judge, ScoreCache([], None), apart=False)
@@ -89,7 +89,10 @@ def test_a_resumed_job_requests_nothing_for_existing_shards(world, tmp_path):
 
 
 def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
-    """Everything known but one query's candidates from rank 2 on: their pictures, and that query's own."""
+    """All scores are known except those of one query, from rank 2 on.
+
+    Only the pictures of these pairs and of this query are counted.
+    """
     judge, settings = Counting(), job("x", shard_size=len(corpus.queries))
     nothing = ScoreCache([], None)
     scored(settings, corpus, judge, nothing, apart=False)
@@ -127,7 +130,7 @@ def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
 
 
 def test_exactly_the_pairs_with_a_verdict_are_known(world, tmp_path, identity):
-    """Keys may end in zeros, which numpy's bytes lose. An error or a missing number is not a verdict."""
+    """A key may end in zero bytes, which numpy removes. An error or a missing number is not a verdict."""
     keys = [bytes([number]) * 15 + b"\0" for number in range(1, 6)]
     verdicts = [(-0.5, -1.0, True), (-0.25, -3.0, False), (-0.125, -2.0, None)]
     judged = [
@@ -153,7 +156,7 @@ def test_exactly_the_pairs_with_a_verdict_are_known(world, tmp_path, identity):
 
 
 def test_a_question_is_looked_up_once_however_many_rows_ask_it(world, tmp_path, monkeypatch):
-    """Both the count and the job do this. In a shuffled folder, each look-up reads many groups."""
+    """This holds for the count and for the job. In a shuffled folder, each look-up reads many groups."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")
     scored(settings, world, judge, ScoreCache([], None), apart=False)

@@ -20,7 +20,10 @@ from unijudge.formats.corpus import Corpus, Item, Query, write_corpus
 def test_the_cost_of_a_smaller_k_follows_from_queries_and_pairs(
     job, tmp_path, monkeypatch, query, pair
 ):
-    """A judge whose cost lies in the query, in the pair, or in both: what the job would take at k, and after reuse."""
+    """The cost of the judge is in the query, in the pair, or in both.
+
+    The estimate is the time of the job with a smaller k, and after reuse.
+    """
 
     async def timed(judge, corpus, some, in_flight, *_):
         pairs = sum(len(question.asked) for question in some)
@@ -57,7 +60,7 @@ def test_costs_are_never_negative_and_add_up():
 
 
 def test_a_sample_has_its_share_of_each_subset(tmp_path):
-    """Captioned images alternate by direction: of evenly spaced rows nearly all went one way."""
+    """The directions of captioned images alternate, so nearly all evenly spaced rows would have the same direction."""
     items = [Item(f"i{number}", ("s",), f"item {number}") for number in range(3)]
     names = ["i2t", "t2i"] * 400 + ["rare"] * 40
     queries = [

@@ -53,7 +53,7 @@ def test_sentence_transformers_texts(make, tmp_path):
 
 
 def test_sentence_transformers_pictures(make, tmp_path):
-    """What is absent is an empty list: the library would take a null for an input."""
+    """A missing input is an empty list, because the library would take null for an input."""
     rows = make()
     export_sentence_transformers(rows, tmp_path / "st.parquet", scores=False)
     (row,) = pq.read_table(tmp_path / "st.parquet").to_pylist()
@@ -84,7 +84,7 @@ def test_scores_are_divided_as_the_selection_did(make, tmp_path):
 
 
 def test_flagembedding(make, tmp_path):
-    """The keys that its loader reads; pos and neg are lists, and so are their scores."""
+    """The rows have the keys that FlagEmbedding's loader reads. pos and neg are lists, and so are their scores."""
     rows = make(TEXT_ITEMS, TEXT_QUERIES)
     constants = {"prompt": "Given a question, find the animal.", "type": "normal"}
     export_flagembedding(rows, tmp_path / "f.jsonl", extra_positives=True, constants=constants)
@@ -110,7 +110,7 @@ def test_flagembedding_exports_scores_with_a_temperature_or_no_scores(make, tmp_
 
 
 def test_flagembedding_leaves_rows_with_images_out(make, tmp_path):
-    """Also where the image is of a further positive, if these are asked for."""
+    """This also holds if the image is of an additional positive, and additional positives are exported."""
     text = Triple(
         "q0", "find", judged("i0", 3), [negative("i3", 1)], extra_positives=[judged("i2", 3, Extra)]
     )
@@ -126,7 +126,7 @@ def test_flagembedding_leaves_rows_with_images_out(make, tmp_path):
 
 
 def test_swift(make, tmp_path):
-    """As many images as tags in each group of messages, and lists of lists for the candidates."""
+    """Each group of messages has as many images as tags. Candidates are lists of lists."""
     rows = make()
     export_swift(rows, tmp_path / "swift.jsonl")
     a, b = str(tmp_path / "images/a.png"), str(tmp_path / "images/sub/b.png")
@@ -151,7 +151,9 @@ def test_swift(make, tmp_path):
 
 
 def test_swift_begins_with_rows_that_have_images(make, tmp_path):
-    """The loader types a list of images by the first it meets, and then refuses another than an empty one."""
+    """The loader takes the type of an image list from the first list, and later refuses lists of another type that are
+    not empty.
+    """
     text = Triple("q0", "find", judged("i0", 3), [negative("i3", 1)])
     rows = make(triples=[text, text, TRIPLES[1]])
     export_swift(rows, tmp_path / "swift.jsonl")
@@ -173,7 +175,7 @@ def test_swift_texts_have_no_keys_for_images(make, tmp_path):
 
 
 def test_a_tag_in_a_text_is_left_out_and_named(make, tmp_path):
-    """The word would be taken for a picture; only the row that holds it goes."""
+    """A reader would take the word for a picture. Only the row with this word is left out."""
     items = [*ITEMS[:2], replace(ITEMS[2], text="say <image> or <|image_1|>"), ITEMS[3]]
     rows = make(items)
     export_swift(rows, tmp_path / "swift.jsonl")
@@ -209,7 +211,7 @@ def test_a_text_with_an_address_in_it_stays(make, tmp_path, text):
     "text", ["2024-01-31", "2024-01-31 10:00", "2024-01-31T10:00:00Z", "2024-01-31T10:00:00+02:00"]
 )
 def test_a_text_that_a_reader_takes_for_a_time_is_left_out_and_named(make, tmp_path, export, text):
-    """Or a trainer would get `2024-01-31 00:00:00`, where a block of the file holds nothing else."""
+    """Otherwise a trainer would read `2024-01-31 00:00:00` if a block of the file contains only such texts."""
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
     with pytest.raises(DataError, match=r"no row can be exported .*a text is only a date"):
         export(rows, tmp_path / "rows.jsonl")
@@ -221,7 +223,7 @@ def test_a_text_that_a_reader_takes_for_a_time_is_left_out_and_named(make, tmp_p
 
 
 def test_datasets_reads_what_was_exported(make, tmp_path):
-    """Its reader of JSON takes each text as it is."""
+    """The JSON reader of the library returns each text unchanged."""
     datasets = pytest.importorskip("datasets")
     texts = ["12:30", "2024", " 2024-01-31", "a\u2028b"]
     rows = make(
@@ -268,7 +270,7 @@ def test_tevatron(make, tmp_path):
 
 
 def test_unime_holds_the_seven_keys_and_every_value(make, tmp_path):
-    """Read back field by field: texts without their marker, paths under the root, scores of the judge."""
+    """Every field is read back: texts without their marker, paths below the root, and scores of the judge."""
     rows = make()
     export_unime(rows, tmp_path / "unime.json", negatives=3)
     objects = json.loads((tmp_path / "unime.json").read_text(encoding="utf-8"))

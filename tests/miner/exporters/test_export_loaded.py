@@ -18,7 +18,7 @@ def make(tmp_path):
 
 
 def bert(folder):
-    """A tiny BERT with random weights, as sentence-transformers loads it from a folder."""
+    """A tiny BERT with random weights, in a folder that sentence-transformers can load."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizer
@@ -42,7 +42,10 @@ def bert(folder):
 
 
 def test_sentence_transformers_computes_its_loss_on_the_columns(make, tmp_path):
-    """The library's collator and DistillKLDivLoss accept the rows unchanged. The loss is Σ Q ln (Q/P), by hand."""
+    """The library's collator and DistillKLDivLoss accept the rows unchanged.
+
+    The loss equals Σ Q ln (Q/P), computed by hand.
+    """
     import torch
     from sentence_transformers.sentence_transformer.data_collator import (
         SentenceTransformerDataCollator,
@@ -81,7 +84,7 @@ def test_sentence_transformers_computes_its_loss_on_the_columns(make, tmp_path):
 
 
 def test_sentence_transformers_sees_pictures_and_texts_in_one_column(make, tmp_path, tiny_model):
-    """A cell is embedded as the same picture or text is when it is given plainly."""
+    """The embedding of a cell equals the embedding of the same picture or text given directly."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import AutoImageProcessor
@@ -109,7 +112,7 @@ def test_sentence_transformers_sees_pictures_and_texts_in_one_column(make, tmp_p
     "name", ["a b.png", "c#1.png", "d%20e.png", "x::y.png", "q?.png", "[1].png"]
 )
 def test_the_hubs_library_opens_pictures_of_any_name(make, tmp_path, name):
-    """In tevatron's folder they are paths, which the library might take for URLs or patterns."""
+    """In tevatron's folder, pictures are paths. The library might take such a path for a URL or a pattern."""
     datasets = pytest.importorskip("datasets")
     rows = make(
         [replace(item, image=name if item.image == "a.png" else item.image) for item in ITEMS]

@@ -1,4 +1,4 @@
-"""Rows that an export leaves out, and exports that are refused: no partial file, and bounded memory."""
+"""Rows that an export leaves out, and refused exports: they leave no partial file, and their memory is bounded."""
 
 import itertools
 import shutil
@@ -198,7 +198,7 @@ def test_only_an_older_export_of_the_same_layout_is_replaced(make, tmp_path, lay
 
 
 def test_kind_c9_rows_with_too_few_distinct_negatives_are_reported_with_the_cure(make, tmp_path):
-    """Ten rows of three negatives: nine have two distinct ones, the tenth has three."""
+    """Ten rows have three negatives each. In nine rows only two negatives are distinct, in the tenth row all three."""
     short = replace(TRIPLES[0], query_id="q0")
     make(TEXT_ITEMS, TEXT_QUERIES, [short] * 9 + [TRIPLES[1]])
     told = {}
@@ -262,7 +262,7 @@ print(written, after - before)
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Selections of 8,192 rows and of five times as many, and their corpus."""
+    """Selections of 8,192 rows and of five times as many rows, and their corpus."""
     folder = tmp_path_factory.mktemp("many")
     corpus = opened(folder, TEXT_ITEMS, TEXT_QUERIES).corpus
     small, large = folder / "small", folder / "large"
@@ -276,7 +276,7 @@ def many(tmp_path_factory):
 
 @pytest.mark.parametrize("layout", EXPORTS)
 def test_memory_does_not_grow_with_the_rows(many, tmp_path, layout):
-    """From 8,192 rows to 40,960. The rows, kept, would add 25 MB or more; it is 5 at most."""
+    """From 8,192 to 40,960 rows, memory grows by 5 MB at most. The rows themselves would need 25 MB or more."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, layout, *many, tmp_path],
         capture_output=True,

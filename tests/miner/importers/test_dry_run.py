@@ -1,4 +1,4 @@
-"""A dry run counts the commonest reasons, names what is ignored, and says why nothing would be imported."""
+"""A dry run counts the most common reasons, names what it ignores, and tells why nothing would be imported."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from unijudge.foreign.cells import Rejected
 
 
 def dry(capsys, *words):
-    """What is printed of a dry run, and what it raises."""
+    """Returns the output and the error of a dry run."""
     try:
         run(["mine", "import", *map(str, words), "--dry-run"])
     except DataError as error:
@@ -27,7 +27,7 @@ def write_lines(path, rows):
 
 
 def test_reasons_are_counted_by_kind_and_the_commonest_five_are_named(tmp_path, capsys):
-    """The values in a reason do not matter: 30 missing pictures are one reason. Of six kinds, five are printed."""
+    """The values in a reason do not matter: 30 missing pictures have one reason. Five of six kinds are printed."""
     good = {"query_text": "a", "positive_text": "b"}
     rows = [good] * 10
     rows += [good | {"query_image": f"gone-{number}.png"} for number in range(30)]
@@ -118,7 +118,7 @@ def test_an_output_that_an_import_would_refuse_is_refused(tmp_path, capsys):
 
 
 def test_pictures_of_a_zip_are_not_copied(tmp_path, capsys):
-    """Nor bytes in a row: an import copies both."""
+    """Images inside rows are not copied either, although an import copies both."""
     table = pa.table({"query_image": [png()], "positive_text": ["b"]})
     pq.write_table(table, tmp_path / "rows.parquet")
     printed, _ = dry(

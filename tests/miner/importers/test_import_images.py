@@ -28,7 +28,7 @@ def encoded(kind):
 
 
 def bomb():
-    """A PNG of two hundred bytes that says it is 9,000 pixels wide and high."""
+    """A PNG of two hundred bytes whose header says 9,000 × 9,000 pixels."""
     data = png()
     header = data[12:16] + struct.pack(">II", 20_000, 20_000) + data[24:29]
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
@@ -52,7 +52,10 @@ def test_plain_files_stay_where_they_are(tmp_path):
 
 
 def test_pictures_inside_the_rows_are_stored_by_content(tmp_path):
-    """Hugging Face's Image feature: the bytes where there are any, else the path; then plain files are copied too."""
+    """The layout is Hugging Face's Image feature: bytes if the row has bytes, otherwise a path.
+
+    If some rows have bytes, plain files are copied too.
+    """
     root = tmp_path / "MMEB"
     (root / "Digits").mkdir(parents=True)
     (root / "plain.png").write_bytes(png("blue"))
@@ -110,7 +113,9 @@ def test_a_corpus_that_holds_its_images_can_be_moved(tmp_path):
 
 
 def test_members_of_zip_files(tmp_path):
-    """As MMEB ships them: the rows say images/SUBSET/…, the zip of a subset begins with SUBSET. Files come first."""
+    """The files are as in MMEB: the rows name images/SUBSET/…, and the paths in the zip file of a subset begin with
+    SUBSET. A plain file has priority.
+    """
     root = tmp_path / "MMEB-train"
     archive(
         root / "images_zip" / "CIRR.zip",

@@ -30,7 +30,7 @@ def images(tmp_path):
 
 
 def texts(corpus, query):
-    """Texts, or image paths, of the closed list."""
+    """Texts or image paths of the fixed list of candidates."""
     return [corpus.items[row].text or corpus.items[row].image for row in query.candidates]
 
 
@@ -187,7 +187,7 @@ def test_sugarcrepe_has_two_candidates_a_query(tmp_path, images):
 
 
 def test_sharegpt4v_takes_the_first_images_with_their_captions(tmp_path, images):
-    """As Long-CLIP reads it: the second turn, line breaks as blanks. What comes after is not even parsed."""
+    """As in Long-CLIP, the second turn is the caption, and line breaks become spaces. Later turns are not parsed."""
 
     def row(image, *values):
         return json.dumps(
@@ -229,7 +229,7 @@ def test_sharegpt4v_takes_the_first_images_with_their_captions(tmp_path, images)
 
 
 def test_urban1k_pairs_image_and_caption_by_name(tmp_path):
-    """As Long-CLIP reads it: the first line of each caption file, and the image of the same name."""
+    """As in Long-CLIP, the text is the first line of a caption file, and the image has the same name."""
     for folder in ("image", "caption"):
         (tmp_path / folder).mkdir()
     for name, caption in [
@@ -277,7 +277,7 @@ def test_an_import_has_one_writer_and_leaves_no_scratch(tmp_path, images):
 
 
 def test_rows_of_one_query_are_joined(tmp_path, images):
-    """The first row's positive came back as a negative: it stays a positive, and its first score stays."""
+    """The positive of the first row is a negative of a later row. It stays a positive, with its first score."""
     one, two, three = (Side(text, None) for text in ("one", "two", "three"))
     low = (0.25, 0.25, 0.25)
     rows = [

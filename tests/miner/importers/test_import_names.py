@@ -1,4 +1,4 @@
-"""Names in an import: of pictures, archives, sources and the corpus folder."""
+"""Names in an import: the names of pictures, archives, sources and the corpus folder."""
 
 import json
 
@@ -14,7 +14,7 @@ from unijudge.formats.inventory import check
 
 
 def test_a_picture_of_another_data_set_is_not_taken(tmp_path):
-    """The first parts of a name are dropped only for the archive with this name."""
+    """The first folders of a name may be dropped only if they are the name of the archive."""
     root = tmp_path / "MMEB"
     archive(root / "SUN397.zip", {"SUN397/Train/1.png": png("red"), "Train/2.png": png("green")})
     names = ["images/VOC2007/Train/1.png", "VOC2007/Train/1.png", "images/Train/2.png"]
@@ -31,7 +31,7 @@ def test_a_picture_of_another_data_set_is_not_taken(tmp_path):
 
 
 def test_names_are_written_as_they_are_published(tmp_path):
-    """Each file has one name. A name that `mine publish` refuses is not accepted for a plain file."""
+    """Each file has one name. A name that `mine publish` refuses is also refused for a plain file."""
     (tmp_path / "images" / "sub").mkdir(parents=True)
     for name, color in (("a.png", "red"), ("sub/b.png", "blue")):
         (tmp_path / "images" / name).write_bytes(png(color))
@@ -70,7 +70,7 @@ def test_a_new_import_repairs_a_damaged_copy(tmp_path, caplog):
 
 
 def test_a_corpus_is_replaced_only_from_the_same_source(tmp_path, monkeypatch):
-    """The same relative name in two folders is two files, and `.` is a folder like any other."""
+    """The same relative name in two folders means two files. `.` is a folder like any other."""
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         line = json.dumps({"query_text": folder, "positive_text": "x"})

@@ -1,4 +1,4 @@
-"""Released scores, and n-tuples with a teacher's scores, become a corpus and a score folder for `mine select`."""
+"""Released scores, and rows with a teacher's scores, become a corpus and a score folder for `mine select`."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def unime(tmp_path, rows):
 
 
 def test_released_scores_are_selected_at_once(tmp_path, images):
-    """The whole way by hand: of 0.9 with β = 0.1, 0.85 is dropped, and 0.5 and 0.125 survive."""
+    """All numbers were computed by hand: with σ⁺ = 0.9 and β = 0.1, 0.85 is dropped, and 0.5 and 0.125 survive."""
     fallback = unime_row(pos_text="nobody knows", hard_negatives_scores=[1.0, 1.0, 1.0, 1.0])
     path, published = unime(
         tmp_path, [unime_row(), unime_row(hard_negatives_scores=[0.5]), fallback]
@@ -100,7 +100,10 @@ def test_released_scores_are_selected_at_once(tmp_path, images):
 
 
 def test_a_second_judge_is_asked_about_released_scores_near_the_cut(tmp_path, images):
-    """Of 0.9, within 0.35 of the cut at 0.8: 0.85 and 0.5. They stay candidates, though nobody published their rank."""
+    """σ⁺ = 0.9 and the cut is at 0.8.
+
+    The scores 0.85 and 0.5 are within 0.35 of the cut. They stay candidates, although their rank was not published.
+    """
     path, published = unime(tmp_path, [unime_row()])
     corpus, _ = take(read_unime(path), tmp_path, images, published=published)
     with serving(ScriptedJudge(Prompt())) as url:
@@ -162,7 +165,10 @@ def test_bad_released_rows_are_rejected(tmp_path, images, changes, reason):
 
 
 def test_an_export_of_unijudge_can_be_imported(tmp_path):
-    """Pictures, texts and both; their paths become relative to the root again, so that the corpus can be published."""
+    """The rows have pictures, texts and both.
+
+    Their paths become relative to the root again, so that the corpus can be published.
+    """
     rows = opened(tmp_path)
     export_sentence_transformers(rows, tmp_path / "st.parquet")
     (tmp_path / "again").mkdir()
@@ -380,7 +386,7 @@ def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path
 
 
 def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, images, caplog):
-    """Labelled mismatches, half of the file, are not rejects. A row that cannot be read is a reject."""
+    """Labelled mismatches are half of the file, and are not rejects. A row that cannot be read is a reject."""
     caplog.set_level("INFO")
     path = tmp_path / "t.jsonl"
     rows = [

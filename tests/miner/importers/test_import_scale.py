@@ -5,7 +5,7 @@ import sys
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
-    """120,000 rows, of which the last 90,000 would be over 120 MB in memory."""
+    """The last 90,000 of 120,000 rows would need over 120 MB in memory."""
     command = [sys.executable, "-m", "tests.miner.run_import", "120000", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     early, late = map(int, done.stdout.split())

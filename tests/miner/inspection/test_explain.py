@@ -1,4 +1,7 @@
-"""The page's reason for each candidate agrees with the selection. Also its sample of rows, and a person's overrides."""
+"""The page's reason for each candidate agrees with the selection.
+
+Its sample of rows and a person's overrides are tested too.
+"""
 
 import json
 from dataclasses import replace
@@ -254,7 +257,10 @@ def seen(query, chosen_by, **overrides):
 
 
 def test_in_a_cascade_the_second_judge_decides_pairs_that_it_scored():
-    """Small: σ⁺ = .9, c0 .85, c1 .7; large: σ⁺ = .6, c0 .4, c2 .55, and c3 that the first could not judge."""
+    """First judge: σ⁺ = .9, c0 .85, c1 .7.
+
+    Second judge: σ⁺ = .6, c0 .4, c2 .55, and c3, for which the first judge gave no verdict.
+    """
     small = row([0.9], [0.85, 0.7, 0.82, None])
     items = [Item(f"c{rank}", ("s",), str(rank)) for rank in range(4)]
     again = [judged(items[rank], score, rank) for rank, score in [(0, 0.4), (2, 0.55), (3, 0.1)]]

@@ -35,7 +35,10 @@ def test_the_page_fetches_nothing_and_escapes_everything(folder):
 
 
 def test_a_browser_stores_labels_for_one_sample_of_pairs(folder, identity):
-    """Another sample of equal size, judge and seed gets no stored labels, or both would be exported together."""
+    """Another sample with the same size, judge and seed gets no stored labels.
+
+    Otherwise the labels of both samples would be exported together.
+    """
 
     def sampled():
         inspect(settings(folder, label=3))

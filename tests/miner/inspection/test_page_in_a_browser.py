@@ -1,4 +1,4 @@
-"""The page in Chromium, used by a person: views, search, overrides and hostile texts, without errors in the console."""
+"""A person uses the page in Chromium: views, search, overrides and hostile texts. The console shows no errors."""
 
 import shutil
 import time
@@ -40,7 +40,7 @@ def chromium(tmp_path_factory):
 
 
 class Person:
-    """What a person does with the page, and sees of it."""
+    """The actions of a person on the page, and the visible content."""
 
     def __init__(self, driver, page):
         self.driver = driver
@@ -65,7 +65,7 @@ class Person:
         self.one(selector).click()
 
     def views(self):
-        """View → its count."""
+        """The name of each view → its count."""
         return {
             name: int(text.split()[-1])
             for name, text in self.read("[data-view]", "e.dataset.view, e.innerText")
@@ -75,7 +75,7 @@ class Person:
         return [label.removeprefix("query ") for (label,) in self.read("article", "e.ariaLabel")]
 
     def cells(self, row):
-        """(fate, reason) of each candidate that is shown."""
+        """(fate, reason) of each visible candidate."""
         cells = f"article[aria-label='query {row}'] .asked ~ .cells .cell"
         parts = "e.querySelector('.fate').innerText, e.querySelector('.reason').innerText"
         return [tuple(cell) for cell in self.read(cells, parts)]
@@ -106,7 +106,7 @@ def folder(tmp_path, identity):
 
 @pytest.fixture
 def person(folder, chromium):
-    """A person with the page open. One picture of the page is missing, and another one has changed."""
+    """A person with the page open. One picture of the page is missing, and another picture has changed."""
     (folder / "images" / "1.png").unlink()
     (folder / "images" / "2.png").write_bytes(b"nothing")
     inspect(settings(folder))

@@ -62,7 +62,7 @@ def test_the_code_of_the_card_runs(parts, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("kept", [(0, 1, 2), (0, 1)])
 def test_the_cards_commands_settings_and_routes_exist(parts, tmp_path, kept):
-    """Its commands and their settings are ours."""
+    """Every command and every setting on the card exists in this program."""
     publish(
         tmp_path / "dataset", *(part if place in kept else None for place, part in enumerate(parts))
     )
@@ -101,7 +101,7 @@ def test_every_column_has_a_meaning(name):
 
 @pytest.mark.parametrize("was", [None, "s3://bucket/corpus-of-mine"])
 def test_no_path_of_this_machine_is_published(parts, tmp_path, monkeypatch, was):
-    """In no text file and in no table: not in the command, not in the settings, not in the source."""
+    """Text files and tables contain no such path: not in the command, in the settings or in the source."""
     corpus, scores, triples = parts
     words = [f"corpus={corpus}", f'reuse=["{scores}"]', str(corpus), "https://me:secret@host/x"]
     monkeypatch.setattr("sys.argv", ["/usr/bin/unijudge", "mine", "score", *words])
@@ -144,7 +144,10 @@ class _Settings(Settings):
 
 
 def test_the_hubs_library_reads_every_table_by_the_card(parts, tmp_path):
-    """By its configurations: else it takes all files for one table, and their columns differ."""
+    """The configurations of the card name the files of each table.
+
+    Without them, the library would read all files as one table, and their columns differ.
+    """
     datasets = pytest.importorskip("datasets")
     publish(tmp_path / "colors#1", *parts)
     for name, rows in {"triples": 3, "scores": 3, "items": 3, "queries": 3}.items():

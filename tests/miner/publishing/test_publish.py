@@ -20,14 +20,14 @@ IMAGES = [f"images/a b/{color}#1.png" for color in ("red", "green", "blue")]
 
 @pytest.fixture(params=["disk", "store"])
 def place(request, tmp_path):
-    """Where a dataset goes."""
+    """The folder or the bucket for a dataset."""
     if request.param == "disk":
         return tmp_path / "published"
     return locate(request.getfixturevalue("bucket")) / "published"
 
 
 def test_a_folder_with_more_files_than_the_hub_takes_is_named(parts, tmp_path, monkeypatch, caplog):
-    """It refuses them when all is uploaded."""
+    """The hub refuses such a folder only after the whole upload."""
     publish(tmp_path / "small", *parts)
     assert not caplog.messages
     monkeypatch.setattr("miner.publishing.publish.MOST_IN_A_FOLDER", 2)
@@ -101,7 +101,7 @@ def test_a_changed_file_is_named_and_the_folder_stays_incomplete(parts, place, t
 
 
 def test_an_interrupted_pull_resumes(parts, tmp_path):
-    """Of what is there and whole nothing is fetched: the source need not even have it any more."""
+    """Files that are already complete are not fetched again. The source need not have them any more."""
     source, out = tmp_path / "published", tmp_path / "pulled"
     publish(source, *parts)
     last = source / "triples" / "triples.json"
@@ -236,7 +236,7 @@ def test_incomplete_or_changed_folders_are_not_published(parts, tmp_path):
 
 @pytest.mark.parametrize("part", ["corpus", "scores", "triples"])
 def test_a_dataset_with_foreign_parts_fails_its_check(parts, tmp_path, part):
-    """Though every file has the hash that dataset.json says."""
+    """Every file has the hash that dataset.json gives."""
     made = publish(tmp_path / "out", *parts)
     publish_json(tmp_path / "out" / MANIFEST, made.model_copy(update={part: "another"}))
     with pytest.raises(DataError, match=r"its parts do not match dataset\.json"):

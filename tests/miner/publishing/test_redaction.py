@@ -38,7 +38,10 @@ def with_error(judged, error):
 
 
 def test_a_dataset_contains_no_path_of_the_scoring_machine(parts, tmp_path):
-    """Shards and training rows of an older version, or of another program: the code of such an error stays."""
+    """The shards and training rows are from an older version or from another program.
+
+    The code of such an error stays.
+    """
     corpus = Corpus(parts[0])
     plan = read_json(parts[1] / "manifest.json", ScoreManifest)
     first, second, third = read_scores(parts[1])
@@ -71,7 +74,7 @@ def test_a_dataset_contains_no_path_of_the_scoring_machine(parts, tmp_path):
 
 
 class Refusing(Counting):
-    """Refuses some queries, naming its own address as the client does."""
+    """A judge that refuses some queries with its own address in the error, as the client does."""
 
     async def judge(self, query, candidates):
         if query.text == "find 6":
@@ -80,7 +83,7 @@ class Refusing(Counting):
 
 
 def test_the_miner_stores_relative_names_of_pictures(job, corpus):
-    """Missing, changed and refused pictures, and a missing image root."""
+    """The errors are about missing, changed and refused pictures, and about a missing image root."""
     (corpus.images / "10.png").unlink()
     (corpus.images / "11.png").write_bytes(b"changed")
     settings = job(

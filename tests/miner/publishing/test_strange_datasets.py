@@ -1,4 +1,4 @@
-"""A dataset from a stranger cannot choose which files of this machine are read."""
+"""A foreign dataset cannot choose which files of this machine are read."""
 
 import hashlib
 
@@ -19,7 +19,10 @@ from unijudge.storage.files import publish_json, read_json
     "name", ["../white.png", "/dev/zero", "a/../../white.png", "a\\\\white.png", "s3://b/white.png"]
 )
 def test_an_image_outside_of_its_root_is_never_read(parts, tmp_path, name):
-    """A corpus with such an image is not opened, so not judged, exported or published. The dataset is not pulled."""
+    """A corpus with such an image is not opened, so it is not judged, exported or published.
+
+    The dataset is not pulled.
+    """
     sha256 = hashlib.sha256(png("white")).hexdigest()
     (tmp_path / "white.png").write_bytes(png("white"))
     outside = Item("i-white", ("colors",), image=name, image_sha256=sha256)
@@ -49,7 +52,7 @@ def test_a_dataset_reads_its_images_from_itself(parts, tmp_path, root):
 
 
 def spoil(tmp_path, parts, corpus, manifest=None):
-    """A dataset whose every file is what dataset.json says, with another corpus in it."""
+    """A dataset whose files all match dataset.json, but whose corpus was exchanged."""
     made = publish(tmp_path / "published", *parts)
     place = tmp_path / "published" / "corpus"
     for name in ("items.parquet", "queries.parquet", "corpus.json"):

@@ -34,7 +34,7 @@ def names(corpus, rows):
 
 
 def test_a_blank_text_does_not_change_the_modality_of_a_picture(tmp_path):
-    """The judge reads a picture alone where the text beside it is blank."""
+    """If the text beside a picture is blank, the judge reads only the picture."""
     items = [
         Item("one", ("x",), text="\n", image="a.png", image_sha256=A),
         Item("two", ("x",), image="b.png", image_sha256=B),
@@ -69,7 +69,7 @@ def test_a_pool_of_the_positives_kind(corpus):
 
 
 def test_positives_of_the_question_are_excluded_in_every_spelling(corpus):
-    """q0 and q1 are the same question, so they share their right answers."""
+    """q0 and q1 have the same question, so they share their positives."""
     pools = Pools(corpus, "global")
     assert (
         names(corpus, pools.excluded(0))

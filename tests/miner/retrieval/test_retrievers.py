@@ -29,7 +29,7 @@ def unit(dice, rows, width=8):
 
 
 class Blocks:
-    """Vectors that are in memory, handed out in blocks as a folder's are."""
+    """Vectors in memory that are read in blocks, like the vectors of a folder."""
 
     def __init__(self, items_ND, size=16, dtype="float32"):
         self.items_ND, self.size = items_ND, size
@@ -57,7 +57,9 @@ def ids(found):
 
 
 def definition(similarities, ceiling, barred, pool, window):
-    """Sorted, cut to the window of ranks, then below the ceiling, then the first k."""
+    """The definition of candidates: sorted, limited to the window of ranks, then below the ceiling, then the first
+    k.
+    """
     order = sorted(
         (row for row in pool if row not in barred), key=lambda row: (-similarities[row], row)
     )
@@ -66,7 +68,7 @@ def definition(similarities, ceiling, barred, pool, window):
 
 
 def test_a_gpu_searches_if_it_supports_the_search(monkeypatch):
-    """A fake faiss-gpu counts its calls and gives the same answers."""
+    """A fake faiss-gpu counts its calls and returns the same answers."""
     dice, asked = np.random.default_rng(0), []
 
     def knn_gpu(resources, queries_QD, items_ND, k, **options):
@@ -110,7 +112,7 @@ os.abort()
     ],
 )
 def test_an_unusable_gpu_is_named_and_not_used(monkeypatch, caplog, gpus, trial, reason):
-    """FAISS ends its process where CUDA does not work: this process must not be the one."""
+    """FAISS aborts its process if CUDA does not work, so the check must run in another process."""
     for name, stand_in in {"get_num_gpus": lambda: gpus, "StandardGpuResources": object}.items():
         monkeypatch.setattr(faiss, name, stand_in, raising=False)
     monkeypatch.setattr(retrievers, "GPU_TRIAL", trial)
@@ -152,7 +154,7 @@ def test_both_retrievers_agree_with_the_definition(seed, num_items, k, skip, dep
 def test_rows_that_ask_one_question_are_answered_like_any_other(
     seed, num_items, k, skip, depth, many
 ):
-    """Each has a ceiling of its own; most items are excluded, so the nearest few are not enough."""
+    """Each row has its own ceiling. Most items are excluded, so the nearest few items are not enough."""
     dice = np.random.default_rng(seed)
     items, questions = unit(dice, num_items), unit(dice, 3)
     barred = [np.flatnonzero(dice.uniform(size=num_items) < share) for share in (0.9, 0.3, 1)]
@@ -285,7 +287,7 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_kind_c1_items_of_a_small_pool_that_an_index_misses_are_found_by_exact_search(kind):
-    """The pool has every fortieth of 2,000 items. An index that skips the other items finds few of the fifty."""
+    """The pool has every fortieth of 2,000 items. An index that ignores the pool finds few of the fifty items."""
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
     index = IndexRetriever(
@@ -299,7 +301,7 @@ def test_kind_c1_items_of_a_small_pool_that_an_index_misses_are_found_by_exact_s
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
-    """Both sides of the size: as many items as `SMALL_POOL`, and one more."""
+    """The pool has `SMALL_POOL` items, or one item more."""
     monkeypatch.setattr(candidates, "SMALL_POOL", 200)
     dice = np.random.default_rng(0)
     vectors, queries = Blocks(unit(dice, 400), 512), unit(dice, 50)

@@ -1,4 +1,6 @@
-"""A job that dies or meets a disk fault at any of its writes: every pair is scored once, and no file is incomplete."""
+"""A job that dies, or that meets a disk fault, at any of its writes: every pair is scored once, and no file is
+incomplete.
+"""
 
 import asyncio
 import errno
@@ -43,7 +45,7 @@ def pairs_of(folder):
 
 
 def test_a_job_killed_at_any_write_loses_and_duplicates_nothing(small, tmp_path):
-    """Every fsync and every rename of a whole job: SIGKILL there, then the same command again."""
+    """The job is killed by SIGKILL at every fsync and every rename. Then the same command runs again."""
     judge = Counting()
     with serving(judge) as url:
         settings = small(url)
@@ -84,7 +86,10 @@ def test_a_job_killed_at_any_write_loses_and_duplicates_nothing(small, tmp_path)
 
 def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
     class Slow(Counting):
-        """A query of the first shard waits for the end, so that nothing is written: how far ahead does the job go?"""
+        """A judge that answers a query of the first shard last, so that nothing is written before.
+
+        The test sees how far the job works ahead.
+        """
 
         queries = set()  # noqa: RUF012  one judge
 
@@ -120,7 +125,10 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
 def test_a_disk_fault_at_any_write_leaves_no_partial_file(
     small, tmp_path, reason, places, monkeypatch
 ):
-    """At each write for one reason, at some for the others: all take the same way."""
+    """One kind of fault occurs at each write, and the other kinds at some writes.
+
+    The code is the same for all kinds.
+    """
     with serving(Counting()) as url:
         for at in (*places, 3 * (3 + 3)):  # the last: as many as there are
             monkeypatch.setattr(files, "_sync", files._sync)
@@ -147,7 +155,7 @@ def test_a_disk_fault_at_any_write_leaves_no_partial_file(
 
 
 def test_a_full_disk_in_the_middle_of_a_file(small, tmp_path):
-    """The kernel itself refuses the bytes: no file may grow beyond a limit."""
+    """The kernel itself refuses the bytes, because no file may be larger than a limit."""
     code = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); import tests.miner.run_score as r; r.main()"
     with serving(Counting()) as url:

@@ -56,7 +56,7 @@ def test_a_task_that_dies_again_and_again_is_named_by_its_shard():
 
 
 class FakeRay:
-    """A cluster whose tasks end at once: with what is listed for their shard, or with counts."""
+    """A cluster whose tasks end at once, with the listed error of their shard, or with counts."""
 
     def __init__(self, ends):
         self.ends, self.asked = ends, []
@@ -131,7 +131,7 @@ def test_kind_c2_a_cluster_that_is_lost_is_one_line(monkeypatch):
 
 
 def test_kind_c2_a_long_wait_is_reported(monkeypatch, caplog):
-    """Where no task has ended for a minute, and again after the next one."""
+    """The first report comes after a minute in which no task ended, and another report after the next such minute."""
     from miner.scoring import ray_executor
 
     monkeypatch.setattr(ray_executor, "TELL_EVERY_S", 0)

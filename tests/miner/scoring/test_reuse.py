@@ -96,7 +96,10 @@ def test_a_question_of_two_rows_is_requested_once(job, corpus):
 
 
 def test_a_text_with_another_line_break_is_another_question_to_the_judge(job, tmp_path, corpus):
-    """Corpus B is A with a line break after each query: the judge sees other words, so nothing is known of them."""
+    """Corpus B is corpus A with a line break after each query.
+
+    The judge sees another text, so the stored scores do not apply.
+    """
     rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
     changed = [row | {"query_text": row["query_text"] + "\n"} for row in rows]
     (tmp_path / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
@@ -159,7 +162,10 @@ def judged(item, odds):
 
 
 def test_the_band_by_hand():
-    """σ⁺ = 0.8808, the cut at 0.7808: 0.73 and 0.62 lie within 0.2 of it; 0.95 and 0.5 do not; no score, no doubt."""
+    """σ⁺ = 0.8808, so the cut is at 0.7808.
+
+    0.73 and 0.62 are within 0.2 of the cut, 0.95 and 0.5 are not. A pair without a score is not in the band.
+    """
     positive = judged("p", 2.0)
     near = [
         judged("a", 1.0),
@@ -177,9 +183,8 @@ def test_the_band_by_hand():
 
 
 def test_the_band_is_drawn_around_the_cut_of_calibrated_scores():
-    """Slope ½, intercept −1: σ⁺ = σ(0) = .5, the cut at .4; a gets σ(−.5) = .378, c σ(.5) = .622, d σ(−1) = .269.
-
-    Without the calibration c, at .953, is far above the cut of .781, and d, at .5, far below it.
+    """Slope ½, intercept −1: σ⁺ = σ(0) = .5, so the cut is at .4. a gets σ(−.5) = .378, c σ(.5) = .622 and d σ(−1) =
+    .269. Without the calibration, c (.953) is far above the cut (.781), and d (.5) is far below the cut.
     """
     near = [judged("a", 1.0), judged("c", 3.0), judged("d", 0.0)]
     query = JudgedQuery("q", "s", b"k", [replace(judged("p", 2.0), rank=None)], near)

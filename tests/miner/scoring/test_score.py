@@ -1,4 +1,4 @@
-"""The scoring job over real HTTP: every pair exactly once, whatever stops it."""
+"""The scoring job over real HTTP: every pair is scored exactly once, whatever stops the job."""
 
 import asyncio
 import contextlib
@@ -63,7 +63,7 @@ def test_positives_of_the_same_question_are_never_candidates(corpus, job, servic
 def test_kind_c6_an_item_too_long_for_the_embedder_is_not_a_candidate(
     corpus, job, service, tmp_path, caplog
 ):
-    """A query has no candidates if the query or all its positives lack a vector. Other queries are complete."""
+    """A query has no candidates if the query or all its positives have no vector. Other queries are complete."""
     caplog.set_level(logging.INFO)
     skipped = {
         corpus.queries[3].query_id,
@@ -111,10 +111,12 @@ def test_a_pool_of_its_own(corpus, job, service):
 
 
 def test_a_job_killed_twice_scores_every_pair_exactly_once(tmp_path, corpus, job):
-    """SIGKILL in the middle, twice: the third run judges only the shards that are missing."""
+    """SIGKILL stops the job twice. The third run judges only the missing shards."""
 
     class Gated(ScriptedJudge):
-        """Answers a given number of requests, then holds the others back until more are let through."""
+        """A judge that answers a given number of requests, and holds the other requests until the test releases
+        more.
+        """
 
         left = 0
 
@@ -246,7 +248,7 @@ def test_a_job_with_errors_prints_how_to_retry(corpus, job, service):
 def test_a_job_that_is_stopped_while_it_searches_writes_what_it_found(
     corpus, job, service, monkeypatch
 ):
-    """A part has ten queries. The signal arrives during the search for the third part, which is given up."""
+    """A part has ten queries. The signal arrives during the search for the third part, which is abandoned."""
     monkeypatch.setattr("unijudge.formats.candidates.QUERIES_IN_PART", 10)
     found = candidates._nearest_items
 
@@ -290,7 +292,7 @@ def test_queries_with_fewer_candidates_are_counted_not_padded(job, service, capl
 
 
 def test_a_service_that_is_stopped_and_started_is_waited_for(job, service, monkeypatch):
-    """Ray Serve's proxy answers 404 while it has no application; a job goes on when it has one again."""
+    """Ray Serve's proxy answers 404 while it has no application. The job resumes when the application runs again."""
     calls = iter(range(100))
     check = Questions.check_pin
 

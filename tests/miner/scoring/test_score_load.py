@@ -1,4 +1,7 @@
-"""A scoring job with more requests in flight than one slow replica answers in time. The job finishes without a loss."""
+"""A scoring job has more requests in flight than one slow replica answers in time.
+
+The job finishes without losing a pair.
+"""
 
 import asyncio
 from collections import Counter
@@ -14,7 +17,7 @@ from unijudge.judging.prompt import Prompt
 
 
 class OneAtATime(ScriptedJudge):
-    """Answers requests one after the other."""
+    """A judge that answers requests one after the other."""
 
     def __init__(self, delay_s):
         super().__init__(Prompt(), delay_s=delay_s)

@@ -1,4 +1,4 @@
-"""Scoring jobs that are refused or stopped: another plan, other vectors, another judge, a second miner."""
+"""Scoring jobs that are refused or stopped: another plan, other vectors, another judge, a second process."""
 
 import shutil
 
@@ -35,7 +35,10 @@ def test_a_plan_never_changes(job, service):
 
 
 def test_a_begun_job_takes_no_vectors_of_another_model(tmp_path, corpus, job, service):
-    """They were made anew where the old ones lay; then the same of a folder that has its candidates and no plan yet."""
+    """The vectors were made again with another model, in the same folder.
+
+    The same holds for a folder that has candidates, but no plan yet.
+    """
     score(job(service), quiet)
     part_path(job(service).out, 3).unlink()
     shutil.rmtree(tmp_path / "vectors")

@@ -35,7 +35,7 @@ TEXTS = {
 
 @pytest.fixture
 def world(tmp_path):
-    """q0 and q1 are the same question. The positive of q0 is the cat, and that of q1 is the kitten."""
+    """q0 and q1 have the same question. The positive of q0 is the cat, and the positive of q1 is the kitten."""
     items = [Item(name, ("s",), text=text) for name, text in TEXTS.items()]
     queries = [
         Query("q0", "s", ("cat",), text="who meows?"),
@@ -60,7 +60,7 @@ def world(tmp_path):
     numbers = itertools.count()
 
     def run(*words, **changes):
-        """Query id → (negatives, extra positives) of the rows that are kept, and the statistics."""
+        """Query id → (negatives, additional positives) of the kept rows, and the statistics."""
         number = next(numbers)
         given = {
             "scores": tmp_path / "scores",
@@ -128,7 +128,7 @@ def test_overrides_that_contradict_by_content_are_refused(world, tmp_path):
 
 
 def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp_path):
-    """As published: each row's negative is the other one's positive."""
+    """As in published rows, the negative of each row is the positive of the other row."""
     rows = [
         {
             "query": "who meows?",
@@ -161,7 +161,7 @@ def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp
 def test_rows_with_repeated_negatives_are_reported_with_a_num_negatives_that_most_rows_have(
     world, caplog
 ):
-    """q0 and q2 have two distinct negatives, q1 has one."""
+    """q0 and q2 have two distinct negatives, and q1 has one."""
     world(num_negatives=3)
     (warning,) = caplog.messages
     assert (
@@ -175,7 +175,7 @@ def test_rows_with_repeated_negatives_are_reported_with_a_num_negatives_that_mos
 
 
 def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_score(tmp_path):
-    """σ⁺ = .05 and β = .1: the cut lies below 0, where a person's negative still survives, and nothing else does."""
+    """σ⁺ = .05 and β = .1, so the cut is below 0. A negative of a person still survives, and nothing else survives."""
     items = [Item(name, ("s",), text=name) for name in ("p", "c0", "c1")]
     write_corpus(
         tmp_path / "c", items, [Query("q", "s", ("p",), text="?")], images=tmp_path, rejects=0, source="t"
@@ -204,7 +204,10 @@ def test_a_persons_negative_survives_a_margin_that_is_larger_than_the_positives_
 
 
 def test_a_missing_id_is_not_read_as_another_item(tmp_path):
-    """The last item is denied for q0 and right for q1. A missing id is not the last item or a duplicate."""
+    """A person denies the last item for q0, and confirms it for q1.
+
+    A missing id is neither the last item nor a duplicate.
+    """
     items = [Item(name, ("s",), text=name) for name in ("first", "last")]
     queries = [Query("q0", "s", ("first",), text="one?"), Query("q1", "s", ("last",), text="two?")]
     write_corpus(tmp_path / "corpus", items, queries, images=tmp_path, rejects=0, source="t")

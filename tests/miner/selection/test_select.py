@@ -1,4 +1,6 @@
-"""The filter, the strides and the presets: values computed by hand, and properties of any scores."""
+"""The filter, the strides and the presets: values that were computed by hand, and properties that hold for any
+scores.
+"""
 
 import math
 from dataclasses import replace
@@ -110,7 +112,10 @@ def test_pairs_without_a_verdict_are_never_chosen():
 
 @given(st.integers(-100, 100))
 def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
-    """Logits of 16 to 32 step by 1/8 in bfloat16; the released scores' logits, times 1.05, are multiples of it."""
+    """bfloat16 has steps of 1/8 for logits from 16 to 32.
+
+    The released scores' logits, times 1.05, are multiples of 1/8.
+    """
     log_odds = eighths / 8
     yes = -math.log1p(math.exp(-log_odds))
     released = Scale(slope=1 / 1.05).score(Judged("a", bytes(16), 0, 0.5, yes, yes - log_odds))
@@ -119,7 +124,7 @@ def test_a_divisor_puts_bfloat16_scores_on_the_released_grid(eighths):
 
 
 def test_a_scale_moves_the_threshold():
-    """.80 and .65 are .15 apart; at half the log-odds .67 and .58 are not .1 apart any more."""
+    """.80 and .65 differ by .15. With half the log-odds they are .67 and .58, which differ by less than .1."""
     row = query(0.8, [0.65])
     assert select_negatives(Case(row), settings("unime-v2")).triple.negatives[0].beta == 0.1
     halved = Case(row, scales=(Scale(slope=1 / 2),))
@@ -208,7 +213,7 @@ def test_a_row_without_positives_is_unjudged_and_not_selected():
 
 
 def in_float32(row):
-    """As it comes back from a score folder."""
+    """The scores as a score folder returns them."""
 
     def narrowed(one):
         return replace(
@@ -224,7 +229,10 @@ def in_float32(row):
 
 @pytest.mark.parametrize("beta", [0.01, 0.05, 0.1, 0.2, 0.3])
 def test_scores_of_two_decimals_exactly_at_the_cut_survive(beta):
-    """Published 0.80 and a positive of 0.90 at β = 0.1: score ≤ σ⁺ − β, whatever float32 and 0.9 − 0.1 make of it."""
+    """The published score is 0.80, the positive has 0.90, and β = 0.1.
+
+    The rule is score ≤ σ⁺ − β, independent of the rounding of float32 and of 0.9 − 0.1.
+    """
     made = settings("unime-v2", betas=(beta,), num_negatives=1, suspect_below=0.3)
     for hundredths in range(round(beta * 100) + 1, 100):
         positive, cut = hundredths / 100, hundredths / 100 - beta
@@ -288,7 +296,7 @@ def test_a_partial_folder_is_refused_unless_told(tmp_path, corpus, scored):
 
 
 def test_a_selection_that_keeps_no_row_is_refused_with_its_counts(tmp_path, corpus, scored):
-    """An older one stays, with --overwrite too."""
+    """An older selection is kept, also with --overwrite."""
     made = SelectSettings(scores=scored.out, corpus=corpus.folder, out=tmp_path / "triples")
     select(made)
     before = (made.out / "triples.json").read_bytes()

@@ -44,13 +44,17 @@ SETTINGS = SelectSettings(scores="unused", corpus="unused", out="unused", num_ne
 
 
 def large_row(positive, **scores):
-    """The second judge's row, of some candidates."""
+    """A row of the second judge with some of the candidates."""
     candidates = [judged(name, p, int(name[1:])) for name, p in scores.items()]
     return JudgedQuery("q", "s", bytes(16), [judged("p", positive)], candidates)
 
 
 def test_each_candidate_is_compared_with_the_positives_score_by_the_same_judge():
-    """β = .1. Small: σ⁺ = .9, c0 .85 out, c1 .5 in, c2 .82 out. Large: σ⁺ = .6, c0 .4 in, c2 .55 out, c1 not asked."""
+    """β = .1.
+
+    First judge: σ⁺ = .9, c0 .85 is dropped, c1 .5 survives, c2 .82 is dropped. Second judge: σ⁺ = .6, c0 .4 survives,
+    c2 .55 is dropped, and c1 was not judged.
+    """
     small = query(0.9, [0.85, 0.5, 0.82])
     choice = select_negatives(Case(small, large=large_row(0.6, c0=0.4, c2=0.55)), SETTINGS)
     assert names(choice) == ["c0", "c1"]
@@ -80,7 +84,7 @@ def test_the_second_judge_decides_only_where_it_answered():
 
 
 def test_a_persons_negative_needs_no_positive_of_its_judge():
-    """The first judge has no σ⁺. Overrides and answers of the second judge count, and c0 is not chosen."""
+    """The first judge has no σ⁺. The overrides and the second judge's answers count, and c0 is not chosen."""
     offering = SETTINGS.model_copy(update={"extra_positives": True})
     choice = select_negatives(
         Case(
@@ -215,7 +219,10 @@ def test_a_calibration_for_each_judge_is_read_and_travels_along(tmp_path):
 
 
 def test_an_extra_positive_keeps_the_judge_that_scored_it(tmp_path):
-    """Small σ⁺ = .5: c0 .7 beats it. Large σ⁺ = .6: c1 .8 beats it; a person calls c2 a match."""
+    """First judge: σ⁺ = .5, and c0 with .7 scores above it.
+
+    Second judge: σ⁺ = .6, and c1 with .8 scores above it. A person calls c2 a match.
+    """
     small, large = query(0.5, [0.7, 0.5, 0.9, 0.1]), large_row(0.6, c1=0.8, c2=0.3)
     made = SETTINGS.model_copy(update={"extra_positives": True})
     choice = select_negatives(Case(small, large=large, overrides={"c2": "match"}), made)
@@ -296,7 +303,10 @@ def fingerprint(folder):
 
 
 def test_a_band_of_other_scores_is_refused(tmp_path):
-    """Two small judges: the second step was drawn from the doubts of one, and is given beside the other."""
+    """There are two first judges.
+
+    The band was drawn around the cut of one of them, and is given with the scores of the other.
+    """
     corpus = text_corpus(tmp_path, 20)
     small, large = random_rows(corpus, 1), random_rows(corpus, 2)
     first = score_folder(tmp_path / "small", corpus, small, "small")
@@ -318,7 +328,10 @@ def test_a_band_of_other_scores_is_refused(tmp_path):
     [(None, None), (0.3, None), (0.31, "0.31"), ((0.1, 0.5), "0.5"), ((0.5, 0.4), "0.4, 0.5")],
 )
 def test_a_margin_outside_of_the_band_is_named(tmp_path, caplog, betas, far):
-    """The band was drawn at β = 0.1, 0.2 wide; the preset's own margins, 0.1 … 0.001, lie inside."""
+    """The band was drawn for β = 0.1 with a width of 0.2.
+
+    The margins of the preset, 0.1 … 0.001, are inside the band.
+    """
     corpus = text_corpus(tmp_path, 20)
     small, large = random_rows(corpus, 1), random_rows(corpus, 2)
     first = score_folder(tmp_path / "small", corpus, small, "small")

@@ -65,7 +65,7 @@ def test_a_negative_is_eligible_whatever_the_judge_says_and_its_label_is_0():
 
 
 def test_a_positive_confirmed_by_a_person_has_the_label_1_without_a_verdict():
-    """The cut stays the judge's own: σ⁺ = .4 of p2, and 1 where it has no score at all."""
+    """The cut uses the judge's own score: σ⁺ = .4 of p2. σ⁺ is 1 if no positive has a score."""
     row = query(None, [0.25, 0.35, 0.95])
     assert select_negatives(Case(row), SETTINGS).reason == "unjudged"
     choice = select_negatives(Case(row, overrides={"p": "match"}), SETTINGS)

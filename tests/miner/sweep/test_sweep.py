@@ -1,4 +1,4 @@
-"""A sweep has the counts of a selection for every point of its grid. Also its recommendation."""
+"""A sweep has the counts of a selection for every point of its grid. The recommendation is tested too."""
 
 import shutil
 
@@ -38,7 +38,7 @@ GRID = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A corpus, its vectors, two judges' scores, and everything else that a selection may read."""
+    """A corpus, its vectors, the scores of two judges, and everything else that a selection may read."""
     folder = tmp_path_factory.mktemp("world")
     corpus = text_corpus(folder, 60)
     embed(corpus, folder / "vectors")
@@ -241,7 +241,7 @@ def test_a_report_replaces_no_file_of_another_kind(world):
 
 
 def test_vectors_are_read_once_for_the_whole_grid(world, monkeypatch):
-    """Each point has the likeness of its own rows; see the selections that it is compared with above."""
+    """Each point has the similarities of its own rows. The other tests compare them with the selections."""
     folder, corpus = world
     settings = SweepSettings(
         scores=folder / "small",

@@ -43,7 +43,7 @@ def test_the_benchmarks_are_as_large_as_published():
 
 
 def test_published_overall_numbers_are_the_means_that_their_rows_say():
-    """A slip in a number would show: with tasks weighted by their sets, or not at all where the row is marked."""
+    """A wrong digit in a number would be found: tasks are weighted by their sets, except in marked rows."""
     mmeb_table = table("MMEB")
     for name, (*tasks, _, _, overall) in mmeb_table.rows.items():
         unweighted = name in mmeb_table.class_means
@@ -92,7 +92,9 @@ def test_averages_of_averages_by_hand():
 
 
 def test_the_interval_equals_a_bootstrap_over_queries():
-    """Against a bootstrap that draws the queries themselves, and against the normal approximation."""
+    """The interval is compared with a bootstrap that draws the queries themselves, and with the normal
+    approximation.
+    """
     hits_Q = np.arange(400) % 10 < 3
     drawn = np.random.default_rng(1).choice(hits_Q, (10_000, 400)).mean(1)
     ours = bootstrap_shares(0.3, 400, "set")

@@ -1,4 +1,7 @@
-"""From published data on a disk to the table: found sets, refused sets, measured sets. A missing number is never 0."""
+"""From published data on a disk to the table: found sets, refused sets and measured sets.
+
+A missing number is never shown as 0.
+"""
 
 import json
 import shutil
@@ -69,7 +72,7 @@ def test_missing_images_are_named_and_partial_sets_are_marked(tmp_path, colors):
 
 
 def test_only_a_replaced_source_is_imported_again(root, tmp_path, colors, monkeypatch):
-    """By another file of the same name and with as many rows; a partial set stays as it was imported."""
+    """The new file has the same name and the same number of rows. A partial set stays as it was imported."""
     imported, real = [], running.run
     monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
     shutil.copytree(root, tmp_path / "root")
@@ -131,7 +134,10 @@ def measured(root, tmp_path_factory):
 
 
 def test_every_layout_ends_in_the_table(measured):
-    """All that is green is wrong, by likeness or because nothing is like it: ties count against the positive."""
+    """All answers about green are wrong: its vector equals the vector of white, or is similar to no other vector.
+
+    Ties count against the positive.
+    """
     out, table, _ = measured
     cells = table.systems["colors"].cells
     shares = {name: cell.value for name, cell in cells.items()}
@@ -161,7 +167,10 @@ def test_every_layout_ends_in_the_table(measured):
 
 
 def test_the_modality_gap_is_between_images_and_texts(measured):
-    """Unit vectors: an image's (…1…, 0), a text's (…2…, 0.25) / √4.0625; green pictures stand where white ones do."""
+    """Unit vectors: an image has (…1…, 0), a text has (…2…, 0.25) / √4.0625.
+
+    Green pictures have the vectors of white pictures.
+    """
     _, table, _ = measured
     share, rest = 2 / np.sqrt(4.0625), 0.25 / np.sqrt(4.0625)
     for subset, images, texts in [
@@ -232,7 +241,7 @@ def test_the_same_command_resumes_set_by_set(root, measured, monkeypatch):
 
 
 def arguments(root, out, model):
-    """Of the command line: our own system on one set of each kind of layout."""
+    """The arguments of the command line: a model of unijudge on one set of each kind of layout."""
     given = [
         f"root={root}",
         f"out={out}",
@@ -247,7 +256,7 @@ def arguments(root, out, model):
 
 
 def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tmp_path, capfd):
-    """Through the real command line; odd numbers of batches, so that processes have unequal shares."""
+    """The real command line runs, with odd numbers of batches, so that the processes have unequal shares."""
     tables = {}
     for number in (1, 2, 3):
         out = tmp_path / str(number)
@@ -261,7 +270,7 @@ def test_the_numbers_are_the_same_on_one_two_and_three_processes(root, model, tm
 
 
 def test_a_table_only_compares_measurements_of_the_same_corpus(root, tmp_path, colors):
-    """Another instruction makes another corpus: what an older system measured there stands beside nothing."""
+    """Another instruction makes another corpus. Measurements of an older system on the old corpus are not compared."""
     only = {"benchmarks": ("sharegpt4v", "urban1k"), "allow_partial": True}
     benchmark(settings(root, tmp_path, **only), quiet)
     newer = settings(
@@ -280,7 +289,7 @@ def test_a_table_only_compares_measurements_of_the_same_corpus(root, tmp_path, c
 
 
 def test_a_row_of_the_table_is_one_system(root, tmp_path, colors):
-    """Another budget of pixels for a second set: refused before anything is embedded."""
+    """The second set has another pixel budget. The command refuses it before anything is embedded."""
     benchmark(settings(root, tmp_path, benchmarks=("sharegpt4v",), allow_partial=True), quiet)
     colors.embedded.clear()
     colors.identity = replace(colors.identity, max_pixels=7)

@@ -1,4 +1,4 @@
-"""A set that fails: the other sets are measured, and the table says what it lacks."""
+"""A set that fails: the other sets are measured, and the table tells what is missing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from unijudge.errors import DataError
 
 
 def failing(job, *names):
-    """What the command says; every set but these is in the table."""
+    """Returns the error of the command, and checks that all other sets are in the table."""
     with pytest.raises(
         DataError, match=f"table.md: the table lacks {len(names)} sets that failed: "
     ) as refusal:
@@ -33,7 +33,7 @@ def failing(job, *names):
 def test_kind_c7_a_set_without_its_pictures_does_not_stop_other_sets(
     root, tmp_path, colors, caplog
 ):
-    """Neither where its pictures' folder is not there, named or not, nor where it is empty."""
+    """The folder of the pictures is missing, and later empty. The set is named in `benchmarks`, or is not named."""
     shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
     shutil.copytree(root / "flickr30k", tmp_path / "root" / "flickr30k")
     pictures = next(path for path in (tmp_path / "root" / "flickr30k").iterdir() if path.is_dir())
@@ -74,7 +74,7 @@ def test_kind_c7_a_damaged_parquet_file_does_not_stop_other_sets(root, tmp_path,
 
 
 def test_kind_c7_a_changed_picture_does_not_stop_other_sets(root, tmp_path, colors):
-    """Nor what a system makes no vector of: what is met while a set is embedded."""
+    """Also, a content without a vector does not stop other sets. Both faults occur while a set is embedded."""
     shutil.copytree(root, tmp_path / "root")
     job = settings(
         tmp_path / "root", tmp_path / "out", allow_partial=True, benchmarks=("flickr30k", "urban1k")
@@ -111,7 +111,7 @@ def test_kind_c7_a_partial_set_is_imported_again_only_if_its_pictures_change(
 
 
 def broken_for_two(root, out):
-    """A process of two: the second one's share holds what the system makes no vector of."""
+    """A run of two processes. The share of the second process has a content for which the system makes no vector."""
     system = Colors("square number 3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "open_system", lambda settings: system)

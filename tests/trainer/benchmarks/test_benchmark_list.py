@@ -1,4 +1,4 @@
-"""`train benchmark --list`: the found data, and where it looked for the missing data."""
+"""`train benchmark --list`: the found data, and the searched folders for missing data."""
 
 import shutil
 
@@ -23,7 +23,7 @@ FOUND = {"mmeb/HatefulMemes", *IMAGES}
 
 @pytest.fixture
 def listed(tmp_path, capsys):
-    """Writes the data, and reads the list of it: set → its state, and what is said of it."""
+    """Writes the data, and lists the data: set → its state and the text beside it."""
     write_all(tmp_path)
 
     def read():

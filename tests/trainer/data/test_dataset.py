@@ -21,7 +21,10 @@ from unijudge.storage.files import read_json
 
 
 def test_labels_of_two_judges_that_are_not_calibrated_are_named(corpus, triples, tmp_path, caplog):
-    """In the first row the negative that counts is the second judge's, in the second row only one beyond."""
+    """In the first row, a used negative was judged by the second judge.
+
+    In the second row, only an unused negative was judged by it.
+    """
     rows = list(read_triples(triples, corpus.fingerprint))
     for number in (0, 1):
         rows[number].negatives[number] = replace(rows[number].negatives[number], judge=1)
@@ -49,7 +52,7 @@ def test_more_negatives_than_are_stored_are_refused_with_both_cures(corpus, trip
 
 
 def test_a_pool_holds_each_content_of_its_subset_or_of_the_corpus_once(tmp_path):
-    """The row of b has a negative from outside of its subset, so its negatives come from all five contents."""
+    """Row b has a negative from another subset, so its negatives come from all five contents."""
     pools = {"A": "a", "a ": "a", "B": "a", "C": "b", "D": "b", "E": "b"}
     items = [Item(name, (subset,), text=name) for name, subset in pools.items()]
     queries = [Query("q0", "a", ("A",), text="?"), Query("q1", "b", ("C",), text="!")]

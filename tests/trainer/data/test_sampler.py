@@ -18,7 +18,7 @@ sizes = st.integers(1, 7)
 
 @given(groups, sizes, st.integers(0, 5))
 def test_every_row_once_an_epoch_in_batches_of_one_group(groups, size, seed):
-    """An update of one batch: as many updates as an epoch has batches see each row once, epoch after epoch."""
+    """An update has one batch, so an epoch has as many updates as batches. Each epoch uses each row once."""
     order = BatchSampler(groups, batch_size=size, accumulation_steps=1, seed=seed)
     length = sum(-(-count // size) for count in Counter(groups.tolist()).values())
     for epoch in range(2):
@@ -54,7 +54,10 @@ def test_epochs_and_seeds_shuffle():
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_prefetched_work_keeps_its_order_and_is_bounded(workers):
-    """What the third job waits for is done by the first: with threads they overlap, and order stays."""
+    """The third job waits for an event of the first job.
+
+    With threads the jobs overlap, and their order stays the same.
+    """
     taken, gate = [], threading.Event()
 
     def jobs():

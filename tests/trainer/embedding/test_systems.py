@@ -45,7 +45,7 @@ def vectors_of(system, contents):
 
 @contextlib.contextmanager
 def serving(answer):
-    """An endpoint that answers a request's JSON by what `answer` makes of it: (status, JSON)."""
+    """An endpoint that answers the JSON of a request with (status, JSON) from `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -72,7 +72,7 @@ def serving(answer):
 
 
 def content_of(message):
-    """What a chat message shows, read as a server reads it."""
+    """The content of a chat message, read as a server reads it."""
     image, text = None, None
     for part in message["content"]:
         if part["type"] == "image_url":
@@ -172,7 +172,7 @@ def test_a_busy_endpoint_is_retried(tmp_path):
 
 
 class Odd(BaseHTTPRequestHandler):
-    """An endpoint whose answers come drop by drop, in the head or in the body, or are torn gzip."""
+    """An endpoint that sends its answers byte by byte, in the head or in the body, or as incomplete gzip."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -254,7 +254,7 @@ def test_systems_without_a_model_are_refused(tmp_path):
 
 
 def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model, tmp_path):
-    """The library itself, around the tiny model; its own `encode` is what we must agree with."""
+    """The reference is the library's own `encode`, with the tiny model."""
     pytest.importorskip("sentence_transformers")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -314,7 +314,9 @@ def test_a_model_of_texts_alone_refuses_images(tiny_model, tmp_path):
 
 
 def test_a_dead_endpoint_is_waited_for_once(tmp_path):
-    """Not once for each wave of requests: whoever gives up first gives up for all, and what waits never begins."""
+    """The wait does not repeat for each group of requests: when one request gives up, all requests give up, and waiting
+    requests never begin.
+    """
     asked, lock = set(), threading.Lock()
 
     def dead(path, headers, body):
@@ -371,7 +373,7 @@ def test_kind_c3_an_endpoint_with_an_unknown_host_name_is_given_up_soon(monkeypa
 
 
 class LikeClip:
-    """A model of texts and of pictures that takes neither both in one nor both in a batch."""
+    """A model of texts and of pictures that accepts no input with both, and no batch with both."""
 
     modalities = ("text", "image")
 

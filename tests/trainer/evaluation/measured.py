@@ -10,7 +10,7 @@ from unijudge.formats.vectors import VectorManifest, start_vectors, write_vector
 
 
 def measured(folder, items, queries, vectors, asked, *, weights="w", **settings):
-    """The report and the rankings of a corpus whose vectors are given."""
+    """Returns the report and the rankings of a corpus with the given vectors."""
     folder.mkdir(exist_ok=True)
     write_corpus(folder, items, queries, images=folder, rejects=0, source="t")
     corpus = Corpus(folder)

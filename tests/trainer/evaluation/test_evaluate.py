@@ -15,7 +15,7 @@ from unijudge.storage.leases import lease
 
 @pytest.mark.parametrize("count", [5, 6, 7, 8, 33])
 def test_equal_vectors_tie_in_any_order(tmp_path, count):
-    """BLAS gives equal rows other last bits where their number is no multiple of four."""
+    """BLAS gives other last bits to equal rows if their number is not a multiple of four."""
     dice = np.random.default_rng(count)
     vector = dice.normal(size=301)
     items = texts(*(f"i{n}" for n in range(count)))
@@ -34,7 +34,7 @@ def test_scores_within_the_tolerance_are_ties():
 
 
 def test_a_query_is_not_a_wrong_answer_to_itself(tmp_path):
-    """Rows A→B and B→A: each query is an item, at cosine 1."""
+    """The rows are A→B and B→A. Each query is also an item, with a cosine of 1."""
     report, rows = measured(tmp_path / "open", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     measures = report.subsets["x"]
     assert (measures["precision@1"], measures["left out"], measures["candidates"]) == (1, 1, 3)
@@ -59,7 +59,10 @@ def test_a_closed_list_is_ranked_as_it_is(tmp_path):
 
 
 def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
-    """The first is nearer; for the second row it is right too. A spelling of a positive is neither right nor wrong."""
+    """The first row's positive is nearer, and is right for the second row too.
+
+    Another spelling of a positive is neither right nor wrong.
+    """
     items = texts("cat", "kitten", "CAT ", "dog")
     queries = [
         Query("q0", "x", ("cat",), text="meows?"),
@@ -76,7 +79,9 @@ def test_positives_of_all_rows_that_ask_the_same_are_right(tmp_path):
 
 
 def test_a_question_of_many_rows_is_evaluated_once(tmp_path):
-    """And a row's ranking names its own positives and those that it shows, not those of all that ask the same."""
+    """The ranking of a row names its own positives and its own candidates, not those of all rows with the same
+    question.
+    """
     items = texts(*(f"i{n}" for n in range(40)))
     queries = [Query(f"q{n}", "x", (f"i{n}",), text="which?") for n in range(40)]
     angles = np.arange(40) / 20
@@ -99,7 +104,7 @@ def test_two_evaluations_never_write_one_folder(tmp_path):
 
 
 def test_a_pool_holds_its_own_subset_or_everything(tmp_path):
-    """The item of the other subset is nearer."""
+    """The item of the other subset is nearer to the query."""
     items = [Item("near", ("y",), text="near"), Item("far", ("x",), text="far")]
     queries = [Query("q0", "x", ("far",), text="one?"), Query("q1", "y", ("near",), text="two?")]
     vectors, asked = [[1, 0], [0.6, 0.8]], [[1, 0], [1, 0]]

@@ -13,7 +13,10 @@ from trainer.studies.statistics import difference
 
 
 def test_the_smallest_difference_by_hand():
-    """A fifth of 4,000 results: 1.96 √(0.2 / 4000); two subsets of 2,000 have the same variance together."""
+    """A fifth of 4,000 results differ: 1.96 √(0.2 / 4000).
+
+    Two subsets of 2,000 queries have the same variance together.
+    """
     together = Power.of({"all": {"queries": 4000, "precision@1": 0.45}})
     assert (together.queries, together.smallest) == (
         4000,
@@ -24,7 +27,7 @@ def test_the_smallest_difference_by_hand():
 
 
 def test_a_better_system_leaves_smaller_differences():
-    """Of 95 right ones in 96 + 4: p = 0.97, and 2 · 0.97 · 0.03 of the results differ."""
+    """95 of 96 results are right, so p = 97 / 100, and 2 · 0.97 · 0.03 of the results differ."""
     power = Power.of({"all": {"queries": 96, "precision@1": 95 / 96}})
     assert power.smallest == pytest.approx(1.96 * (2 * 0.97 * 0.03 / 96) ** 0.5)
     perfect = Power.of({"all": {"queries": 96, "precision@1": 1.0}})
@@ -36,7 +39,7 @@ def test_an_evaluation_without_queries_has_no_power():
 
 
 def test_the_interval_of_the_smallest_difference_touches_zero():
-    """1,000 queries, 107 better and 73 worse: c = 0.18 and δ = 0.034; the interval over queries must agree."""
+    """1,000 queries, 107 better and 73 worse: c = 0.18 and δ = 0.034. The interval over queries must agree."""
     values = np.array([1.0] * 107 + [-1.0] * 73 + [0.0] * 820)
     left, right = np.maximum(-values, 0), np.maximum(values, 0)
     found = difference({0: CellReading(0, {"all": left})}, {0: CellReading(0, {"all": right})})
@@ -47,7 +50,7 @@ def test_the_interval_of_the_smallest_difference_touches_zero():
 
 @pytest.mark.parametrize(("detect", "needed"), [(0.02, 1921), (0.01, 7684), (0.04, 481)])
 def test_how_many_queries_a_difference_needs(detect, needed):
-    """1.96² · 0.2 / 0.02² = 1920.8, whatever the number of queries that said so."""
+    """1.96² · 0.2 / 0.02² = 1920.8, whatever the number of queries of the measurement."""
     for queries in (100, 4000):
         assert Power(queries, 1.96 * (0.2 / queries) ** 0.5).needed(detect) == needed
 
@@ -63,7 +66,7 @@ def test_as_many_queries_as_needed_are_enough():
 
 
 def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
-    """Four queries, all right: p = 6 / 8, so a fifth differ, and 1.96 √(0.2 / 4) = 0.438."""
+    """Four of four queries are right: p = 6 / 8, so a fifth of the results differ, and 1.96 √(0.2 / 4) = 0.438."""
     measured(tmp_path / "none", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     measured(tmp_path / "large", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=0.44)
     assert not caplog.messages

@@ -9,7 +9,7 @@ from tests.trainer.exported import trained_embedder, trained_reranker
 
 @pytest.fixture(scope="module")
 def wide(model):
-    """With room for pictures of several sizes."""
+    """The limits allow pictures of several sizes."""
     return model.model_copy(update={"max_pixels": 112 * 112})
 
 

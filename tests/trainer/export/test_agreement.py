@@ -14,7 +14,10 @@ AGAINST = "on 2 rows of the run, against the run's base and adapter"
 
 
 def test_vectors_are_compared_by_components_cosines_and_the_nearest():
-    """Two queries, their positives, their negatives. The second query moved by ½ and ¼, to its neighbour's negative."""
+    """Two queries with their positives and negatives.
+
+    The second query moved by ½ and ¼, towards the negative of the first query.
+    """
     of_run = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]], np.float32)
     exported = of_run.copy()
     exported[1] = [0.5, 0.7500009]
@@ -49,7 +52,7 @@ def fingerprints(corpus, triples):
 
 @pytest.mark.parametrize("settings", [EmbedderSettings, RerankerSettings])
 def test_rows_are_spread_evenly_over_the_run(corpus, triples, tmp_path, monkeypatch, settings):
-    """Three of eight: the first, the last, and the one in the middle."""
+    """Of eight rows, three are chosen: the first, the last, and a row in the middle."""
     monkeypatch.setattr(agreement, "ROWS", 3)
     run = settings(corpus=corpus.folder, triples=triples, out=tmp_path / "run", num_negatives=1)
     sample = sample_of(run, fingerprints(corpus, triples))

@@ -24,13 +24,13 @@ from unijudge.storage.files import folder_sha256, publish_json, read_json
 
 @pytest.fixture
 def base(model, tmp_path):
-    """A copy of the tiny model, to be overwritten."""
+    """A copy of the tiny model, which the test overwrites."""
     shutil.copytree(model.name, tmp_path / "base")
     return model.model_copy(update={"name": str(tmp_path / "base")})
 
 
 def overwrite(base):
-    """Other weights of the same shapes, as a newer download would be."""
+    """Other weights with the same shapes, as in a newer download."""
     path = f"{base.name}/model.safetensors"
     weights = load_file(path)
     save_file({name: tensor * 1.5 for name, tensor in weights.items()}, path, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""Exported models in other libraries, loaded with the code of their cards, give the numbers of unijudge."""
+"""Exported models give the numbers of unijudge in other libraries, loaded with the code of their cards."""
 
 import asyncio
 import json
@@ -59,12 +59,12 @@ def exported_reranker(request, reranker, folder):
 
 
 def test_an_adapter_moves_the_vectors(wide, embedder):
-    """Or nothing below would show anything."""
+    """Without this difference, the other tests would show nothing."""
     assert gap(vectors(wide, embedder / "adapter"), vectors(wide, None)) > 0.01
 
 
 def test_sentence_transformers_gives_our_vectors(exported, embedder, wide, monkeypatch):
-    """Alone by kind and mixed, and whichever of picture and text comes first."""
+    """The inputs are alone, by kind and mixed, with the picture or the text first."""
     ours = vectors(wide, embedder / "adapter")
     made = run_card(exported, "sentence-transformers", monkeypatch)
     model = made["model"]
@@ -86,7 +86,7 @@ def test_transformers_and_peft_give_our_vectors(exported, embedder, wide, monkey
 
 
 def test_an_export_is_a_model_of_ours_too(exported, embedder, wide):
-    """Merged as `model.name`, an adapter as `model.adapter`."""
+    """A merged model is used as `model.name`, an adapter as `model.adapter`."""
     ours = vectors(wide, embedder / "adapter")
     if exported.name.endswith("merged"):
         assert gap(vectors(wide.model_copy(update={"name": str(exported)}), None), ours) < TOLERANCE
@@ -116,7 +116,10 @@ def test_transformers_and_peft_give_our_log_odds(exported_reranker, reranker, wi
 
 
 def test_the_service_gives_our_log_odds(reranker, folder, wide):
-    """By the settings of the card's command, whatever TOML would take its name for."""
+    """The service has the settings of the card's command.
+
+    The name of the folder is a date, which TOML would read as a value.
+    """
     out = folder / "2025-11-03"
     export(reranker, out)
     (command,) = re.findall(
@@ -135,7 +138,7 @@ def test_the_service_gives_our_log_odds(reranker, folder, wide):
 def test_a_prompt_with_the_candidate_first_is_not_exported_as_a_cross_encoder(
     corpus, triples, wide, folder, monkeypatch
 ):
-    """sentence-transformers would swap the pictures of a pair; transformers need not."""
+    """sentence-transformers would exchange the pictures of a pair. transformers does not."""
     prompt = Prompt(order="candidate_first", instruction='Is this "it"?\n')
     run = trained_reranker(corpus, triples, wide, folder / "candidate-first-run", prompt=prompt)
     out = folder / "candidate-first"
@@ -151,7 +154,7 @@ def test_a_prompt_with_the_candidate_first_is_not_exported_as_a_cross_encoder(
     ("family", "encoding"), [("qwen3_vl", "chat"), ("llava_onevision", "vlm2vec")]
 )
 def test_other_families_are_exported(family, encoding, corpus, triples, wide, tmp_path):
-    """Pictures within the budget, where a processor knows none: the card says so."""
+    """If a processor has no pixel budget, the card tells how to scale pictures."""
     MAKERS[family](tmp_path / family)
     model = wide.model_copy(update={"name": str(tmp_path / family), "encoding": encoding})
     run = trained_embedder(corpus, triples, model, tmp_path / "run")
@@ -177,7 +180,7 @@ def test_other_families_are_exported(family, encoding, corpus, triples, wide, tm
 def test_formats_of_released_models_are_exported(
     encoding, form, corpus, triples, wide, tmp_path, monkeypatch
 ):
-    """The card's code distorts pictures as the training did. Strings without a template are for transformers only."""
+    """The code of the card scales pictures as in training. Strings without a template work only with transformers."""
     MAKERS["qwen2_vl"](tmp_path / "base")
     model = wide.model_copy(
         update={"name": str(tmp_path / "base"), "encoding": encoding, "resize": "square"}
@@ -203,7 +206,7 @@ def test_formats_of_released_models_are_exported(
 
 
 def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, wide):
-    """Neither in its card nor in what other libraries read; the run itself keeps the whole one."""
+    """The card and the files for other libraries name no such path. The run itself keeps the whole path."""
     for path in exported.iterdir():
         if path.suffix in (".md", ".json", ".jinja"):
             assert str(Path(wide.name).parent) not in path.read_text(), path.name
@@ -213,7 +216,7 @@ def test_an_exported_adapter_names_no_path_of_this_machine(exported, embedder, w
 
 
 def test_an_export_can_be_read_by_other_users_and_older_libraries(exported, embedder, wide):
-    """What libraries write is for one user alone, and names what only their newest versions know."""
+    """Libraries write files that only one user can read, and that name options of their newest version only."""
     modes = {
         path.name: stat.S_IMODE(path.stat().st_mode) & 0o444
         for path in [*exported.rglob("*")]

@@ -1,4 +1,4 @@
-"""Exported models in mteb, loaded with the code of their cards, give the numbers of unijudge."""
+"""Exported models give the numbers of unijudge in mteb, loaded with the code of their cards."""
 
 import io
 
@@ -32,12 +32,12 @@ TASK = {
 
 @pytest.fixture(scope="module")
 def wide(model):
-    """With room for pictures of several sizes."""
+    """The limits allow pictures of several sizes."""
     return model.model_copy(update={"max_pixels": 112 * 112})
 
 
 def loader(contents):
-    """What a task gives to a model, for contents that have the same parts."""
+    """The data that a task gives to a model, for contents with the same parts."""
     columns = {
         "text": [content.text for content in contents],
         "image": [content.image and Image.open(io.BytesIO(content.image)) for content in contents],

@@ -1,4 +1,4 @@
-"""What cannot be exported is refused, and leaves nothing."""
+"""An export that is impossible is refused, and leaves no files."""
 
 import json
 import resource
@@ -103,7 +103,7 @@ def test_a_truncated_adapter_or_one_with_missing_layers_is_refused(form, embedde
 
 
 def test_a_full_disk_leaves_nothing(embedder, tmp_path):
-    """A limit on the size of files stands in for it: the weights are the first that do not fit."""
+    """A limit on the size of files replaces the full disk. The weights are the first file that does not fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:

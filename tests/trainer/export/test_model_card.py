@@ -1,4 +1,4 @@
-"""The card states only what the run and the manifest of its rows say."""
+"""The card states only facts from the run and from the manifest of its rows."""
 
 import itertools
 from dataclasses import replace
@@ -23,7 +23,7 @@ PAPER = "(the method of UniME-V2, arXiv 2510.13515)"
 
 
 def text_of(kind, identity, base="owner/base", selection=None, **settings):
-    """The card of a run on rows that `mine select` wrote with such settings; None: rows that are gone."""
+    """The card of a run on rows that `mine select` wrote with the given settings. None: the rows were deleted."""
     rows = {"corpus": "c", "scores": "s", "rows": 1, "negatives_in_row": 1, "statistics": {}}
     places = {"corpus": "c", "triples": "t", "out": "o"}
     story = RunFacts(
@@ -87,7 +87,10 @@ def test_a_rerankers_card_names_a_judge_only_if_it_was_used(preset, how, judged,
 
 
 def test_a_card_names_no_path_of_the_machine(identity):
-    """Neither the selection's, nor the training's, nor the evaluations'; two of one name are both there."""
+    """The paths of the selection, the training and the evaluations are shortened.
+
+    Two evaluations with the same name both stay on the card.
+    """
     home = "/home/me/client-x"
     made = Provenance.now().model_copy(
         update={"command": f"unijudge train embedder corpus={home}/pictures"}

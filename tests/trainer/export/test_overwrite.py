@@ -1,4 +1,4 @@
-"""`train export --overwrite` replaces an exported model, and no folder that a person put together."""
+"""`train export --overwrite` replaces an exported model, but never a folder that a person made."""
 
 import json
 
@@ -53,5 +53,5 @@ def test_an_exported_model_may_be_replaced_unless_somebody_put_files_there(tmp_p
     ],
 )
 def test_a_folder_without_a_part_of_an_export_is_not_an_export(tmp_path, files):
-    """A published dataset's card has the same tag; a model of somebody else has weights."""
+    """The card of a published dataset has the same tag, and a foreign model has weights."""
     assert not is_exported(folder_of(tmp_path, files))

@@ -36,7 +36,7 @@ LOSSES = [own, whole, rest]
 
 
 def test_infonce_by_hand():
-    """Two rows; the second masks a known positive: −ln(3/5) and −ln(1/3)."""
+    """Two rows. The second row masks a known positive: −ln(3/5) and −ln(1/3)."""
     logits = torch.log(torch.tensor([[3.0, 1.0, 1.0], [7.0, 2.0, 1.0]]))
     masked = torch.tensor([[False, False, False], [True, False, False]])
     loss = infonce(logits, torch.tensor([0, 2]), masked, temperature=1.0)
@@ -44,7 +44,7 @@ def test_infonce_by_hand():
 
 
 def test_in_batch_contrast_by_hand():
-    """The own ones have 3 + 1 of 4 + 1 + 2 (7 is known), and 2 + 1 of 10."""
+    """Own candidates: 3 + 1 of 4 + 1 + 2 (7 is a known positive), and 2 + 1 of 10."""
     logits = torch.log(torch.tensor([[3.0, 1.0, 1.0, 7.0, 2.0], [3.0, 2.0, 2.0, 1.0, 2.0]]))
     loss = in_batch_contrast(logits, OWN, ALL, temperature=1.0)
     assert loss.item() == pytest.approx((-math.log(4 / 7) - math.log(3 / 10)) / 2)
@@ -131,7 +131,7 @@ def test_a_row_that_holds_all_candidates_of_the_batch_costs_nothing_more():
 
 
 def test_a_row_without_negatives_costs_nothing():
-    """All of its own candidates but the positive are known to answer it."""
+    """All its candidates except the positive are known right answers."""
     values = similarities()
     masked = ~OWN | torch.tensor([[False, True, False, False, False], [False] * 5])
     loss = infonce(values, TARGET, masked, temperature=0.5)

@@ -14,7 +14,7 @@ SHARP = {"student_temperature": 0.005, "teacher_temperature": 0.005}
 
 
 def some(rows=3, candidates=4):
-    """Similarities and scores at which nothing is special."""
+    """Similarities and scores without special values."""
     dice = torch.Generator().manual_seed(0)
     student = torch.rand(rows, candidates, dtype=torch.float64, generator=dice).requires_grad_()
     return student, torch.rand(rows, candidates, dtype=torch.float64, generator=dice)
@@ -41,7 +41,9 @@ def test_kl_by_hand():
 
 
 def test_margin_mse_by_hand():
-    """Student leads by 1 and 2, the judge says 4 and 2 at its temperature: (9 + 0) / 2; the other row agrees."""
+    """In one row the student's margins are 1 and 2, and the judge's margins are 4 and 2 at its temperature: (9 + 0) /
+    2. In the other row they agree.
+    """
     student = torch.tensor([[0.5, 0.0, -0.5], [0.1, 0.2, 0.3]])
     teacher = torch.tensor([[1.0, 0.0, 0.5], [0.3, 0.35, 0.4]])
     loss = margin_mse(student, teacher, student_temperature=0.5, teacher_temperature=0.25)
@@ -82,7 +84,7 @@ def test_the_gradient_of_kl_is_the_difference_of_the_distributions():
 @pytest.mark.parametrize("student", [[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
 @pytest.mark.parametrize("teacher", [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]])
 def test_extremes_stay_finite(loss, student, teacher, dtype):
-    """A gap of ±1 is 200 at this temperature, and Q one-hot; equal scores are the other end."""
+    """A gap of ±1 is ±200 at this temperature, and Q is one-hot. Equal scores are the other extreme."""
     given = torch.tensor([student], dtype=dtype, requires_grad=True)
     value = loss(given, torch.tensor([teacher], dtype=dtype), **SHARP)
     value.backward()
@@ -98,7 +100,10 @@ def test_extremes_stay_finite(loss, student, teacher, dtype):
 
 
 def test_symmetric_kl_has_a_gradient_where_js_has_none():
-    """Confidently wrong: positive .50, negative .80 at τ = .02: what JS would lose."""
+    """The student is certain and wrong: the positive has .50, the negative .80, and τ = .02.
+
+    The gradient of JS would be zero.
+    """
     teacher = torch.tensor([[1.0, 0.0]])
     gradients = {}
     for divergence in DIVERGENCES:
@@ -111,7 +116,10 @@ def test_symmetric_kl_has_a_gradient_where_js_has_none():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_row_counts_as_much_as_it_weighs(loss):
-    """Mean of weight × term: (1 · a + ½ · b + 0 · c) / 3; no gradient where the weight is 0; ones change nothing."""
+    """The mean of weight × term is (1 · a + ½ · b + 0 · c) / 3.
+
+    A row with weight 0 has no gradient, and weights of 1 change nothing.
+    """
     student, teacher = some()
     a, b, _ = (loss(student[[row]], teacher[[row]], **ONE).item() for row in range(3))
     weighted = loss(student, teacher, **ONE, weights_B=torch.tensor([1.0, 0.5, 0.0]))
@@ -136,7 +144,7 @@ def test_the_order_of_rows_and_of_negatives_does_not_matter(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_halves_of_a_batch_average_to_the_whole(loss):
-    """Values and gradients, with weights: accumulation is exact."""
+    """This holds for values and gradients, with weights, so accumulation is exact."""
     student, teacher = some(rows=4)
     weights = torch.tensor([1.0, 0.5, 0.25, 0.0], dtype=torch.float64)
     (whole,) = torch.autograd.grad(loss(student, teacher, **ONE, weights_B=weights), student)

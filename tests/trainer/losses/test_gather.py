@@ -1,4 +1,4 @@
-"""The averaged gradients of several processes equal those of one process with all rows, for every loss."""
+"""The averaged gradients of several processes equal the gradients of one process with all rows, for every loss."""
 
 import hashlib
 
@@ -53,7 +53,7 @@ def features(content):
 
 
 def gradients(rows):
-    """By loss: the gradient of the student's weights for some rows."""
+    """Returns for each loss the gradient of the student's weights for some rows."""
     torch.manual_seed(0)
     student = nn.Linear(6, 4, dtype=torch.float64)
     batch = collate([example(row) for row in rows])
@@ -71,7 +71,7 @@ def gradients(rows):
 
 
 def averaged():
-    """Of one process's rows, averaged over all processes."""
+    """Returns the gradients of one process's rows, averaged over all processes."""
     accelerator = Accelerator(cpu=True)
     rank, size = accelerator.process_index, accelerator.num_processes
     found = gradients(range(rank, 8, size))
@@ -83,7 +83,7 @@ def averaged():
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """By number of processes: the averaged gradients of all losses."""
+    """Returns for each number of processes the averaged gradients of all losses."""
     folder = tmp_path_factory.mktemp("shares")
     return {size: launched(averaged, size, folder / str(size))[0] for size in (2, 4)}
 

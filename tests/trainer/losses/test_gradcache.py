@@ -1,4 +1,4 @@
-"""GradCache: the gradients of the whole batch, dropout included, with one chunk's hidden states in memory."""
+"""GradCache gives the gradients of the whole batch, with dropout, while memory holds the hidden states of one chunk."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ WORDS = [
 
 @pytest.fixture
 def backbone(model):
-    """In double precision, and with updates that are not zero."""
+    """A backbone in float64, whose adapter's updates are not zero."""
     backbone = open_backbone(model)
     torch.manual_seed(0)
     add_lora(backbone, LoraSettings(rank=2, dropout=0.1))
@@ -39,7 +39,9 @@ def backbone(model):
 
 
 def gradients(backbone, loss):
-    """With the same dice each time; and how many bytes were kept for the backward pass."""
+    """Returns the gradients, with the same random numbers each time, and the number of bytes that were kept for the
+    backward pass.
+    """
     kept = []
     torch.manual_seed(1)
     with saved_tensors_hooks(
@@ -73,7 +75,7 @@ def test_gradients_are_those_of_the_whole_batch(backbone, corpus, triples):
 
 
 def against_the_same_chunks_kept_whole(backbone, monkeypatch):
-    """The gradients through `embed_in_chunks`, with checkpointing and without; the same dice."""
+    """Returns the gradients through `embed_in_chunks` with and without checkpointing, with the same random numbers."""
     target = torch.randn(len(WORDS), backbone.width, generator=torch.Generator().manual_seed(2))
     backbone.model.train()
 
@@ -102,7 +104,9 @@ def test_dropout_draws_the_same_in_both_passes(backbone, monkeypatch):
 def test_dropout_draws_the_same_from_a_generator_that_checkpoint_does_not_know(
     backbone, monkeypatch
 ):
-    """As a GPU's is: `torch.manual_seed` seeds it too, but its state is restored only for tensors among arguments."""
+    """The generator of a GPU is like this: `torch.manual_seed` seeds it, but torch restores its state only if the
+    arguments include tensors on this GPU.
+    """
     device = torch.Generator()
     seed_all = torch.manual_seed
 

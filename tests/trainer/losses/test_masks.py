@@ -24,7 +24,7 @@ from unijudge.formats.triples import (
 
 
 def examples_of(folder, items, queries, chosen, extras=None, *, fold_case=True):
-    """`chosen`: of each query, its negatives."""
+    """`chosen` has the negatives of each query."""
     folder.mkdir(exist_ok=True)
     write_corpus(folder, items, queries, images=folder, rejects=0, source="t")
     corpus = Corpus(folder)
@@ -59,7 +59,7 @@ def examples_of(folder, items, queries, chosen, extras=None, *, fold_case=True):
 
 
 def masked(examples, *, in_batch=True):
-    """Of each row, the texts that are no negatives."""
+    """Returns for each row the texts that are not its negatives."""
     batch = collate([examples[row] for row in range(len(examples))])
     rows = batch.masked_BU(in_batch=in_batch)
     return [{batch.candidates[int(place)].text for place in row.nonzero()} for row in rows]
@@ -85,7 +85,10 @@ def test_duplicates_of_a_positive_and_further_positives_are_not_negatives(tmp_pa
     ("fold", "expected"), [(True, [{"a red fox"}, set()]), (False, [set(), set()])]
 )
 def test_duplicates_are_the_same_as_in_the_selection(tmp_path, fold, expected):
-    """One that told letter cases apart chose a spelling of the query as a negative: it stays one."""
+    """A selection that distinguishes letter case chose another spelling of the query as a negative.
+
+    It stays a negative.
+    """
     items = texts(("p", "fox"), ("P", "a red fox"), ("r", "cow"), ("n", "hen"))
     queries = [Query("q0", "x", ("p",), text="A red fox"), Query("q1", "x", ("r",), text="moo?")]
     chosen = {"q0": ["P"], "q1": ["n"]}
@@ -103,7 +106,7 @@ def test_further_positives_hold_for_every_row_that_asks_the_same(tmp_path):
 
 
 def test_a_query_is_not_its_own_negative(tmp_path):
-    """Rows A→B and B→A: at cosine 1 to itself, a query would be its own hardest negative."""
+    """The rows are A→B and B→A. With a cosine of 1 to itself, a query would be its own hardest negative."""
     items = texts(("A", "night"), ("B", "Nacht"), ("n", "day"), ("m", "Tag"))
     queries = [Query("q0", "x", ("B",), text="Night "), Query("q1", "x", ("A",), text="Nacht")]
     examples = examples_of(tmp_path, items, queries, {"q0": ["m"], "q1": ["n"]})

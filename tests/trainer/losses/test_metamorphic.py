@@ -24,7 +24,7 @@ def stop_at(wanted, step, _loss):
 
 @pytest.fixture
 def run(corpus, triples, model, tmp_path):
-    """Settings of a short run, with dropout, over rows with pictures."""
+    """Settings of a short run with dropout, on rows with pictures."""
 
     def made(name, **changes):
         settings = run_settings(
@@ -38,7 +38,10 @@ def run(corpus, triples, model, tmp_path):
 
 
 def test_a_run_is_bitwise_the_same_for_any_interruption_and_cache(run, model):
-    """A cache decides which pictures are seen together again: after each cut another one is empty."""
+    """The cache decides which pictures the vision tower sees together.
+
+    After each interruption, another cache is empty.
+    """
     whole = bytes_of(train_embedder(run("whole", max_steps=5), quiet))
     for cut in (2, 3, 4):
         settings = run(f"cut-{cut}", max_steps=5, save_steps=1)
@@ -57,7 +60,10 @@ def test_a_run_is_bitwise_the_same_for_any_interruption_and_cache(run, model):
 def test_an_update_over_all_rows_is_the_same_however_it_is_cut_into_batches(
     corpus, triples, model, tmp_path, name
 ):
-    """Eight rows in an update: 8, 2 × 4, 4 × 2 or 8 × 1; rows do not interact. AdamW makes whole steps of last bits."""
+    """An update has eight rows: 8, 2 × 4, 4 × 2 or 8 × 1.
+
+    Rows do not affect each other. AdamW can turn differences in the last bits into whole steps.
+    """
     found = []
     for size in (8, 4, 2, 1):
         settings = run_settings(

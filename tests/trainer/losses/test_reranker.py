@@ -1,4 +1,6 @@
-"""The reranker on a tiny Qwen2.5-VL: what its prompts hold, its loss, a training that learns, and its merged folder."""
+"""The reranker on a tiny Qwen2.5-VL: the content of its prompts, its loss, a training that learns, and its merged
+folder.
+"""
 
 import asyncio
 import math
@@ -41,7 +43,7 @@ def backbone(model):
 
 
 def example(number=0, *, teacher=(0.9, 0.1, 0.8, 0.3, 0.2, 0.1)):
-    """A picture and a text asked for; six candidates, each a picture and a word."""
+    """A query with a picture and a text, and six candidates, each with a picture and a word."""
     return Example(
         query=Content(f"Which one is meant, number {number}?", png("orange")),
         candidates=[Content(f"It is {color}.", png(color)) for color in COLORS],
@@ -62,8 +64,8 @@ def decoded(backbone, stream):
     )
 
 
-def told(backbone, question):
-    """The one word that is supervised."""
+def supervised_word(backbone, question):
+    """Returns the only supervised word."""
     ((token, share),) = question.targets.items()
     assert share == 1
     return backbone.inputs._files[0].decode([token])
@@ -99,7 +101,7 @@ def test_the_answers_are_the_right_tokens(backbone):
     lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of(
         [example(number) for number in range(5)], 1
     )
-    assert [told(backbone, question) for question in lesson.pairs] == ["Yes", "No"] * 5
+    assert [supervised_word(backbone, question) for question in lesson.pairs] == ["Yes", "No"] * 5
     for question in lesson.lists:
         listed = decoded(backbone, question.stream)
         body = listed[listed.index("Candidates:") :]
@@ -107,7 +109,7 @@ def test_the_answers_are_the_right_tokens(backbone):
         number = sum(
             body.find(f"({n}) ") != -1 and body.find(f"({n}) ") < place for n in range(1, 7)
         )
-        assert told(backbone, question) == str(number)
+        assert supervised_word(backbone, question) == str(number)
 
 
 def test_the_positive_has_every_position_with_equal_probability(backbone):
@@ -115,7 +117,7 @@ def test_the_positive_has_every_position_with_equal_probability(backbone):
         backbone, Prompt(), RerankerLossSettings(list_size_min=4, list_size_max=4), seed=0
     )
     found = Counter(
-        told(backbone, question)
+        supervised_word(backbone, question)
         for start in range(0, 200, 20)
         for question in lessons.of(
             [example(number) for number in range(start, start + 20)], 1
@@ -155,7 +157,7 @@ def test_the_same_rows_are_asked_in_the_same_way(backbone):
 
 
 def test_each_term_is_a_separate_mean(backbone):
-    """By hand, from the model's logits; and twice as many lists do not weigh twice."""
+    """The value is computed by hand from the model's logits. Twice as many lists do not have twice the weight."""
     settings = RerankerLossSettings(pairwise=2.0, listwise=0.5)
     lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)], 1)
     with torch.inference_mode():
@@ -192,7 +194,10 @@ def test_each_term_is_a_separate_mean(backbone):
 
 
 def test_a_list_may_be_learned_only_among_its_numbers(backbone):
-    """By hand; and a gradient comes of it, but none for words that are no number."""
+    """The value is computed by hand.
+
+    The loss has a gradient for numbers, and no gradient for words that are no numbers.
+    """
     settings = RerankerLossSettings(pairwise=0, listwise_over="numbers")
     lesson = Lessons(backbone, Prompt(), settings, seed=0).of([example(1), example(2)], 1)
     expected = []
@@ -218,7 +223,10 @@ def test_a_list_may_be_learned_only_among_its_numbers(backbone):
     ids=["hard", "judge", "between"],
 )
 def test_a_pairs_target_goes_towards_the_judges_score(backbone, graded, positive, negative):
-    """The judge gives the positive 0.9 and its hardest negative 0.8; a row that nobody judged stays hard."""
+    """The judge gives the positive 0.9 and its hardest negative 0.8.
+
+    A row without a judge's score keeps hard labels.
+    """
     settings = RerankerLossSettings(graded=graded, listwise=0)
     yes, no = (backbone.inputs.encoder.label_id(label) for label in ("Yes", "No"))
 
@@ -237,7 +245,7 @@ def test_a_pairs_target_goes_towards_the_judges_score(backbone, graded, positive
 
 
 def test_the_graded_loss_by_hand():
-    """P = (0.6, 0.3, 0.1): −0.9 ln 0.6 − 0.1 ln 0.3 = 0.5801; least where P is the target itself."""
+    """P = (0.6, 0.3, 0.1): −0.9 ln 0.6 − 0.1 ln 0.3 = 0.5801. The loss is smallest if P equals the target."""
 
     def loss(chances, targets):
         fixed = SimpleNamespace(next_token_logits=lambda _: torch.tensor([chances]).log())
@@ -294,7 +302,10 @@ def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbon
 
 
 def test_a_list_is_measured_in_the_order_in_which_it_is_asked(backbone, monkeypatch):
-    """Here a positive that is not the first costs 60 tokens more: such lists are shortened, and none is refused."""
+    """In this prompt, a positive that is not the first item costs 60 more tokens.
+
+    Such lists are shortened, and no list is refused.
+    """
     (first,) = (
         Lessons(backbone, Prompt(), RerankerLossSettings(list_size_min=6), seed=0)
         .of([example()], 1)
@@ -335,7 +346,9 @@ def test_a_repeated_negative_is_listed_once(backbone):
 
 
 def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tmp_path):
-    """Merged, it is an ordinary model: the judge's own backend gives the scores of model and adapter, to 1e-4."""
+    """The merged model is an ordinary model: the judge's own backend gives the scores of model and adapter, within
+    1e-4.
+    """
     settings = RerankerSettings(
         corpus=corpus.folder, triples=triples, out=tmp_path / "run", model=model.model_dump(), num_negatives=7,
         max_steps=60,
@@ -389,7 +402,15 @@ def test_a_question_weighs_as_its_row(backbone):
 
 
 def test_a_row_has_different_questions_in_different_steps(backbone):
-    """Also alone in its batch: a place that never changed could be learned by heart."""
+    """This also holds for a row alone in its batch. The model could memorise a position that never changes."""
     lessons = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0)
-    assert len({told(backbone, lessons.of([example()], step).lists[0]) for step in range(30)}) >= 4
+    assert (
+        len(
+            {
+                supervised_word(backbone, lessons.of([example()], step).lists[0])
+                for step in range(30)
+            }
+        )
+        >= 4
+    )
     assert lessons.of([example()], 7) == lessons.of([example()], 7)

@@ -1,4 +1,4 @@
-"""The embedder on a tiny Qwen2.5-VL: embedding, rows, masks, and a training that learns and resumes."""
+"""The embedder on a tiny Qwen2.5-VL: embedding, rows, masks, and a training that learns and can be resumed."""
 
 import json
 import math
@@ -134,7 +134,10 @@ def test_rows_that_cannot_teach_are_refused(corpus, triples, tmp_path, backbone)
 def test_a_judge_that_cannot_teach_is_warned_of_before_training(
     corpus, triples, model, tmp_path, caplog
 ):
-    """Random negatives have the label 1, so the positive is last; rows of a sound judge are not warned of."""
+    """All random negatives have the label 1, so the positive has the lowest score.
+
+    Rows of a good judge cause no warning.
+    """
 
     def said(rows, **loss):
         caplog.clear()
@@ -208,7 +211,7 @@ def test_a_pool_that_is_covered_is_warned_of_before_training(
 
 
 def test_weights_scales_and_overrides_reach_the_batch(corpus, tmp_path):
-    """Two judges, each with its own scale; a negative that a person called one is labelled 0."""
+    """There are two judges, each with its own scale. A negative that a person confirmed has the label 0."""
     query, (positive, first, second, *_) = corpus.queries[0], corpus.items
 
     def pair(item):
@@ -241,7 +244,7 @@ def test_a_training_does_not_start_from_an_adapter(corpus, triples, model, tmp_p
 
 
 def test_an_input_that_cannot_be_embedded_is_named(corpus, model, tmp_path):
-    """One with a picture, which is not opened before: its id, and what it lacks."""
+    """The input has a picture, which is not opened before. The error has its id and the reason."""
     short = model.model_copy(update={"max_source_pixels": 100})
     with pytest.raises(
         DataError, match=f"{corpus.queries[0].query_id}: image of 60×60 pixels: more than 100"
@@ -360,7 +363,7 @@ def test_evaluation_by_hand(corpus, model, tmp_path):
 
 
 def test_evaluation_over_closed_lists(corpus, model, tmp_path):
-    """The candidates of a query may be given; a list without its positive is refused."""
+    """A query may have a fixed list of candidates. A list without its positive is refused."""
 
     def closed(name, lists):
         queries = [

@@ -13,7 +13,7 @@ PAIRS = 2000
 
 
 def logits_of_a_judge(dtype):
-    """Hidden states whose logits for Yes and No lie around 20, as a judge's do: (pairs, 64) and (100, 64)."""
+    """Hidden states whose logits for Yes and No are around 20, as those of a judge: (pairs, 64) and (100, 64)."""
     random = torch.Generator().manual_seed(0)
     hidden = torch.randn(PAIRS, 64, generator=random) + 1
     weight = torch.randn(100, 64, generator=random) * 0.05
@@ -34,7 +34,7 @@ def test_log_odds_in_bfloat16_are_a_grid_and_those_of_a_float32_head_are_not():
 
 
 def test_values_and_gradients_are_those_of_the_plain_product(monkeypatch):
-    """In parts of 33 rows, so that the last one is shorter."""
+    """The product is computed in parts of 33 rows, so the last part is shorter."""
     monkeypatch.setattr(head, "ROWS_AT_ONCE", 33)
     found = []
     for product in (
@@ -74,7 +74,10 @@ def test_no_copy_of_the_head_is_kept_for_the_backward_pass():
 
 
 def test_a_models_logits_are_its_heads_in_float32(model):
-    """In float32 those of the model itself; in bfloat16 of the same hidden states, without the last rounding."""
+    """In float32, the logits equal those of the model.
+
+    In bfloat16, they come from the same hidden states, without the last rounding.
+    """
     words = [Content(text=f"{word} square") for word in ("red", "green", "blue")]
     for dtype in ("float32", "bfloat16"):
         backbone = open_backbone(model.model_copy(update={"dtype": dtype}))

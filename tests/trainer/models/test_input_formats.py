@@ -1,4 +1,4 @@
-"""The formats of released models: ids, positions, pixels and vectors equal the reference."""
+"""The formats of released models: ids, positions, pixels and vectors equal those of the reference."""
 
 import io
 import json
@@ -52,7 +52,7 @@ WITHOUT = [
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory, tiny_model):
-    """A family's name → the folder of a tiny model of it."""
+    """The name of a family → the folder of a tiny model of this family."""
     made = {"qwen2_5_vl": tiny_model}
 
     def folder(name):
@@ -66,7 +66,7 @@ def folder_of(tmp_path_factory, tiny_model):
 
 @pytest.fixture(scope="module")
 def picture():
-    """Neither square nor of one colour."""
+    """A picture with unequal sides and several colours."""
     pixels = np.random.default_rng(0).integers(0, 256, (90, 200, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
@@ -75,7 +75,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory, picture):
-    """What an import makes of the published rows, in their order."""
+    """The contents that an import makes of the published rows, in their order."""
     folder = tmp_path_factory.mktemp("published")
     (folder / "images").mkdir()
     (folder / "images" / "a.png").write_bytes(picture)
@@ -110,7 +110,7 @@ def settings_of(folder, **changes):
 
 
 def squashed(picture):
-    """As the reference makes it, before its processor."""
+    """A picture scaled as in the reference, before its processor."""
     return Image.open(io.BytesIO(picture)).resize((SIDE, SIDE))
 
 
@@ -124,7 +124,9 @@ def loaded(folder):
 
 
 def published(folder, text, image, *, plane=False):
-    """The reference's way, written down plainly: ids of the raw string, 1-D positions, the last token's vector."""
+    """The way of the reference, written plainly: the ids of the raw string, 1-D positions, and the vector of the last
+    token.
+    """
     tokenizer, processor, model = loaded(folder)
     text, arrays = text.replace("<|image_1|>", "<|image_pad|>"), {}
     if image is not None:
@@ -170,7 +172,10 @@ def test_the_bare_string_equals_the_reference(family, folder_of, contents, pictu
 
 @pytest.mark.parametrize("encoding", ["chat", "vlm2vec"])
 def test_llava_onevision_reads_its_processors_chat(encoding, folder_of, contents, picture):
-    """One turn, image then text, the generation prompt; UniME-V2 strips the text's outer blanks."""
+    """One turn has the image, then the text, then the generation prompt.
+
+    UniME-V2 removes whitespace around the text.
+    """
     folder = folder_of("llava_onevision")
     backbone = open_backbone(settings_of(folder, encoding=encoding))
     processor = transformers.AutoProcessor.from_pretrained(folder)
@@ -201,7 +206,9 @@ LAMRA = [
 
 @pytest.mark.parametrize(("family", "plane"), [("qwen2_vl", False), ("qwen2_5_vl", True)])
 def test_lamra_reads_the_hidden_state_before_the_answer(family, plane, folder_of, picture):
-    """As its code does: a token `<emb>` in the assistant's answer, and the hidden state before it."""
+    """As in LaMRA's code, the assistant's answer has the token `<emb>`, and the vector is the hidden state before
+    it.
+    """
     folder = folder_of(family)
     backbone = open_backbone(settings_of(folder, encoding="lamra"))
     _, processor, _ = loaded(folder)
@@ -259,8 +266,8 @@ UNIME = {
 """Of a text and of an image: what the tokenizer is given."""
 
 
-def taken(folder, string, image):
-    """Token ids and the vector of a string and a picture, by the model's own processor."""
+def by_own_processor(folder, string, image):
+    """Returns the token ids and the vector of a string and a picture, by the model's own processor."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
     _, _, model = loaded(folder)
     inputs = processor(
@@ -284,8 +291,8 @@ def test_unime_summarises_a_text_or_an_image(family, folder_of, picture):
     folder = folder_of(family)
     backbone = open_backbone(settings_of(folder, encoding="unime"))
     sentence, image = UNIME[family]
-    check_reads(backbone, Content("a red\ncar"), *taken(folder, sentence, None))
-    check_reads(backbone, Content(None, picture), *taken(folder, image, picture))
+    check_reads(backbone, Content("a red\ncar"), *by_own_processor(folder, sentence, None))
+    check_reads(backbone, Content(None, picture), *by_own_processor(folder, image, picture))
     with pytest.raises(
         SettingsError,
         match=r"has both: 'stop'\. Set model\.encoding = 'vlm2vec', as for MMEB, or leave",
@@ -299,7 +306,9 @@ def test_llava_next_reads_the_bare_string(folder_of, contents, picture):
     for text, content in zip(WITH_IMAGE + WITHOUT, contents, strict=True):
         string = text.replace("<|image_1|>", "<image>")
         check_reads(
-            backbone, content, *taken(folder, string, picture if text in WITH_IMAGE else None)
+            backbone,
+            content,
+            *by_own_processor(folder, string, picture if text in WITH_IMAGE else None),
         )
 
 

@@ -26,7 +26,7 @@ from unijudge.modeling.chat_encoder import shared_prefix
 
 
 def long_texts(corpus, folder):
-    """Two items whose names are long, the second the longest."""
+    """Two items with long names. The second name is the longest."""
     items = [
         replace(item, text=f"{item.text} {'a' * 400 * (place - 2)}") if place in (3, 4) else item
         for place, item in enumerate(corpus.items)
@@ -36,7 +36,7 @@ def long_texts(corpus, folder):
 
 
 def test_texts_that_are_too_long_are_counted_before_anything_is_embedded(corpus, model, tmp_path):
-    """Not at the item that is met after hours; and one that just fits is embedded."""
+    """The error comes at the start, not hours later at the item. A text that just fits is embedded."""
     long = long_texts(corpus, tmp_path / "c")
     lengths = [open_backbone(model).length(Content(item.text)) for item in long.items]
     assert lengths[4] == max(lengths)
@@ -61,7 +61,7 @@ def test_texts_that_are_too_long_are_counted_before_anything_is_embedded(corpus,
 
 @pytest.mark.parametrize("train", [train_embedder, train_reranker])
 def test_rows_that_are_too_long_are_counted_before_a_run_begins(corpus, model, tmp_path, train):
-    """Also those that no step would meet."""
+    """This includes rows that no step of the training would use."""
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
     settings = run_settings(
@@ -88,7 +88,10 @@ def embedded(corpus, model, out, **changes):
 
 
 def test_kind_c6_a_long_text_is_cut_and_its_template_stays(corpus, model):
-    """As much of the text as fits: one letter more would not. The picture and the template are whole."""
+    """The text keeps as many letters as fit, so one more letter would not fit.
+
+    The picture and the template stay whole.
+    """
     backbone = open_backbone(model.model_copy(update={"max_tokens": 60, "on_long": "truncate"}))
     picture = corpus.content(corpus.queries[0]).image
     one, other, cut = (
@@ -121,7 +124,7 @@ def test_kind_c6_a_cut_text_has_the_vector_of_its_beginning(corpus, model, tmp_p
 
 
 def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model, tmp_path, caplog):
-    """Two of eight colours are left out. They are not candidates, and the two queries for them have no pairs."""
+    """Two of eight colours have no vector. They are not candidates, and the two queries for them have no pairs."""
     long = long_texts(corpus, tmp_path / "c")
     folder = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="skip")
     assert folder.skipped("items").tolist() == [3, 4]
@@ -146,7 +149,10 @@ def test_kind_c6_nothing_is_left_to_measure(corpus, model, tmp_path):
 
 
 def test_kind_c6_an_unfinished_folder_resumes_with_another_setting(corpus, model, tmp_path):
-    """A text beside a picture is met in the middle: then no vector that exists depends on what is done with it."""
+    """The long text of an item with a picture is met in the middle of the job.
+
+    No existing vector depends on the setting.
+    """
     embedded(corpus, model, tmp_path / "v")
     part = tmp_path / "v" / "queries-00000.parquet"
     part.unlink()
@@ -203,7 +209,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
 
 
 def test_kind_c6_rerankers_do_not_truncate_and_benchmarks_do_not_skip():
-    """A judge never answers a cut question, and a benchmark measures every query."""
+    """A judge never answers a truncated question, and a benchmark evaluates every query."""
     with pytest.raises(ValueError, match="on_long = 'truncate' is a setting of an embedder"):
         RerankerSettings(corpus="c", triples="t", out="o", model={"on_long": "truncate"})
     with pytest.raises(ValueError, match="a benchmark measures all of them"):

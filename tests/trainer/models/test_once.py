@@ -30,7 +30,7 @@ def opened(model, **changes):
 
 
 def trained(backbone):
-    """With a LoRA of random weights: a fresh one has no gradient in one half."""
+    """A LoRA with random weights, because one half of a fresh LoRA has no gradient."""
     add_lora(backbone, LoraSettings(rank=2, alpha=2))
     torch.manual_seed(0)
     for _, parameter in weights(backbone):
@@ -43,7 +43,9 @@ def weights(backbone):
 
 
 def plain(backbone, streams):
-    """The model's own forward: one batch, padded to its longest, with every picture as often as it stands there."""
+    """Returns the model's own forward pass: one batch, padded to its longest row, with every picture as often as it
+    occurs.
+    """
     arrays = backbone.inputs.token_arrays(streams) | backbone.inputs.picture_arrays(streams)
     inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
     hidden = backbone.model.get_base_model().model(**inputs, use_cache=False).last_hidden_state
@@ -51,14 +53,14 @@ def plain(backbone, streams):
 
 
 def gradients(backbone, hidden):
-    """Of some function of the hidden states, in which every number counts."""
+    """Returns the gradients of a function of the hidden states, in which every number matters."""
     backbone.model.zero_grad()
     (hidden * torch.sin(torch.arange(hidden.numel()).reshape(hidden.shape))).sum().backward()
     return torch.cat([one.grad.flatten() for _, one in weights(backbone)])
 
 
 def work(backbone):
-    """Counts, from now on, the patches that the vision tower sees and the rows that the language model runs."""
+    """Counts, from this call on, the patches of the vision tower and the rows of the language model."""
     base, seen = backbone.model, Counter()
     base = base.get_base_model() if hasattr(base, "get_base_model") else base
     tower = next(
@@ -76,7 +78,7 @@ def work(backbone):
 def test_every_family_gives_the_states_of_its_own_forward_pass(
     family, model, tmp_path, monkeypatch
 ):
-    """Hidden states and gradients, also where features come from the cache; texts, pictures, both; many groups."""
+    """Compares hidden states and gradients, also with cached features, for texts, pictures and both, in many groups."""
     if family in MAKERS:
         MAKERS[family](tmp_path)
         model = model.model_copy(update={"name": str(tmp_path)})
@@ -101,7 +103,7 @@ def test_every_family_gives_the_states_of_its_own_forward_pass(
 
 
 def test_a_batch_runs_distinct_inputs_and_each_picture_once(model, corpus, triples, monkeypatch):
-    """Rows that share their negatives, a query that is a candidate too, the same pictures in the next step."""
+    """Rows share their negatives, a query is also a candidate, and the next step has the same pictures."""
     examples = Examples(corpus, triples, negatives=7)
     batch = collate([examples[0], examples[1], examples[0]])
     batch.queries[2] = batch.candidates[0]
@@ -143,7 +145,10 @@ def test_the_cache_keeps_the_last_used_features_within_its_bytes(model):
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", *MAKERS])
 def test_image_features_do_not_depend_on_other_images(family, model, tmp_path):
-    """To the bit: else a cache, which decides who is in company, would change numbers."""
+    """The features are equal to the last bit.
+
+    Otherwise the cache, which decides which images are together, would change results.
+    """
     if family in MAKERS:
         MAKERS[family](tmp_path)
         model = model.model_copy(update={"name": str(tmp_path)})

@@ -37,7 +37,7 @@ H100 = DeviceMemory(name="NVIDIA H100 80GB HBM3", total=80 * GIB, peak=78 * GIB,
 
 @pytest.fixture
 def short(monkeypatch):
-    """Lets memory run out in one pass of the decoder."""
+    """Raises an out-of-memory error in one pass of the decoder."""
     monkeypatch.setattr(Qwen2_5_VLTextModel, "forward", Qwen2_5_VLTextModel.forward)
     return run_out_in_pass
 
@@ -68,7 +68,9 @@ def test_a_training_error_names_the_step_its_size_and_the_cures(
 
 
 def test_every_process_ends_when_one_runs_out(corpus, triples, model, tmp_path):
-    """Under torchrun: the second of two runs out in its third pass, while the first waits for its gradients."""
+    """Under torchrun, the second of two processes runs out of memory in its third pass, while the first process waits
+    for its gradients.
+    """
     settings = run_settings(
         corpus,
         triples,
@@ -200,7 +202,7 @@ def test_the_settings_that_help_an_embedding_and_a_loading():
 
 
 def test_a_reranker_error_names_its_size(corpus, triples, model, tmp_path, short):
-    """Of 8 rows 16 pairs and 8 lists."""
+    """A batch of 8 rows has 16 pairs and 8 lists."""
     settings = RerankerSettings(
         corpus=corpus.folder,
         triples=triples,

@@ -59,7 +59,7 @@ def test_a_model_on_a_cpu_uses_sdpa_and_a_message_names_what_flash_attention_nee
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_transformers_gives_flash_attention_to_the_vision_tower_alone(family, tmp_path):
-    """As far as a configuration goes: the kernel itself needs a GPU."""
+    """The test checks the configuration only, because the kernel needs a GPU."""
     MAKERS[family](tmp_path / "m")
     config = transformers.AutoConfig.from_pretrained(tmp_path / "m", attn_implementation=FLASH)
     assert config._attn_implementation == config.get_text_config()._attn_implementation == "sdpa"
@@ -73,7 +73,7 @@ def test_transformers_gives_flash_attention_to_the_vision_tower_alone(family, tm
 def test_four_bits_take_the_language_models_linear_layers_and_nothing_else(
     family, tiny_model, tmp_path
 ):
-    """By transformers' own rule, on the names that its replacement walks through."""
+    """The layers are found by the rule of transformers, on the names that its replacement visits."""
     folder = tiny_model
     if family != "qwen2_5_vl":
         folder = tmp_path / "m"
@@ -104,7 +104,10 @@ def test_a_missing_device_is_refused(monkeypatch):
 
 
 def test_float32_means_float32_in_convolutions_too(model, monkeypatch):
-    """Those that cut a picture into patches: torch's default for cuDNN is TF32, for products it is not."""
+    """Convolutions cut a picture into patches.
+
+    For cuDNN's convolutions, torch's default is TF32, for products it is not.
+    """
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     open_backbone(model.model_copy(update={"dtype": "bfloat16"}))
     assert torch.backends.cudnn.allow_tf32

@@ -45,7 +45,7 @@ def test_reranking_by_hand():
 
 
 def test_without_a_verdict_a_ranking_is_unchanged():
-    """A refused query must not count as lost: what was right stays right."""
+    """A refused query must not count as lost: a right first item stays right."""
     right = ranking(gold_rank=1, right="a", log_odds=[None] * 3)
     assert reranked(right, [None] * 3) == right
     tied = ranking(gold_rank=2, similarities=(0.9, 0.9, 0.7, 0.6), right="a")
@@ -53,7 +53,10 @@ def test_without_a_verdict_a_ranking_is_unchanged():
 
 
 def test_items_without_a_verdict_come_last_in_their_old_order():
-    """The positive among them: behind one judged item, and behind what the embedder put before it or beside it."""
+    """A positive is among these items.
+
+    Its rank is behind one judged item, and behind the items that the embedder placed before it or at the same place.
+    """
     first = reranked(ranking(gold_rank=1, right="a"), [None, -5.0, None])
     assert (first.item_ids, first.gold_rank) == (["b", "a", "c", "d"], 2)
     last = reranked(ranking(gold_rank=3, right="c"), [None, -5.0, None])
@@ -68,7 +71,7 @@ def test_items_without_a_verdict_come_last_in_their_old_order():
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_a_nan_score_has_no_rank(odd):
-    """A comparison with it is false, so it would stand first."""
+    """A comparison with NaN is false, so a NaN score would otherwise come first."""
     for gold in (0, 1):
         with pytest.raises(ValueError, match="no rank"):
             gold_rank(np.array([odd, 0.5, 0.4]), [gold])
@@ -90,7 +93,7 @@ def test_a_choice_goes_first_and_moves_nothing_else():
 
 
 def test_the_gold_rank_of_a_choice_is_that_of_the_whole_ranking():
-    """Against a count over all items, ties among them, for every item that could be chosen."""
+    """The rank is compared with a count over all items, including ties, for every item that could be chosen."""
     dice = np.random.default_rng(0)
     for _ in range(200):
         scores_N = np.sort(dice.integers(0, 5, size=7))[::-1] / 4
@@ -157,7 +160,7 @@ def test_a_positive_that_was_not_judged_keeps_its_rank_and_equal_scores_their_or
 
 
 def test_a_choice_is_compared_with_the_best_positive():
-    """c stood behind b, the better positive, and goes before it."""
+    """c was behind the better positive b, and moves before it."""
     ranking = Ranking("q", "s", 2, ["a", "b", "c", "d"], [0.9, 0.8, 0.7, 0.5], ["b", "d"], 4, b"k")
     assert promoted(ranking, 2).gold_rank == 3
     assert promoted(ranking, 0).gold_rank == 2

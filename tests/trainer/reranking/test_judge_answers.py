@@ -16,7 +16,10 @@ from unijudge.storage.leases import lease
 
 
 def test_an_interrupted_job_asks_only_for_the_rest(job, tmp_path, monkeypatch):
-    """Stopped in its third part of two queries; then the same command, and one with other rules on the same answers."""
+    """The job is stopped in its third part of two queries.
+
+    Then the same command runs, and a command with other rules on the same answers.
+    """
     monkeypatch.setattr(judge_answers, "RANKINGS_AT_ONCE", 2)
     whole = run(judge := Answering(1), job(method="fused", list_size=2, out=tmp_path / "whole"))
     queries = len(judge.listed)
@@ -96,7 +99,7 @@ def test_a_query_that_is_refused_keeps_its_order_and_is_named(
     "passing", [PairError(code="out_of_memory", message="full"), JudgeRefused("failed 3 times")]
 )
 def test_only_failed_queries_are_requested_again(corpus, job, monkeypatch, method, passing):
-    """One query's first candidate, or the query itself, while a GPU is full; the second job finds it free."""
+    """While a GPU is full, a query or its first candidate fails. The second job finds free memory."""
     bad, full, asked = corpus.content(corpus.queries[1]), [True], []
 
     def failing(real):

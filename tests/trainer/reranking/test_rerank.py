@@ -23,8 +23,8 @@ from unijudge.judging.prompt import Prompt
 from unijudge.judging.verdicts import ListVerdict, PairError
 
 
-def said(judge, corpus, old, size=5):
-    """What the judge says of a ranking's first items, one by one."""
+def answers_about(judge, corpus, old, size=5):
+    """Returns the judge's answers about the first items of a ranking, one by one."""
     query = next(query for query in corpus.queries if query.query_id == old.query_id)
     contents = [
         corpus.content(corpus.items[corpus.row_of[item_id]]) for item_id in old.item_ids[:size]
@@ -44,7 +44,7 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
     )
     for old, new, query in zip(before, after, corpus.queries, strict=True):
         first, rest = old.item_ids[:5], old.item_ids[5:]
-        found = dict(zip(first, said(judge, corpus, old), strict=True))
+        found = dict(zip(first, answers_about(judge, corpus, old), strict=True))
         assert new.item_ids == [*sorted(first, key=found.__getitem__, reverse=True), *rest]
         assert new.log_odds == pytest.approx(sorted(found.values(), reverse=True))
         (gold,) = query.positive_ids
@@ -66,7 +66,7 @@ def test_pointwise_is_the_order_of_the_services_answers(corpus, job):
 
 
 def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, evaluation, folder):
-    """What the embedder did would be gone, and with it what there is to rerank."""
+    """Otherwise the embedder's results, the input of every reranking, would be lost."""
     before = (evaluation / "metrics.json").read_bytes()
     with pytest.raises(
         DataError,
@@ -87,7 +87,7 @@ def test_an_evaluation_and_its_reranking_never_replace_each_other(corpus, job, e
 
 
 def test_listwise_puts_the_choice_first(corpus, job):
-    """Four items in the embedder's order are listed, the third is taken."""
+    """Four items are listed in the embedder's order, and the third item is chosen."""
     judge = Answering(2)
     report, before, after = run(judge, job(method="listwise", list_size=4))
     assert (report.method, report.top, report.unparsable, report.unjudged) == ("listwise", 4, 0, 0)
@@ -127,7 +127,7 @@ def test_fused_uses_both_and_only_the_pairs_if_a_list_has_no_choice(corpus, job,
     judge = Answering(3)
     _, before, after = run(judge, job(method="fused"))
     for old, new in zip(before, after, strict=True):
-        scores = fused(said(judge, corpus, old), [-3.0, -3.0, -3.0, -0.1, -3.0])
+        scores = fused(answers_about(judge, corpus, old), [-3.0, -3.0, -3.0, -0.1, -3.0])
         best = sorted(range(5), key=lambda place: -scores[place])
         assert new.item_ids[:5] == [old.item_ids[place] for place in best]
         assert new.list_logprobs[best.index(3)] == pytest.approx(-0.1)
@@ -142,7 +142,7 @@ def test_fused_uses_both_and_only_the_pairs_if_a_list_has_no_choice(corpus, job,
 
 
 def again(corpus, folder, asked=None):
-    """The same items and queries once more, which ask something else."""
+    """The same items and queries again, with another question in each query."""
     queries = [replace(query, text=asked or query.text) for query in corpus.queries]
     if asked is None:
         queries = [replace(query, query_id=f"again {query.query_id}") for query in queries]
@@ -152,7 +152,7 @@ def again(corpus, folder, asked=None):
 
 @pytest.fixture
 def world(corpus, tmp_path):
-    """Rankings of the eight colours: the right one stands first in half of them, second in the others."""
+    """Rankings of the eight colours. The right colour is first in half of them, and second in the others."""
     rankings = []
     for number, query in enumerate(corpus.queries):
         (gold,) = query.positive_ids
@@ -168,7 +168,10 @@ def world(corpus, tmp_path):
 
 
 def test_auto_does_not_rerank_subsets_that_it_harms(corpus, job, world, tmp_path):
-    """Promoting the second item gains where it is right and loses where the first was: the hashes' halves decide."""
+    """Moving the second item to the front helps where it is right, and harms where the first item was right.
+
+    The hash of a query decides its half.
+    """
     halves = {query.query_id: is_held_out(query.query_id) for query in corpus.queries}
     assert 0 < sum(halves.values()) < len(halves)
     for place, min_held_out in [(1, 1), (7, 1), (1, 50)]:
@@ -198,7 +201,10 @@ def test_auto_does_not_rerank_subsets_that_it_harms(corpus, job, world, tmp_path
 
 
 def test_auto_by_another_reranking(corpus, job, world, tmp_path):
-    """The right item second is taken in both held-out queries: all the others are reranked, and all are reported."""
+    """In both held-out queries, the judge chooses the right second item.
+
+    So all other queries are reranked, and all queries are reported.
+    """
     judge = Answering(1)
     old = list(read_rankings(world / "rankings.parquet"))
     held_out = [ranking for ranking in old if ranking.gold_rank == 2][:2]
@@ -250,7 +256,7 @@ def test_auto_by_another_reranking(corpus, job, world, tmp_path):
 
 
 def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
-    """With the same ids too: the judge would be asked other questions than those that were evaluated."""
+    """The ids are the same too. Otherwise the judge would answer other questions than the evaluated questions."""
     other = again(corpus, tmp_path / "again", "What colour is it?")
     assert (other.query_ids, other.item_ids) == (corpus.query_ids, corpus.item_ids)
     with pytest.raises(
@@ -262,7 +268,7 @@ def test_rankings_of_another_corpus_are_refused(corpus, job, tmp_path):
 
 
 def test_rankings_that_were_not_measured_are_refused(job, world, tmp_path):
-    """What a killed job left beside the measures of an earlier one."""
+    """A killed job left these rankings beside the measures of an earlier job."""
     rankings = list(read_rankings(world / "rankings.parquet"))
     write_rankings(world / "rankings.parquet", rankings[1:])
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""A study of toy steps."""
+"""A study with very small steps."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Counted(OneByOne):
-    """An engine that remembers the names of the cells that it ran."""
+    """An engine that records the names of the cells that it ran."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def run(study: Study, out: Path, folder: Path = ROOT) -> tuple[StudyProgress, li
 
 
 def toy(**changes: Any) -> Study:
-    """Three seeds of two ways and two numbers; a higher way is better."""
+    """A study with three seeds, two ways and two numbers. A higher way is better."""
     values: dict[str, Any] = {
         "question": "Is the good way better?",
         "seeds": [0, 1, 2],
@@ -59,7 +59,7 @@ def toy(**changes: Any) -> Study:
 
 
 def write_study(path: Path, study: Study) -> Path:
-    """A study as a TOML file."""
+    """Writes a study as a TOML file."""
     values = study.model_dump(mode="json")
     lines = [f"{name} = {json.dumps(values[name])}" for name in ("question", "seeds")]
     for table in ("axes", "steps", "measures", "comparisons"):
@@ -71,7 +71,7 @@ def write_study(path: Path, study: Study) -> Path:
 
 
 def _inline(value: Any) -> str:
-    """A value as TOML; what is None is left out."""
+    """A value as TOML. None is left out."""
     if isinstance(value, dict):
         pairs = [f"{name} = {_inline(inner)}" for name, inner in value.items() if inner is not None]
         return "{ " + ", ".join(pairs) + " }"

@@ -1,4 +1,4 @@
-"""A step of a study for tests: python -m tests.trainer.studies.step world|run OUT …; it takes `NAP` seconds."""
+"""A step of a study for tests: python -m tests.trainer.studies.step world|run OUT …. The step takes `NAP` seconds."""
 
 import json
 import os

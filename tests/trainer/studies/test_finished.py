@@ -18,7 +18,7 @@ AXES = {"k": [4], "way": {"good": "1", "bad": "0"}}
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """The folder of results on another machine, which holds finished.jsonl alone."""
+    """The folder of results on another machine. It has only finished.jsonl."""
     study = toy(seeds=[0], axes=AXES)
     run(study, tmp_path / "here")
     write_study_report(Plan.of(study, tmp_path / "here"))

@@ -1,4 +1,4 @@
-"""The released training data: the counts, on rows that follow the rule and on rows that do not."""
+"""The released training data: the counts on rows that follow the rule, and on rows that do not follow it."""
 
 import json
 import math
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def on_grid(steps):
-    """The score of whole steps of the grid."""
+    """Returns the score of a whole number of steps of the grid."""
     return 1 / (1 + math.exp(-steps / 8.4))
 
 
@@ -63,7 +63,7 @@ def test_rows_of_the_rule_are_found(tmp_path):
 
 
 def test_a_judges_scores_are_compared_with_the_released_scores(tmp_path):
-    """First our own scores are the released ones, then the same turned round."""
+    """First our scores equal the released scores, then our scores are the opposite."""
     picture = png()
     (tmp_path / "images" / "CIRR").mkdir(parents=True)
     (tmp_path / "images" / "CIRR" / "a.png").write_bytes(picture)

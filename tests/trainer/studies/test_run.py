@@ -168,7 +168,9 @@ def test_the_sentences_of_the_report_follow_from_the_numbers(tmp_path):
 
 
 def test_the_report_gives_the_smallest_detectable_difference(tmp_path):
-    """Four queries, of which the good way answers one more: differences 0 0 0 1, so 1.96 · 0.5 / √4."""
+    """Of four queries, the good way answers one more: the differences are 0 0 0 1, so the half-width is 1.96 · 0.5 /
+    √4.
+    """
     study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, detect=0.25)
     run(study, tmp_path / "out")
     for way, ranks in (("good", (1, 2, 1, 1)), ("bad", (1, 2, 1, 3))):

@@ -68,7 +68,7 @@ def test_the_inputs_that_a_study_takes_from_worlds_exist(path):
 
 
 def test_the_page_of_results_holds_what_the_finished_steps_say(tmp_path):
-    """docs/results.md is written by `unijudge study summary` from studies/finished/."""
+    """`unijudge study summary` writes docs/results.md from studies/finished/."""
     for kept in (ROOT / "studies" / "finished").glob("*.jsonl"):
         (tmp_path / kept.stem).mkdir()
         shutil.copy(kept, tmp_path / kept.stem / FINISHED)

@@ -79,7 +79,10 @@ def test_files_of_a_file_manager_are_not_damage(checkpoints):
 
 @pytest.mark.parametrize("name", ["state.pt", "files.json"])
 def test_a_file_that_cannot_be_read_now_is_not_damage(checkpoints, monkeypatch, name):
-    """A disk that is away for a moment says nothing about the bytes: nothing is moved, and nobody goes back."""
+    """A disk that is unavailable for a moment says nothing about the bytes of the file.
+
+    No file is moved, and training does not go back to an earlier checkpoint.
+    """
 
     def away(method):
         def refusing(path, *args, **options):

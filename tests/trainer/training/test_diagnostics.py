@@ -15,7 +15,7 @@ CLEAR, LEVEL, WRONG = [0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.2, 0.1, 0.9]
 
 
 def test_observed_values_by_hand():
-    """P of (3, 1)/4 and (1, 1)/2; Q of (1, 1)/2 and all but one-hot."""
+    """P is the softmax of (3, 1)/4 and of (1, 1)/2. Q is the softmax of (1, 1)/2 and almost one-hot."""
     settings = LossSettings(student_temperature=0.5, teacher_temperature=0.1)
     student = torch.tensor([[math.log(3) / 2, 0.0], [0.2, 0.2]], requires_grad=True)
     seen = observed(settings, student, torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
@@ -69,7 +69,11 @@ def test_a_tie_is_not_a_lead_and_both_faults_are_reported():
 
 
 def test_the_median_row_decides_whether_labels_are_hard():
-    """A lead of 0.8 and of 0.7 at 0.02: e⁻⁴⁰ and e⁻³⁵ of the positive's share. At 0.2 e⁻⁴ and e⁻³·⁵, 0.22 nats."""
+    """The positive leads by 0.8 and by 0.7.
+
+    With τ = 0.02 the negatives have e⁻⁴⁰ and e⁻³⁵ of the positive's probability. With τ = 0.2 they have e⁻⁴ and e⁻³·⁵,
+    which gives 0.22 nats.
+    """
     said = labels_are_hard(np.array([CLEAR, CLEAR, LEVEL]), 0.02)
     assert said.startswith("the soft labels equal hard labels: their median entropy is 0.0000 nats")
     assert (
@@ -83,7 +87,7 @@ def test_the_median_row_decides_whether_labels_are_hard():
 
 @pytest.mark.parametrize(("share", "warned"), [(0.008, True), (0.009, False)])
 def test_labels_are_hard_below_a_twentieth_of_a_nat(share, warned):
-    """A negative with 0.008 makes 0.0466 nats, with 0.009 0.0514."""
+    """A negative with a probability of 0.008 gives an entropy of 0.0466 nats, and 0.009 gives 0.0514 nats."""
     lead = math.log((1 - share) / share) * 0.1
     assert (labels_are_hard(np.array([[lead, 0.0]]), 0.1) is not None) == warned
 
@@ -108,7 +112,7 @@ def test_a_pool_is_covered_when_each_item_is_drawn_ten_times(items, warned):
 
 
 def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
-    """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125; and 375."""
+    """A quarter of 2 × 50 rows, each with 4 negatives and, in a batch, its positive: 125 items; and 375 items."""
     pools = [Pool("few", 1, 5), Pool("many", 3, 37), Pool("large", 0, 9)]
     said = pool_is_covered(
         training(gradient_accumulation_steps=2, loss=LossSettings(in_batch_weight=1)), pools
@@ -121,6 +125,6 @@ def test_a_pool_gets_the_share_of_its_rows_and_the_worst_is_named():
 
 
 def test_a_set_of_labels_is_not_a_small_pool():
-    """Eight rows for each label, against seven and a half."""
+    """One set has eight rows for each label, the other seven and a half."""
     assert pool_is_covered(training(), [Pool("classes", 16, 2)]) is None
     assert "from 2 items" in pool_is_covered(training(), [Pool("s", 15, 2)])

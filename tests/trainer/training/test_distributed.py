@@ -1,4 +1,7 @@
-"""Several processes give the results of one: updates, resuming, refusals, embedding. Real processes, gloo, on a CPU."""
+"""Several processes give the results of one process: updates, resuming, refusals and embedding.
+
+The processes are real, use gloo, and run on a CPU.
+"""
 
 import functools
 import hashlib
@@ -46,7 +49,7 @@ def plain_training(folder, **options):
 
 
 def test_an_update_is_the_same_on_any_number_of_processes(tmp_path):
-    """Dropout and a short batch in every epoch included; the first process alone writes and reports."""
+    """The run has dropout, and a short batch in every epoch. Only the first process writes and reports."""
     found = {}
     for count in (1, 2, 4):
         ranks = launched(
@@ -68,7 +71,7 @@ def metrics(run):
 
 
 def killed(folder):
-    """The whole process is gone after step 8, as by a kill."""
+    """The whole process ends after step 8, as after a kill."""
 
     def report(step, _):
         if step == 8:
@@ -94,7 +97,7 @@ def test_a_killed_and_resumed_training_is_bitwise_the_uninterrupted_one(tmp_path
 
 
 def poisoned(folder):
-    """In the third update, one of the two processes meets a loss that is no number."""
+    """In the third update, one of the two processes gets a loss that is not a number."""
     accelerator, calls = Accelerator(cpu=True), []
 
     def loss(module, batch):
@@ -135,14 +138,19 @@ def uneven_training(settings):
 
 
 def test_refused_batches_leave_no_folder_that_blocks_the_cure(corpus, triples, model, tmp_path):
-    """As README's own line with the default: the refusal comes before the run's settings are written."""
+    """The command is README's command with the default settings.
+
+    The error comes before the settings of the run are written.
+    """
     settings = run_settings(corpus, triples, model, tmp_path / "run", gradient_accumulation_steps=1)
     launched(functools.partial(uneven_training, settings), 2, tmp_path / "ranks")
     assert not (tmp_path / "run" / "settings.json").exists()
 
 
 def as_fsdp(plugin):
-    """What accelerate makes of its FSDP configuration on GPUs; it knows none for CPUs."""
+    """The state that accelerate makes from its FSDP configuration on GPUs. accelerate has no such configuration for
+    CPUs.
+    """
     state = Accelerator(cpu=True).state
     PartialState().distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
 
@@ -156,7 +164,10 @@ def embedder_training(settings, *, sharded=False):
 
 
 def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_path):
-    """With dropout, DoRA and gradient checkpointing; whole in each process, or its frozen weights split (FSDP2)."""
+    """The run has dropout, DoRA and gradient checkpointing.
+
+    The weights are whole in each process, or the frozen weights are split (FSDP2).
+    """
     settings = run_settings(
         corpus, triples, model, tmp_path / "one", max_steps=3, batch_size=2, gradient_accumulation_steps=2,
         save_steps=2,
@@ -175,7 +186,9 @@ def test_an_embedder_is_the_same_from_two_processes(corpus, triples, model, tmp_
 
 
 def split(model):
-    """What a process holds of each parameter before and after; and its gradient, if it has other inputs than others."""
+    """Returns the share of each parameter in a process before and after training, and its gradient if the processes
+    have different inputs.
+    """
     accelerator = Accelerator(cpu=True)
     backbone = open_backbone(model.model_copy(update={"batch_tokens": 60}))
     torch.manual_seed(0)
@@ -214,7 +227,9 @@ def sizes(model):
 
 
 def test_frozen_blocks_are_split_and_nothing_else(model, tmp_path):
-    """Also where one process needs one pass and the other three, in chunks or not: gradients are the whole weights'."""
+    """This also holds if one process needs one pass and the other process three, with and without chunks: the gradients
+    equal those of the whole weights.
+    """
     ranks = launched(functools.partial(split, model), 2, tmp_path)
     for before, after, difference, largest in ranks:
         assert [after[kind] for kind in ("trained", "other")] == [
@@ -295,7 +310,7 @@ def refused(plugin, folder):
 
 
 def test_a_process_group_of_other_libraries_stays(tmp_path):
-    """vLLM in the same process makes one."""
+    """vLLM makes a process group in the same process."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )

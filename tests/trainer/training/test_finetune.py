@@ -38,7 +38,7 @@ from unijudge.storage.locations import locate
 
 @pytest.fixture
 def copied(folder, corpus, tmp_path):
-    """The corpus and its images, to be damaged."""
+    """A copy of the corpus and its images, which the test damages."""
     for name in ("corpus", "images"):
         shutil.copytree(folder / name, tmp_path / name)
     return Corpus(tmp_path / "corpus")
@@ -105,7 +105,7 @@ def test_the_row_of_an_image_that_is_gone_is_named(copied, model, tmp_path, work
 
 
 def test_the_row_of_a_picture_that_is_too_large_is_named(corpus, triples, model, tmp_path):
-    """What only the model cannot take is found when the batch is made, ahead; its row is named all the same."""
+    """The model can refuse a picture only when the batch is made, ahead of its step. The error still names the row."""
     small = model.model_copy(update={"max_source_pixels": 100})
     with pytest.raises(
         DataError,
@@ -135,7 +135,7 @@ def test_known_positives_are_those_of_every_query_with_the_same_content(corpus, 
 
 
 def test_rows_and_images_in_an_object_store_train_the_same(copied, model, bucket, tmp_path):
-    """Every process reads URLs; only the run's folder is on a disk."""
+    """Every process reads URLs. Only the folder of the run is on a disk."""
     rows = write_rows(copied, tmp_path / "rows")
     store = locate(bucket)
     for name in ("corpus", "images", "rows"):
@@ -183,7 +183,7 @@ def test_gradient_checkpointing_changes_no_gradient(model):
 
 
 def test_an_adapter_in_float32_learns_on_weights_in_bfloat16(model):
-    """To within a tenth, which is what bfloat16 may cost; a gradient that underflowed would be 0."""
+    """The result is equal within a tenth, the possible loss of bfloat16. A gradient that underflowed would be 0."""
     dtypes = ("float32", "bfloat16")
     exact, rough = (
         gradients(model.model_copy(update={"dtype": one}), checkpointing=False)[0] for one in dtypes
@@ -194,7 +194,7 @@ def test_an_adapter_in_float32_learns_on_weights_in_bfloat16(model):
 
 
 def test_dora_and_a_gaussian_start(model):
-    """DoRA has one length for each row of a weight; a Gaussian start has PEFT's deviation of 1 / rank."""
+    """DoRA has one length for each row of a weight. A Gaussian start has PEFT's deviation of 1 / rank."""
     backbone = open_backbone(model.model_copy(update={"dtype": "bfloat16"}))
     add_lora(backbone, LoraSettings(rank=4, dora=True, init="gaussian"))
     trained = {name: one for name, one in backbone.model.named_parameters() if one.requires_grad}
@@ -219,7 +219,7 @@ def test_one_missing_target_module_is_refused(model):
 
 
 def test_a_disk_that_fills_up_under_the_weights_is_an_error_of_the_disk(model, tmp_path):
-    """safetensors has an error of its own for it. A limit on the size of files stands for the disk."""
+    """safetensors has its own error for a full disk. A limit on the size of files replaces the full disk."""
     backbone = open_backbone(model)
     add_lora(backbone, LoraSettings(rank=2))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -263,7 +263,7 @@ def test_a_missing_tracker_is_reported(corpus, triples, model, tmp_path, monkeyp
 
 
 class Notebook(GeneralTracker):
-    """A tracker like any other of accelerate's."""
+    """A tracker like any other tracker of accelerate."""
 
     name = "notebook"
     requires_logging_directory = False

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
-    """torchrun, as the help says; the first process alone tells."""
+    """torchrun starts the command as its help shows. Only the first process prints."""
     anywhere = model.model_copy(update={"device": "cpu" if torch.cuda.is_available() else "auto"})
     settings = run_settings(
         corpus,
@@ -48,7 +48,7 @@ def test_the_command_line_under_a_launcher(corpus, triples, model, tmp_path):
     ("fsdp", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}),
 ])  # fmt: skip
 def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
-    """As far as the environment that its launcher gives to the processes."""
+    """The test goes as far as the environment that accelerate's launcher gives to the processes."""
     path = str(ROOT / "deploy" / "recipes" / "accelerate" / f"{recipe}.yaml")
     asked = launch_command_parser().parse_args(
         ["--config_file", path, "-m", "unijudge", "train", "embedder"]
@@ -65,7 +65,9 @@ def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
     [({"LOCAL_RANK": ""}, "LOCAL_RANK"), ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK, WORLD_SIZE")],
 )
 def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variables, named):
-    """A cluster's own, or what is left of another job: torch and accelerate know only numbers that fit together."""
+    """The variables are a cluster's own, or belong to another job. torch and accelerate only check that the numbers fit
+    together.
+    """
     program = (
         "from trainer.training.distributed import processes\n"
         f"with processes('cpu', {str(tmp_path / 'out')!r}): pass"

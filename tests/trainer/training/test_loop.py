@@ -1,4 +1,4 @@
-"""The loop on a model of three parameters: resume to the bit, order, schedule, non-finite losses."""
+"""The loop with a model of three parameters: resuming to the last bit, order, schedule and non-finite losses."""
 
 import json
 import math
@@ -20,7 +20,10 @@ from unijudge.formats.inventory import check, describe
 
 @pytest.mark.parametrize("stop_at", [3, 8])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path, stop_at, caplog):
-    """To the bit, dropout included: weights, optimizer, schedule, order of rows; what dropout draws is the step's."""
+    """The results are equal to the last bit, with dropout: weights, optimizer, schedule and order of rows.
+
+    The random numbers of dropout depend on the step.
+    """
     caplog.set_level("INFO")
     whole, run, _ = train(tmp_path / "whole")
     train(tmp_path / "twice", stop_at=stop_at)
@@ -75,7 +78,7 @@ def test_terms_are_summed_and_logged_by_name(tmp_path):
 
 
 def test_a_value_of_some_batches_is_the_mean_over_their_rows(tmp_path):
-    """Rows without a judge's score have no entropy: they must not make that of the others smaller."""
+    """Rows without a judge's score have no entropy. They must not reduce the mean entropy of the other rows."""
     marked = DATA.flatten()[0].item()
 
     def watched(module, batch):
@@ -161,7 +164,7 @@ def test_other_settings_are_another_run(tmp_path):
 
 
 def test_a_setting_that_a_run_does_not_name_had_its_default(tmp_path):
-    """A run of a program that did not know it yet: no other value may be given now."""
+    """The run is from an older program without this setting. Only the default value is accepted now."""
     Run(tmp_path, SETTINGS, {})
     begun = json.loads((tmp_path / "settings.json").read_text())
     del begun["settings"]["weight_decay"]

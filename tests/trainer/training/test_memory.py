@@ -43,7 +43,7 @@ def opened(model, *, checkpointing=False, **lora):
 
 
 def whole_model(backbone, streams):
-    """All that a forward pass saves but weights, the pictures' features kept already."""
+    """Returns the bytes that a forward pass saves, except weights, if the pictures' features are already cached."""
     backbone.model.train()
     backbone.last_hidden(streams)
     weights = {parameter.untyped_storage().data_ptr() for parameter in backbone.model.parameters()}
@@ -83,7 +83,7 @@ def compare(model, **lora):
 
 
 def test_bytes_by_hand():
-    """Of (x·x)·Wᵀ both factors, once: x has 5·2 numbers, W 3·2."""
+    """The product (x·x)·Wᵀ saves both factors once: x has 5·2 numbers, and W has 3·2 numbers."""
     weight, given = torch.ones(3, 2), torch.ones(5, 2, requires_grad=True)
     both = saved_bytes(lambda: (given * given) @ weight.T, but=set())
     assert both == 4 * (5 * 2 + 3 * 2)
@@ -172,7 +172,7 @@ def warned(settings, caplog):
 def test_hidden_states_are_computed_again_on_a_gpu_by_default(
     corpus, triples, model, tmp_path, monkeypatch, kind
 ):
-    """settings.json holds what was resolved; the finished run is found again by `auto`."""
+    """settings.json holds the resolved value. With `auto`, the finished run is found again."""
     monkeypatch.setattr("trainer.training.finetune.device_of", lambda wanted: torch.device(kind))
     settings = run_settings(corpus, triples, model, tmp_path / "run", max_steps=1)
     assert settings.gradient_checkpointing == "auto"

@@ -19,8 +19,10 @@ NAMES = {
 
 
 def test_pictures_that_are_prepared_ahead_are_still_there_when_their_batch_runs():
-    """Otherwise each would be decoded twice, the second time while the model waits. Every content a picture of 3 bytes
-    a pixel; one batch runs, two for each worker are ahead."""
+    """Otherwise each picture would be decoded twice, the second time while the model waits.
+
+    Every content has a picture of 3 bytes a pixel. One batch runs, and two batches for each worker are prepared ahead.
+    """
     training = EmbedderSettings(corpus="c", triples="t", out="o")
     embedding, measuring = EmbedSettings(corpus="c", out="o"), BenchmarkSettings(root="r")
     contents = [

@@ -15,7 +15,7 @@ from unijudge.pages.charts import SERIES
 
 
 def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1, settings=None):
-    """A run whose loss is its step."""
+    """A run whose loss equals its step."""
     run = Run(folder, settings or LoopSettings(max_steps=20, seed=seed), {"the rows": "5e1ec7ed"})
     for step in range(1, steps + 1):
         values = {name: step / len(terms) for name in terms}
@@ -27,14 +27,14 @@ def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1, s
 
 
 class Taught(LoopSettings):
-    """As far as a page reads it."""
+    """A judge's labels, with the values that a page reads."""
 
     out: str
     loss: LossSettings
 
 
 def labels(html):
-    """What stands at each chart's y."""
+    """The label of the y axis of each chart."""
     return re.findall(r'<text x="4" y="12">([^<]+)</text>', html)
 
 
@@ -110,7 +110,7 @@ def test_several_runs_share_a_chart_and_their_differences_come_first(tmp_path):
 
 
 def test_incomparable_losses_are_warned_of_once(tmp_path):
-    """What every run has of its own, as its folder and its time, explains nothing."""
+    """Facts that always differ, such as the folder and the time of a run, do not explain a difference."""
     runs = [tmp_path / name for name in ("a", "b", "c")]
     for run, name in zip(runs, ("kl", "infonce", "kl"), strict=True):
         settings = Taught(max_steps=20, out=str(run), loss=LossSettings(name=name))

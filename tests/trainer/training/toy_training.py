@@ -1,4 +1,4 @@
-"""A training of one linear layer, in which every number can be computed by hand."""
+"""A training of one linear layer, for which every number can be computed by hand."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def order_of(settings):
 
 
 class ToyTask:
-    """Rows of `DATA`; the whole model as one file."""
+    """A task with the rows of `DATA`. One file holds the whole model."""
 
     def __init__(self, model, loss):
         self.model, self._loss = model, loss

@@ -6,7 +6,7 @@ from tests.judge_service.replica.judges import Counting
 
 
 class Changing(Counting):
-    """What stands between a client and its judge, and changes what passes: requests of a number, or their answers."""
+    """A network between a client and its judge that changes requests or answers, chosen by number."""
 
     def __init__(self, app, change):
         super().__init__(app)

@@ -35,7 +35,7 @@ def app():
 
 
 def asked(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_for_s=30):
-    """The answers, and how many questions were sent."""
+    """Returns the answers, and the number of requests that were sent."""
 
     async def ask():
         transport = Counting(app, spoil)
@@ -85,7 +85,10 @@ def test_a_query_that_every_request_is_refused_for_is_refused(app):
 
 
 def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, monkeypatch):
-    """Another error than being busy: that is tried for as long as the settings say."""
+    """The error does not mean that the service is busy.
+
+    For a busy service, the client retries as long as the settings allow.
+    """
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
     broken = httpx2.Response(
         500, json=ErrorBody(code="internal", message="its log says why").model_dump()
@@ -104,7 +107,7 @@ def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, m
 
 
 def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
-    """Its failures stop neither the other requests nor the job that asks."""
+    """The failures of this request stop neither the other requests nor the job."""
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
 
     async def change(number, request, go_on):
@@ -119,7 +122,7 @@ def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
 
 @pytest.mark.parametrize("method", ["judge", "choose"])
 def test_an_answer_of_another_judge_is_not_taken(app, method):
-    """A hop drops the pin and sends the request to another judge."""
+    """A proxy drops the pin, and sends the request to another judge."""
     other = WatchedJudge(
         ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0)
     )
@@ -137,7 +140,7 @@ def test_an_answer_of_another_judge_is_not_taken(app, method):
 
 
 def test_half_a_character_fails_only_its_own_pair(app):
-    """A text that was cut inside an emoji; JSON in UTF-8 has no place for it."""
+    """The text was cut inside an emoji. JSON in UTF-8 cannot represent half of it."""
     whole, _ = asked(app)
     found, sent = asked(app, candidates=[*SEVEN[:3], Content("cut \ud83d"), *SEVEN[3:]])
     assert (found[:3], found[4:]) == (whole[:3], whole[3:])
@@ -154,7 +157,7 @@ async def judged(app, query):
 
 
 def test_an_empty_image_is_an_error_in_its_own_place(app):
-    """As any other candidate without a content is, and never the verdict of its text."""
+    """The candidate gets the same error as any candidate without content, and never the verdict of its text alone."""
     whole, _ = asked(app)
     odd = [Content("a cat", b""), Content(""), Content("  \u200b"), Content(image=b"")]
     found, _ = asked(app, candidates=[SEVEN[0], *odd])
@@ -243,7 +246,7 @@ def test_an_unusable_proxy_or_certificate_is_named_and_not_used_for_local_servic
 
 
 def test_kind_too_many_files_is_not_reported_as_a_missing_judge():
-    """A client that may open no socket says so, and not that a service is to be started."""
+    """A client that cannot open a socket says so, and does not tell the user to start a service."""
 
     class Full(httpx2.AsyncBaseTransport):
         async def handle_async_request(self, _):

@@ -1,4 +1,6 @@
-"""Hours of one or ten clients with a slow or full service, in virtual time: no request is lost, and shares are fair."""
+"""Hours of one client or ten clients with a slow or full service, in virtual time: no request is lost, and the shares
+are fair.
+"""
 
 import asyncio
 import contextlib
@@ -33,7 +35,7 @@ INFO = ServiceInfo(
 
 
 class Service(httpx2.AsyncBaseTransport):
-    """Slots that take some seconds for each request, and a queue in order."""
+    """A service whose slots take some seconds for each request, with a queue in order."""
 
     def __init__(self, *, seconds, slots=1, waiting=10**9, drops=True, retry_after_s=1):
         """An idle one.
@@ -78,7 +80,7 @@ class Service(httpx2.AsyncBaseTransport):
 
 
 async def job(service, queries, **options):
-    """All queries at once, as many in flight as the client finds right; gives their answers and the hours it took."""
+    """Sends all queries at once. The client chooses the number in flight. Returns the answers and the hours."""
     async with JudgeClient("http://judge", transport=service, **options) as client:
         slots = asyncio.Semaphore(options["max_in_flight"])
 
@@ -95,9 +97,9 @@ MINER = {"max_in_flight": 128, "request_timeout_s": 300, "retry_for_s": 600}
 @pytest.mark.parametrize("drops", [True, False])
 @pytest.mark.parametrize("seconds", [0.1, 4.5, 19, 60])
 def test_a_miner_with_128_in_flight_finishes_on_one_slow_replica(monkeypatch, seconds, drops):
-    """From 2.4 s a request on, 128 in flight would wait for more than the five minutes that each has.
+    """If a request takes 2.4 s or more, 128 requests in flight would wait longer than the five minutes of each.
 
-    The replica is never idle, and does nothing in vain, though it may not notice that a caller has left.
+    The replica is never idle, and does no useless work, although it may not notice that a client has left.
     """
 
     async def run():
@@ -115,7 +117,10 @@ def test_a_miner_with_128_in_flight_finishes_on_one_slow_replica(monkeypatch, se
 
 @pytest.mark.parametrize("drops", [True, False])
 def test_a_miner_outlives_a_service_that_becomes_ten_times_as_slow(monkeypatch, drops):
-    """What was in flight is late then. Nothing is lost or answered twice, and the job goes on at the new pace."""
+    """The requests in flight are too late then.
+
+    No request is lost or answered twice, and the job continues at the new pace.
+    """
 
     async def run():
         service = Service(seconds=0.5, drops=drops)
@@ -133,9 +138,9 @@ def test_a_miner_outlives_a_service_that_becomes_ten_times_as_slow(monkeypatch, 
 
 @pytest.mark.parametrize(("waiting", "fair"), [(64, 0.9), (256, 0.95)])
 def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fair):
-    """Each would have 64 in flight, which is more than ten times what there is room for, or more than twice.
-
-    Of two minutes, in which a short queue is shared less well than a long one: who finds it full first has less.
+    """Each client would have 64 requests in flight, which is more than ten times, or more than twice, the room of the
+    service. During two minutes, a short queue is shared less fairly than a long queue, because a client that meets a
+    full queue first gets less.
     """
     random.seed(0)
     alone, together = (
@@ -150,7 +155,7 @@ def test_ten_clients_share_one_service_and_keep_it_busy(monkeypatch, waiting, fa
 
 
 async def shares(service, clients, for_s=120, max_in_flight=64):
-    """How many answers each client got in some time."""
+    """Returns the number of answers of each client in some time."""
     counts = [0] * clients
 
     async def client(number):
@@ -172,7 +177,7 @@ async def shares(service, clients, for_s=120, max_in_flight=64):
 
 
 class Nowhere(httpx2.AsyncBaseTransport):
-    """A host that refuses for a while, and whose name is not known."""
+    """A host that refuses connections for a while, and whose name is unknown."""
 
     def __init__(self, refuses=0):
         self.refuses = refuses
@@ -190,7 +195,7 @@ class Nowhere(httpx2.AsyncBaseTransport):
 def test_kind_c3_a_service_with_an_unknown_host_name_is_given_up_soon(
     monkeypatch, refuses, least_s, most_s
 ):
-    """One that was there is: its name may come back."""
+    """If the host was known before, its name may come back."""
 
     async def enter():
         begun = asyncio.get_running_loop().time()

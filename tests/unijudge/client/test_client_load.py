@@ -1,6 +1,5 @@
-"""The client and a service that is slow, busy, full or silent: it adapts, comes back when it was told to, and gives up.
-
-What was answered is never asked again, and nothing is lost.
+"""The client with a service that is slow, busy, full or silent: the client adapts, retries at the given time, and gives
+up. Answered requests are never sent again, and no request is lost.
 """
 
 import asyncio
@@ -47,8 +46,8 @@ def busy(status=429, code="busy", **headers):
     )
 
 
-def asked(app, change, number=1, **options):
-    """Answers to some queries, and the requests that were sent for them, through what changes them."""
+def answers_and_requests(app, change, number=1, **options):
+    """Returns the answers to some queries, and the requests that were sent for them through a changing network."""
 
     async def ask():
         transport = Changing(app, change)
@@ -72,7 +71,9 @@ def test_a_client_that_could_send_nothing_is_refused():
 
 @contextlib.asynccontextmanager
 async def dribbling(part, identity):
-    """A service that says who it is, and answers a question one byte at a time, without an end; or reads none."""
+    """A service that gives its identity, and then answers a request one byte at a time without an end, or reads no
+    request.
+    """
     limits = Limits(**LimitSettings().model_dump(), blobs=False)
     info = ServiceInfo(
         identity=identity, digest=identity.digest, limits=limits, shape=None, replicas=1
@@ -133,12 +134,12 @@ def test_a_server_that_answers_one_byte_at_a_time_holds_nobody(identity, part):
 
 @pytest.mark.parametrize(("timeout_s", "told"), [(120, "119.5"), (5, "4.5"), (1, "0.9")])
 def test_each_try_tells_the_service_its_deadline(app, timeout_s, told):
-    """Less the time that the answer needs to come back."""
+    """The deadline leaves time for the transport of the answer."""
 
     async def change(number, request, go_on):
         return busy() if number < 3 else await go_on(request)
 
-    _, sent = asked(app, change, request_timeout_s=timeout_s)
+    _, sent = answers_and_requests(app, change, request_timeout_s=timeout_s)
     assert [request.headers["Judge-Timeout"] for request in sent if request.method == "POST"] == [
         told
     ] * 3
@@ -176,7 +177,7 @@ def test_a_request_waits_as_long_as_the_service_said(app, monkeypatch):
         )
 
     monkeypatch.setattr("unijudge.client.retry._wait", wait)
-    asked(app, change)
+    answers_and_requests(app, change)
     assert 7 <= waited[0] <= 10.5
     assert all(SHORTEST_WAIT_S <= wait <= 1.5 * SHORTEST_WAIT_S for wait in waited[1:])
     assert len(waited) == 3
@@ -191,7 +192,7 @@ def test_a_client_gives_up_at_once_if_the_retry_time_is_too_late(app, told):
         return busy(503, "draining", **{"Retry-After": told})
 
     with pytest.raises(JudgeBusy, match="503: no"):
-        asked(app, change, retry_for_s=30)
+        answers_and_requests(app, change, retry_for_s=30)
     assert sent == [1]
 
 
@@ -209,7 +210,7 @@ def test_a_client_gives_up_at_once_if_the_retry_time_is_too_late(app, told):
     ],
 )
 def test_overload_answers_halve_the_requests_in_flight(app, monkeypatch, status, code, halves):
-    """The first of sixteen is refused; its next try is answered as the others are."""
+    """The first of sixteen requests is refused. Its next try is answered like the other requests."""
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
 
     async def ask():
@@ -234,7 +235,10 @@ def test_overload_answers_halve_the_requests_in_flight(app, monkeypatch, status,
 
 
 class Service(httpx2.ASGITransport):
-    """Room for some questions at once, and no more: then 429. Counts what it answers, and how often it refuses."""
+    """A service that accepts some requests at once, and answers 429 to further requests.
+
+    It counts its answers and refusals.
+    """
 
     def __init__(self, room, seconds=0.002):
         super().__init__(app_of(ScriptedJudge(Prompt(), delay_s=seconds)))
@@ -272,7 +276,7 @@ def crowd(service, clients, number, **options):
 
 
 def test_ten_clients_of_one_full_service_are_all_answered_once(monkeypatch):
-    """Each would have 32 in flight; all together find room for 24."""
+    """Each client would have 32 requests in flight. All clients together have room for 24."""
     monkeypatch.setattr("unijudge.client.retry.SHORTEST_WAIT_S", 0.01)
     service = Service(room=24)
     answers = crowd(service, 10, 30, max_in_flight=32)
@@ -287,7 +291,7 @@ def test_ten_clients_of_one_full_service_are_all_answered_once(monkeypatch):
 
 
 def test_a_full_service_is_not_flooded_by_waiting_requests(monkeypatch):
-    """A refused request keeps its place, so the hundreds behind it are not sent to be refused as well."""
+    """A refused request keeps its place, so the hundreds of requests behind it are not sent and refused as well."""
     service = Service(room=4)
     monkeypatch.setattr("unijudge.client.retry.SHORTEST_WAIT_S", 0.01)
     crowd(service, 1, 300, max_in_flight=128)
@@ -296,7 +300,7 @@ def test_a_full_service_is_not_flooded_by_waiting_requests(monkeypatch):
 
 
 def test_all_waiting_requests_give_up_a_silent_service(app):
-    """One in flight at a time: the nineteen behind it do not each wait for their own tries first."""
+    """One request is in flight at a time. The nineteen requests behind it do not try again one after the other."""
     sent = []
 
     async def change(number, request, go_on):
@@ -329,7 +333,10 @@ def test_all_waiting_requests_give_up_a_silent_service(app):
     ],
 )
 def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch, answer, reason):
-    """The others go on being answered, so the service is not away: the job gets an error for this one's pairs."""
+    """Other requests are still answered, so the service is reachable.
+
+    The job gets an error for the pairs of this request only.
+    """
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.1)
     sent = []
 
@@ -357,7 +364,7 @@ def test_a_question_that_alone_gets_no_answer_is_refused_alone(app, monkeypatch,
 
 
 def test_the_retry_time_restarts_with_each_answer(app, monkeypatch):
-    """A service that answers one of ten tries is slow, not away, however long a request waits for its turn."""
+    """A service that answers one of ten tries is slow, but reachable, however long a request waits."""
     monkeypatch.setattr("unijudge.client.retry.backoff", lambda _: 0.01)
     given_up = []
     is_over = Patience.is_over
@@ -371,7 +378,7 @@ def test_the_retry_time_restarts_with_each_answer(app, monkeypatch):
         return await go_on(request) if number % 10 == 0 else busy()
 
     monkeypatch.setattr(Patience, "is_over", seen)
-    answers, _ = asked(app, change, number=20, retry_for_s=1.0, max_in_flight=2)
+    answers, _ = answers_and_requests(app, change, number=20, retry_for_s=1.0, max_in_flight=2)
     assert all(isinstance(verdict, Verdict) for (verdict,) in answers)
     assert len(given_up) == 180
     assert not any(given_up)

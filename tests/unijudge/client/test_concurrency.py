@@ -1,4 +1,4 @@
-"""The number of requests in flight: what raises and halves it, who waits, and that no slot is ever lost."""
+"""The number of requests in flight: when it rises and is halved, which requests wait, and that no slot is ever lost."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ def limit_of(ceiling, first, timeout_s=100):
 
 
 async def taken(limit, number):
-    """So many requests that were just sent."""
+    """Returns this number of requests that were just sent."""
     places = [limit.place() for _ in range(number)]
     for place in places:
         await place.take()
@@ -28,9 +28,9 @@ async def leave(*places):
 
 @pytest.fixture
 def rounds(monkeypatch):
-    """How many are in flight in each round trip, while more wait; a service answers or refuses a round as a whole.
+    """Returns the number in flight in each round trip, while more requests wait.
 
-    A round trip takes a second, or what `seconds` gives for so many in flight.
+    The service answers or refuses a whole round. A round trip takes a second, or `seconds` of the number in flight.
     """
 
     def sizes(limit, requests, refused=(), seconds=lambda in_flight: 1):
@@ -75,16 +75,17 @@ def test_after_a_refusal_the_limit_halves_and_each_round_adds_one(rounds):
 
 
 def test_when_requests_begin_to_wait_the_limit_no_longer_doubles(rounds):
-    """Sixteen work at once in a second. 32 take two, which is not more than twice as long; 64 take four.
+    """Sixteen requests run at once in a second.
 
-    The first three of these raise it, and the fourth ends the doubling.
+    32 take two seconds, which is not more than twice as long, and 64 take four. The first three rounds raise the limit,
+    and the fourth round ends the doubling.
     """
     sizes = rounds(limit_of(200, 4), 328, seconds=lambda in_flight: max(1, in_flight / 16))
     assert sizes == [4, 8, 16, 32, 64, 67, 68, 69]
 
 
 def test_slow_answers_do_not_raise_the_limit_and_end_the_doubling(rounds):
-    """What waits for a quarter of its time already must not wait behind more."""
+    """A request that already waits for a quarter of its time must not wait behind more requests."""
     seconds = iter([26, 24, 24, 26, 24, 24, 24, 24, 24])
     sizes = rounds(limit_of(200, 4), 40, seconds=lambda in_flight: next(seconds))
     assert sizes == [4, 4, 5, 6, 6, 7, 8]
@@ -196,7 +197,7 @@ def test_after_a_halving_nothing_is_sent_until_few_enough_are_left():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_slot_is_ever_lost_or_added(seed):
-    """Answers, refusals, failures and callers who leave, at any moment."""
+    """Answers, refusals, failures and clients that leave come at any moment."""
     dice = random.Random(seed)
     ceiling = dice.randint(1, 30)
     limit = limit_of(ceiling, dice.randint(1, 30))

@@ -1,4 +1,4 @@
-"""Pairs that kill their judge: each is found after at most four deaths, and all other pairs get a verdict."""
+"""Pairs that kill their judge: each pair is found after at most four deaths, and all other pairs get a verdict."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ MOST = 4
 
 
 class Mortal(ScriptedJudge):
-    """An engine of which everybody in it hears when it dies; the next one is there at once."""
+    """An engine whose death every request in it notices. The next engine starts at once."""
 
     def __init__(self, seconds=0.005):
         super().__init__(Prompt())
@@ -71,8 +71,11 @@ def app_of(judge, **limits):
     return create_app(watched, LimitSettings(**limits), front=front)
 
 
-def asked(judge, questions, method="judge", **limits):
-    """The answers to all questions, asked at once; an error in the place of one that was refused."""
+def answers_of_all(judge, questions, method="judge", **limits):
+    """Returns the answers to all questions, sent at once.
+
+    A refused question has an error in the place of its answer.
+    """
 
     async def ask():
         transport = httpx2.ASGITransport(app_of(judge, **limits))
@@ -89,7 +92,10 @@ def truth(query, candidates):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_pair_that_kills_the_judge_gets_an_error_and_other_pairs_get_verdicts(seed):
-    """Fifty queries; two candidates kill, with six queries each, on a replica that works on four requests at once."""
+    """Fifty queries run on a replica that works on four requests at once.
+
+    Two candidates kill the judge, and each is in six queries.
+    """
     dice = random.Random(seed)
     questions = [
         (Content(f"query {n}"), [Content(f"candidate {dice.randrange(100)}") for _ in range(9)])
@@ -99,7 +105,9 @@ def test_a_pair_that_kills_the_judge_gets_an_error_and_other_pairs_get_verdicts(
         for place in dice.sample(range(50), 6):
             questions[place][1][dice.randrange(9)] = Content(f"lethal, {name}")
     judge = Mortal()
-    for (query, candidates), answers in zip(questions, asked(judge, questions), strict=True):
+    for (query, candidates), answers in zip(
+        questions, answers_of_all(judge, questions), strict=True
+    ):
         for candidate, answer, true in zip(
             candidates, answers, truth(query, candidates), strict=True
         ):
@@ -112,7 +120,10 @@ def test_a_pair_that_kills_the_judge_gets_an_error_and_other_pairs_get_verdicts(
 
 
 def test_a_candidate_that_always_kills_the_judge_is_no_longer_requested():
-    """One after the other: four deaths by the first query, one each by the next two, then none."""
+    """The queries run one after the other.
+
+    The first query causes four deaths, the next two queries one each, and later queries none.
+    """
     judge = Mortal()
 
     async def ask():
@@ -136,11 +147,11 @@ def test_a_candidate_that_always_kills_the_judge_is_no_longer_requested():
 
 @pytest.mark.parametrize("candidates", [1, 5])
 def test_a_query_that_kills_is_refused_and_convicts_no_candidate(candidates):
-    """Also where it takes several requests: the first one's deaths are enough."""
+    """This also holds if the query takes several requests: the deaths of the first request are enough."""
     judge = Mortal()
     others = [Content(f"candidate {n}") for n in range(candidates)]
     questions = [(Content(f"lethal query {n}"), others) for n in range(KILLS)]
-    for outcome in asked(judge, questions, max_candidates=2):
+    for outcome in answers_of_all(judge, questions, max_candidates=2):
         assert isinstance(outcome, JudgeKilled)
         assert str(outcome).startswith("the query: ")
     by_query = Counter()
@@ -148,7 +159,7 @@ def test_a_query_that_kills_is_refused_and_convicts_no_candidate(candidates):
         by_query[query] += number
     assert max(by_query.values()) <= MOST
     # The same candidates get their verdicts with another query.
-    assert asked(judge, [(Content("sound"), others)]) == [truth(Content("sound"), others)]
+    assert answers_of_all(judge, [(Content("sound"), others)]) == [truth(Content("sound"), others)]
 
 
 def test_a_list_that_kills_is_an_error_and_others_get_their_choice():
@@ -157,14 +168,14 @@ def test_a_list_that_kills_is_an_error_and_others_get_their_choice():
         (Content(f"query {n}"), [Content("b"), LETHAL if n == 3 else Content("c")])
         for n in range(8)
     ]
-    found = asked(judge, questions, "choose")
+    found = answers_of_all(judge, questions, "choose")
     assert found.pop(3).code == "kills_judge"
     assert all(isinstance(choice, ListVerdict) for choice in found)
     assert judge.deaths.total() == 3
 
 
 def test_a_death_or_two_beside_a_request_cost_it_nothing():
-    """A judge that dies by itself, whatever it is asked: every pair has its verdict."""
+    """The judge dies by itself, independent of the requests. Every pair has its verdict."""
     judge = Mortal(seconds=0.01)
     questions = [(Content(f"query {n}"), [Content("b"), Content("c")]) for n in range(40)]
 

@@ -1,4 +1,4 @@
-"""Members of zip archives are found as the standard library finds them, in a few bytes of memory each."""
+"""Members of zip archives are found as the standard library finds them, with a few bytes of memory for each."""
 
 import io
 import subprocess
@@ -21,8 +21,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-def made(members, *, comment=b"", before=b"", **options):
-    """An archive's bytes, and the same behind others, as of one that unpacks itself."""
+def archive_bytes(members, *, comment=b"", before=b"", **options):
+    """The bytes of an archive, and the same bytes behind other bytes, as in a self-extracting archive."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", **options) as archive:
         for name, data in members:
@@ -42,12 +42,12 @@ MEMBERS = [
 @pytest.mark.parametrize(
     "data",
     [
-        made(MEMBERS),
-        made(MEMBERS, comment=b"PK about it" * 100),
-        made(MEMBERS, before=b"#!/bin/sh\n" * 100),
-        made(MEMBERS, compression=zipfile.ZIP_DEFLATED),
-        made(MEMBERS, compression=zipfile.ZIP_LZMA, comment=b"c"),
-        made([(f"{number}.txt", str(number)) for number in range(70_000)]),
+        archive_bytes(MEMBERS),
+        archive_bytes(MEMBERS, comment=b"PK about it" * 100),
+        archive_bytes(MEMBERS, before=b"#!/bin/sh\n" * 100),
+        archive_bytes(MEMBERS, compression=zipfile.ZIP_DEFLATED),
+        archive_bytes(MEMBERS, compression=zipfile.ZIP_LZMA, comment=b"c"),
+        archive_bytes([(f"{number}.txt", str(number)) for number in range(70_000)]),
     ],
     ids=[
         "plain",
@@ -81,7 +81,7 @@ def test_members_are_those_of_the_standard_library(data):
 
 def test_sizes_and_places_of_eight_bytes_are_read(monkeypatch):
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
-    data = made(MEMBERS)
+    data = archive_bytes(MEMBERS)
     assert b"PK\6\6" in data
     archive = Archive("a", io.BytesIO(data))
     assert [
@@ -91,13 +91,13 @@ def test_sizes_and_places_of_eight_bytes_are_read(monkeypatch):
 
 def test_the_last_of_several_members_with_one_name_is_used():
     with pytest.warns(UserWarning, match="Duplicate name"):
-        data = made([("a.txt", b"old"), ("b.txt", b"b"), ("a.txt", b"new")])
+        data = archive_bytes([("a.txt", b"old"), ("b.txt", b"b"), ("a.txt", b"new")])
     archive = Archive("a", io.BytesIO(data))
     assert archive.open(archive.find("a.txt")).read() == b"new"
 
 
 def test_names_are_found_in_any_unicode_form():
-    archive = Archive("a", io.BytesIO(made([("./x\\cafe\u0301.PNG", b"one")])))
+    archive = Archive("a", io.BytesIO(archive_bytes([("./x\\cafe\u0301.PNG", b"one")])))
     assert archive.find("x/café.PNG") is not None
     assert archive.find("x/café.png") is None
     assert archive.alike("x/café.png") == "x/café.PNG"
@@ -106,7 +106,7 @@ def test_names_are_found_in_any_unicode_form():
 
 @pytest.mark.parametrize("cut", [3, 30, 200])
 def test_an_incomplete_archive_is_refused(cut):
-    data = made(MEMBERS)
+    data = archive_bytes(MEMBERS)
     with pytest.raises(zipfile.BadZipFile):
         Archive("a", io.BytesIO(data[:-cut]))
     with pytest.raises(zipfile.BadZipFile):
@@ -114,8 +114,8 @@ def test_an_incomplete_archive_is_refused(cut):
 
 
 def test_a_member_takes_few_bytes(tmp_path):
-    """200,000 members: the standard library takes over 100 MB."""
-    data = made([(f"a folder/{number:06}.txt", str(number)) for number in range(200_000)])
+    """The archive has 200,000 members. The standard library would take over 100 MB."""
+    data = archive_bytes([(f"a folder/{number:06}.txt", str(number)) for number in range(200_000)])
     (tmp_path / "a.zip").write_bytes(data)
     done = subprocess.run(
         [sys.executable, "-c", PEAK, tmp_path / "a.zip"], capture_output=True, text=True, check=True

@@ -15,7 +15,10 @@ def opened(tmp_path, *queries):
 
 @pytest.mark.parametrize(("closed", "row"), [((0, -1), -1), ((0, 3), 3), ((2, None), None)])
 def test_a_closed_list_names_rows_of_items(tmp_path, closed, row):
-    """−1 would be the last item, and a row beyond them an IndexError in the middle of an evaluation."""
+    """−1 would mean the last item.
+
+    A row number that is too large would raise an IndexError in the middle of an evaluation.
+    """
     good = Query("good", "s", ("a",), "x", candidates=(0, 2))
     assert opened(tmp_path, good, Query("open", "s", ("b",), "y")).queries[0].candidates == (0, 2)
     with pytest.raises(
@@ -55,7 +58,7 @@ def test_a_negative_row_number_is_refused(tmp_path):
     ['{"images": []}', "[]", "no JSON", '{"files": {"a": 1}}', '{"files": "corpus/corpus.json"}'],
 )
 def test_a_file_that_happens_to_be_called_dataset_makes_no_dataset(tmp_path, text):
-    """Karpathy's splits of Flickr30K lie in a file dataset.json, and a corpus may lie beside it."""
+    """Karpathy's splits of Flickr30K are in a file dataset.json, and a corpus may be beside this file."""
     (tmp_path / "dataset.json").write_text(text)
     assert opened(tmp_path, Query("q", "s", ("a",), "x")).images == tmp_path
     (tmp_path / "dataset.json").write_text(

@@ -18,7 +18,10 @@ from unijudge.storage.files import read_json
 
 @pytest.mark.parametrize("name", ["vectors", "scores", "triples", "candidates"])
 def test_a_flipped_byte_of_any_column_or_mark_is_found_by_a_check(tmp_path, identity, name):
-    """The last byte of each column lies in a page; then of each mark of the file, so that it is no text any more."""
+    """The last byte of each column is in a page.
+
+    Then a byte of each mark of the file is flipped, so that the mark is no valid text.
+    """
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     make_vectors(tmp_path / "vectors", corpus)
     make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
@@ -68,7 +71,7 @@ def test_a_renamed_column_of_vectors_is_named(tmp_path):
 
 
 def test_vectors_that_contradict_the_manifest_are_detected(tmp_path):
-    """Their file bears the right marks, and another program wrote it."""
+    """The file has the right marks, but another program wrote it."""
     corpus = make_corpus(tmp_path / "c", tmp_path)
     folder = make_vectors(tmp_path / "v", corpus)
     path = folder / "items-00000.parquet"
@@ -102,7 +105,7 @@ def test_vectors_that_contradict_the_manifest_are_detected(tmp_path):
 
 
 def test_a_folder_that_cannot_be_synced_loses_no_file(tmp_path, monkeypatch):
-    """The file is there, whole, and the message must not say otherwise."""
+    """The file is complete, and the message must not claim otherwise."""
     sync, path = files._sync, tmp_path / "a.txt"
 
     def refuse(place):
@@ -118,8 +121,8 @@ def test_a_folder_that_cannot_be_synced_loses_no_file(tmp_path, monkeypatch):
     assert {place.name: place.read_text() for place in tmp_path.iterdir()} == {"a.txt": "whole"}
 
 
-def spoilt(table, name, row, value):
-    """The same table with another value in one cell; text may be any bytes."""
+def with_changed_cell(table, name, row, value):
+    """The same table with another value in one cell. A text may be any bytes."""
     place, column = table.schema.get_field_index(name), table[name].to_pylist()
     column[row] = value
     if pa.types.is_string(table.schema.field(name).type):
@@ -145,13 +148,13 @@ LISTS = {
 
 
 def rewritten(tmp_path, identity, name, part, column, row, value):
-    """A folder of ours, a file of which another program read and wrote, marks and all."""
+    """A folder of the product, after another program read and wrote one of its files, with all marks."""
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     make_vectors(tmp_path / "vectors", corpus)
     make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
     path = tmp_path / name / f"{part}.parquet"
     table = pq.read_table(path)
-    pq.write_table(spoilt(table, column, row, value), path)
+    pq.write_table(with_changed_cell(table, column, row, value), path)
     if name == "corpus":
         known = read_json(tmp_path / "corpus" / "corpus.json", CorpusManifest)
         digest = {f"{part}_sha256": files.file_sha256(path)}
@@ -200,7 +203,7 @@ def make_scores_at(tmp_path, identity):
 
 @pytest.mark.parametrize("unit", ["ms", "ns"])
 def test_kind_a6_a_column_of_times_in_a_table_of_ours_is_no_column_of_it(tmp_path, identity, unit):
-    """Out of range for Python, or with nanoseconds: no cell of it is looked at."""
+    """The times are out of Python's range, or have nanoseconds. No cell of the column is read."""
     path = make_scores_at(tmp_path, identity)
     table = pq.read_table(path)
     times = pa.array([2**62] * len(table)).cast(pa.timestamp(unit))

@@ -206,7 +206,10 @@ def test_vectors_of_another_corpus_are_refused(tmp_path, corpus):
 
 
 def test_vectors_are_read_block_by_block(tmp_path, corpus, monkeypatch):
-    """Parts of four rows in groups of two: whatever rows are wanted, they come in order and from their blocks alone."""
+    """The parts have four rows, in groups of two.
+
+    For any rows, the vectors come in order, and only from the blocks of these rows.
+    """
     monkeypatch.setattr("unijudge.formats.vectors.ROWS_IN_PART", 4)
     monkeypatch.setattr("unijudge.formats.vectors.ROWS_IN_BLOCK", 2)
     items = [Item(f"i{n}", ("p",), text=f"{n}") for n in range(11)]

@@ -23,7 +23,7 @@ KINDS = ["corpus", "vectors", "scores", "triples", "run", "evaluation"]
 
 @pytest.fixture
 def folders(tmp_path, identity):
-    """One whole folder of each kind, by its name."""
+    """One complete folder of each kind, by its name."""
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     make_vectors(tmp_path / "vectors", corpus)
     make_triples(tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity))
@@ -76,7 +76,7 @@ def test_a_truncated_file_is_named(folders, kind):
 
 
 def test_fewer_rows_than_promised_are_named(folders):
-    """Files that are whole by themselves, under a manifest that promises more."""
+    """Each file is complete by itself, but the manifest promises more rows."""
     for kind, model, more in [
         ("corpus", CorpusManifest, {"items": 4}),
         ("evaluation", Evaluation, {"subsets": {"s": {"queries": 2}}}),
@@ -126,7 +126,7 @@ def test_settings_are_kept_without_passwords():
 
 
 def test_the_time_is_not_part_of_the_plan(folders, identity):
-    """Who made a folder, and when, is neither compared nor hashed; nor must a folder of before say it."""
+    """The program and the time that made a folder are neither compared nor hashed. An older folder may lack them."""
     early, late = (
         Provenance.now().model_copy(update={"created": when}) for when in ("2026", "2027")
     )

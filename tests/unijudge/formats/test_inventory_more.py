@@ -83,7 +83,10 @@ def test_rows_without_their_corpus_are_incomplete(tmp_path, identity):
     ],
 )
 def test_a_manifest_cannot_redirect_to_another_location(tmp_path, identity, monkeypatch, place):
-    """A stranger wrote the old path of the corpus. The corpus is searched beside the rows, but not at a URL."""
+    """A foreign manifest names the old path of its corpus.
+
+    The corpus is searched beside the rows, but never at a URL.
+    """
     corpus = make_corpus(tmp_path / "corpus", tmp_path / "images")
     rows = make_triples(
         tmp_path / "triples", corpus, make_scores(tmp_path / "scores", corpus, identity)

@@ -36,7 +36,7 @@ from unijudge.storage.locations import locate
 def test_a_store_that_refuses_says_nothing_about_a_file(
     bucket, identity, monkeypatch, refusal, moment
 ):
-    """Some stores raise the very class, without a number, in which Arrow says that bytes are torn."""
+    """Some stores raise an error without a number, of the class that Arrow uses for incomplete bytes."""
     from s3fs.core import S3File
 
     root = locate(bucket)
@@ -62,7 +62,7 @@ def test_a_store_that_refuses_says_nothing_about_a_file(
 
 
 def test_a_picture_or_a_text_that_a_store_refuses_is_named(bucket, monkeypatch):
-    """Its own family of errors, no OSError."""
+    """The error belongs to the store's own family of errors, and is no OSError."""
     from botocore.exceptions import EndpointConnectionError
 
     root = locate(bucket)
@@ -105,7 +105,7 @@ def test_a_store_that_may_not_be_listed_is_one_clear_error(bucket, identity, mon
 
 
 def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, monkeypatch):
-    """Whatever their number: a page of a listing holds a thousand names."""
+    """This holds for any number of files. A page of a listing has a thousand names."""
     root = locate(bucket)
     corpus = make_corpus(root / "corpus", root / "images")
     plan = read_json(
@@ -136,7 +136,10 @@ def test_missing_shards_and_parts_are_found_by_one_listing(bucket, identity, mon
 
 
 def test_a_lease_that_was_lost_tells_its_holder(bucket, monkeypatch):
-    """Taken over, and the other may be done already; or only not renewed, which is no loss."""
+    """Another process took the lease over, and may have finished.
+
+    Or the lease was only not renewed, which is no loss.
+    """
     monkeypatch.setattr("unijudge.storage.leases.RENEW_EVERY_S", 0.01)
     out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
     other = {"holder": "process 1 on another machine", "token": "t", "until": 4e9}
@@ -221,7 +224,7 @@ def test_a_file_of_another_kind_is_named_in_words(tmp_path):
 
 
 def test_a_full_disk_is_named_whichever_library_writes(tmp_path):
-    """safetensors gives no error number, only its text; pyarrow gives a number and a longer text."""
+    """safetensors gives no error number, but only a text. pyarrow gives a number and a longer text."""
     path = tmp_path / "weights"
     written_in_rust = RuntimeError("I/O error: No space left on device (os error 28)")
     by_arrow = OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28] No space")

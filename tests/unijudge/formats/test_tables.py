@@ -16,7 +16,7 @@ def judged(item, rank=0, yes=-0.5):
 
 
 def test_only_a_torn_file_is_to_be_deleted(tmp_path, monkeypatch):
-    """A disk or a store that refuses says nothing about the file."""
+    """If a disk or a store refuses a read, the file may still be complete."""
     path = tmp_path / "rows.parquet"
     TRIPLES.write(path, [])
     path.write_bytes(path.read_bytes()[:-5])
@@ -40,7 +40,7 @@ def test_only_a_torn_file_is_to_be_deleted(tmp_path, monkeypatch):
 
 
 def test_a_flipped_byte_is_noticed(tmp_path, identity):
-    """Somewhere inside the pages: every page has a checksum."""
+    """The byte is inside the pages, and every page has a checksum."""
     rows = [
         JudgedQuery(
             f"q{n}",
@@ -66,7 +66,7 @@ def test_a_flipped_byte_is_noticed(tmp_path, identity):
 
 
 def test_rows_are_read_in_small_batches(tmp_path):
-    """Whatever the row groups: a reader that takes one row holds a few thousand."""
+    """The size of the row groups does not matter: a reader of one row holds a few thousand rows."""
     path = tmp_path / "q.parquet"
     QUERIES.write(
         path,

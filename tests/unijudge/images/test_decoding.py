@@ -46,7 +46,7 @@ def test_kind_d1_a_picture_of_900_million_pixels_is_refused_in_our_words():
 
 
 def test_kind_d1_a_large_picture_is_made_smaller_while_it_is_decoded():
-    """Clip art of 10,562 × 16,000 pixels: the left half is black, and no side is left out."""
+    """The picture is clip art of 10,562 × 16,000 pixels whose left half is black. No side is left out."""
     drawn = Image.new("1", (10_562, 16_000), 1)
     drawn.paste(0, (0, 0, 5281, 16_000))
     out = io.BytesIO()
@@ -75,7 +75,10 @@ def test_our_own_limit_may_be_above_pillows(monkeypatch):
 
 
 def test_threads_leave_the_filters_of_warnings_alone(monkeypatch):
-    """Two pictures at once, of which the first is done first: whoever saved filters would bring the wrong ones back."""
+    """Two pictures are decoded at once, and the first finishes first.
+
+    Code that saves and restores the filters would restore the wrong filters.
+    """
     before, opened = list(warnings.filters), Image.open
     both, first = threading.Barrier(2), threading.Event()
 
@@ -101,7 +104,7 @@ def test_threads_leave_the_filters_of_warnings_alone(monkeypatch):
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
 def test_no_malformed_image_raises_anything_else(kind, data):
-    """Any bytes changed anywhere, EXIF included: a picture comes out, or BadImage."""
+    """Any bytes are changed at any place, including EXIF. The result is a picture or BadImage."""
     out = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112], exif[0x010E], exif[0x011A] = 6, "a description", 72.0
@@ -134,7 +137,10 @@ def test_sixteen_bit_and_transparent_images_become_rgb():
     ],
 )
 def test_a_transparent_shade_of_gray_is_white_at_every_depth(depth, shade, row):
-    """The first pixel has the transparent shade; Pillow scales the shades of shallow pictures, but not this one."""
+    """The first pixel has the transparent shade.
+
+    Pillow scales the shades of pictures with few bits, but not this shade.
+    """
 
     def chunk(name, content):
         return (

@@ -61,7 +61,10 @@ def test_pixels_are_the_processors_own(height, width, seed):
 
 @st.composite
 def budgets(draw):
-    """Any two bounds, most often close together: there a size may lie below the one and the next above the other."""
+    """Draws two bounds of pixels, mostly close together.
+
+    Then one size may be below the lower bound, and the next size above the upper bound.
+    """
     least = draw(st.integers(1, 250_000))
     return least, least + draw(st.sampled_from([0, 1, 28, 784, 3136, 10**6]))
 
@@ -69,7 +72,9 @@ def budgets(draw):
 @settings(max_examples=1000)
 @given(st.integers(1, 6000), st.integers(1, 6000), budgets(), st.sampled_from([14, 16]))
 def test_no_processor_scales_what_was_scaled(height, width, budget, patch):
-    """However long, and whatever the budget: the size is settled, within the budget, and left alone by an engine."""
+    """For any length and any budget, the scaled size is within the budget, scaling it again changes nothing, and an
+    engine does not scale it.
+    """
     if max(height, width) > 200 * min(height, width):
         return
     side = 2 * patch
@@ -88,7 +93,7 @@ def test_no_processor_scales_what_was_scaled(height, width, budget, patch):
 
 @given(st.integers(1, 6000), st.integers(1, 6000), budgets())
 def test_sizes_without_tokens_do_not_change_when_scaled_again(height, width, budget):
-    """In families that cut tiles, a token's side is one pixel."""
+    """In families with tiles, the side of a token is one pixel."""
     if max(height, width) <= 200 * min(height, width):
         ours = PixelBudget(*budget).fit(height, width, 1)
         assert PixelBudget(*budget).fit(*ours, 1) == ours
@@ -96,7 +101,10 @@ def test_sizes_without_tokens_do_not_change_when_scaled_again(height, width, bud
 
 
 def test_a_size_below_the_least_remains_where_the_next_is_above_the_most():
-    """100 × 110 in four tokens: 1 × 2; 2 × 3 would be six. With room for six they are taken."""
+    """100 × 110 pixels in at most four tokens become 1 × 2 tokens, because 2 × 3 tokens would be six.
+
+    If six are allowed, 2 × 3 are used.
+    """
     assert PixelBudget(3136, 3136).fit(100, 110, 28) == (28, 56)
     assert PixelBudget(3136, 3136).fit(64, 48, 28) == (56, 56)
     assert PixelBudget(3136, 3136).fit(20, 30, 28) == (28, 56)
@@ -116,7 +124,10 @@ def test_bounds_that_no_size_meets_are_refused():
 
 @pytest.mark.parametrize("most", [451584, 1280 * 28 * 28, 3000, 100])
 def test_squares_are_the_references(most):
-    """672 pixels a side, 576 tokens; 980 where a processor lets 1,280 tokens through; at least one token."""
+    """672 pixels a side give 576 tokens.
+
+    980 pixels are the limit of a processor with 1,280 tokens. A picture has at least one token.
+    """
     side = {451584: 672, 1280 * 28 * 28: 980, 3000: 28, 100: 28}[most]
     for size in [(1, 2999), (500, 900), (1344, 1344)]:
         assert family_of(3136, most, "square").fit(*size) == (side, side)

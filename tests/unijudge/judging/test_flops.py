@@ -1,4 +1,6 @@
-"""The operations of a pair: the published 7B model by hand, and tiny models by a counter of all operations."""
+"""The operations of a pair: the published 7B model computed by hand, and tiny models measured by a counter of all
+operations.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ INSTRUCTION, SUFFIX = 64, 12
 
 @pytest.fixture(scope="module")
 def qwen_7b():
-    """Qwen2.5-VL-7B-Instruct, as its configuration publishes it."""
+    """Qwen2.5-VL-7B-Instruct with its published configuration."""
     text = {
         "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
         "num_key_value_heads": 4, "vocab_size": 152064,
@@ -50,7 +52,10 @@ def test_the_constants_of_the_published_model(qwen_7b):
 
 
 def rate(qwen_7b, query, candidate, shared):
-    """Pairs a second with 50 candidates a query and 50 queries a candidate; a side is (text tokens, visual tokens)."""
+    """Returns pairs a second with 50 candidates a query and 50 queries a candidate.
+
+    A side is (text tokens, visual tokens).
+    """
     sides = {"query": sum(query), "candidate": sum(candidate)}
     count = TokenCount(
         tokens=INSTRUCTION + sum(sides.values()) + SUFFIX,
@@ -78,7 +83,7 @@ def rate(qwen_7b, query, candidate, shared):
 def test_the_limits_of_an_h100(
     qwen_7b, query, candidate, naive, vision, query_first, candidate_first
 ):
-    """Pairs a second, worked out before this file was, on the real modules at their real widths."""
+    """The pairs a second were computed independently of this module, on the real modules with their real widths."""
     found = rate(qwen_7b, query, candidate, "query")
     assert found == pytest.approx([naive, vision, query_first], rel=0.01)
     assert rate(qwen_7b, query, candidate, "candidate")[2] == pytest.approx(
@@ -127,7 +132,7 @@ WIDE, TALL = (224, 112), (112, 224)
 
 
 def attention_on_a_cpu(query, key, value, *_, **__):
-    """The counter itself knows the attention of GPUs only."""
+    """The counter itself knows only the attention kernels of GPUs."""
     return sdpa_flop_count(query, key, value)
 
 
@@ -138,10 +143,10 @@ def attention_on_a_cpu(query, key, value, *_, **__):
 def test_the_counted_operations_equal_those_of_the_backend(
     family, num_candidates, order, tiny_model, tmp_path
 ):
-    """The judge's whole work is counted, its prefix cache included: language model, vision tower and head.
+    """All work of the judge is counted, with its prefix cache: language model, vision tower and head.
 
-    One thing is put right: the counter takes causal attention for the whole square, of which we count the triangle.
-    This backend runs the tower once for each candidate's picture, whatever was asked before: R is 1.
+    One number is corrected: the counter counts causal attention as a full square, and our formula counts the triangle.
+    This backend runs the tower once for each candidate's picture, in every request, so R is 1.
     """
     folder = tiny_model if family == "qwen2_5_vl" else tmp_path / family
     if family != "qwen2_5_vl":

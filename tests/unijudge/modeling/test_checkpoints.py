@@ -1,4 +1,4 @@
-"""A checkpoint that lacks a tensor is refused by every engine, for judge, embedder and adapter, before it is used."""
+"""Every engine refuses a checkpoint that lacks a tensor, for judge, embedder and adapter, before its first use."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ LAYER = "model.layers.0.mlp"
 
 
 def changed(source, folder, change):
-    """A copy of a folder, with other tensors in its file."""
+    """A copy of a folder whose file has other tensors."""
     shutil.copytree(source, folder)
     path = next(folder.glob("*.safetensors"))
     weights = change(load_file(path))
@@ -91,7 +91,7 @@ def test_kind_b1_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("family", MAKERS)
 def test_kind_b1_complete_checkpoints_pass_and_truncated_towers_do_not(family, tmp_path):
-    """Published names of towers are other than transformers' own today."""
+    """The published names of towers differ from the names that transformers uses today."""
     MAKERS[family](tmp_path / "whole")
     check_checkpoint(str(tmp_path / "whole"), None)
     tower = "visual" if family.startswith("qwen") else "vision_tower"
@@ -126,7 +126,7 @@ def test_kind_b3_a_file_that_is_not_a_checkpoint_is_one_short_line(tiny_model, t
 def test_kind_b3_damaged_pickled_weights_are_named_without_torchs_advice(
     tiny_model, tmp_path, content
 ):
-    """torch's own message says how to run the code in the file."""
+    """torch's own message explains how to run the code in the file."""
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(content)
@@ -138,7 +138,7 @@ def test_kind_b3_damaged_pickled_weights_are_named_without_torchs_advice(
 
 
 def packed(weights):
-    """As AWQ packs: every linear layer's weight becomes three tensors."""
+    """Every linear layer's weight as three tensors, as AWQ packs them."""
     found = {}
     for name, weight in weights.items():
         layer, _, kind = name.rpartition(".")
@@ -192,7 +192,7 @@ def test_a_packed_layer_without_one_of_its_tensors(tiny_model, tmp_path, lost):
 
 
 def in_eight_bits(weights):
-    """As FP8 packs: the weight in eight bits, and its scale."""
+    """The weight in eight bits and its scale, as FP8 packs them."""
     found = dict(weights)
     for name in [
         name
@@ -275,7 +275,9 @@ def judged(name):
 
 
 def test_two_sets_of_weights_are_refused(tiny_model, tmp_path):
-    """transformers reads the single file, vLLM what an index or a consolidated file names, else all files."""
+    """transformers reads the single file. vLLM reads the files that an index or a consolidated file names, otherwise
+    all files.
+    """
     shard, index = "model-00001-of-00001.safetensors", "model.safetensors.index.json"
     folder = tmp_path / "two"
     shutil.copytree(tiny_model, folder)

@@ -1,4 +1,4 @@
-"""A model's small files may hold anything: judge and trainer refuse them in one line, never with a traceback."""
+"""The small files of a model may have any content: judge and trainer refuse them in one line, without a traceback."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def test_kind_b3_a_damaged_configuration_is_one_line_in_training(tiny_model, tmp
 
 @pytest.fixture(scope="module")
 def adapter(tiny_model, tmp_path_factory):
-    """One with weights of its own."""
+    """An adapter with its own weights."""
     folder = tmp_path_factory.mktemp("adapters") / "new"
     backbone = open_backbone(BackboneSettings(name=str(tiny_model), device="cpu"))
     add_lora(backbone, LoraSettings(rank=4))

@@ -23,7 +23,7 @@ NAME = "acme/tiny"
 
 @pytest.fixture
 def hub(tiny_model, tmp_path, monkeypatch):
-    """A hub's cache on a machine without a network: a model of two commits, the older one being `main`."""
+    """The cache of a hub on a machine without a network: a model with two commits, of which `main` is the older one."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     folder = tmp_path / "models--acme--tiny"

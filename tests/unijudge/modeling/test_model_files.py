@@ -41,7 +41,9 @@ def quantisation_left_over(folder):
 
 
 def quantisation_of_a_merge(folder):
-    """As a merge of an adapter that was trained on four bits leaves it: transformers would pack the weights anew."""
+    """The settings that a merge leaves after training an adapter on four-bit weights. transformers would pack the
+    weights again.
+    """
     change(
         folder / "config.json",
         quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True},
@@ -224,7 +226,7 @@ def test_kind_of_model_folder_that_is_refused_in_one_line(tiny_model, tmp_path, 
 def test_kind_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(
     tiny_model, tmp_path
 ):
-    """In a chat the template writes what there is to write: only the first token stands before it."""
+    """In a chat, the template writes the special tokens, so only the first token is before the chat."""
     name = spoiled(
         tiny_model, tmp_path / "model", lambda folder: last_token(folder, before="<|endoftext|> ")
     )
@@ -237,7 +239,7 @@ def test_kind_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(
 
 
 def sharded(tiny_model, folder, name="model-00001-of-00002.safetensors", **index):
-    """Two files and an index; the first file's name may lead elsewhere."""
+    """Two files and an index. The name of the first file may point to another folder."""
     shutil.copytree(tiny_model, folder)
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -262,7 +264,7 @@ def test_kind_index_a_total_size_that_is_a_float_is_read(tiny_model, tmp_path):
     ["../other/model-00001.safetensors", "weights/model-00001.safetensors", "./model.safetensors"],
 )
 def test_kind_index_weights_outside_of_the_folder_are_refused(tiny_model, tmp_path, name):
-    """What a model is known by are the files of its folder: others could change, and nobody would see it."""
+    """The files in its folder identify a model. A file outside of the folder could change unnoticed."""
     with pytest.raises(
         ModelError, match=r"index\.json names weights in other folders .*into the model's folder"
     ):
@@ -286,7 +288,7 @@ def test_kind_index_a_tensor_in_two_files_is_refused(tiny_model, tmp_path):
 
 
 def test_kind_generation_that_contradicts_itself_can_be_merged(tiny_model, tmp_path):
-    """After a training: transformers reads such a file, and writes none."""
+    """After a training, transformers reads such a file, but refuses to write one."""
     name = spoiled(tiny_model, tmp_path / "model", generation_that_contradicts_itself)
     backbone = open_backbone(BackboneSettings(name=name, device="cpu"))
     add_lora(backbone, LoraSettings(rank=2))

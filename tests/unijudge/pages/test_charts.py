@@ -1,4 +1,4 @@
-"""Charts contain all values that they were given."""
+"""Charts contain all given values."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Pages: texts stay texts, and nothing is loaded from elsewhere."""
+"""Pages: a text is never interpreted as HTML, and a page loads nothing from other places."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from tests.pictures import png
 from unijudge.pages.pages import Script, data, page, picture
 
 
-def made(tmp_path, body, **values):
+def rendered(tmp_path, body, **values):
     template = tmp_path / "t.html.jinja"
     template.write_text(
         '{% extends "page.html.jinja" %}{% set title = "T" %}{% block body %}'
@@ -22,7 +22,7 @@ def made(tmp_path, body, **values):
 
 
 def test_a_page_needs_no_other_file_and_escapes_texts(tmp_path):
-    html = made(
+    html = rendered(
         tmp_path,
         "{{ said }}{{ image }}",
         said="<script>x</script>",
@@ -37,7 +37,7 @@ def test_a_page_needs_no_other_file_and_escapes_texts(tmp_path):
 
 def test_a_page_contains_its_script_and_data(tmp_path):
     script = Script("const said = 1 < 2 && '&';")
-    html = made(
+    html = rendered(
         tmp_path,
         "{{ script.element }}{{ rows }}",
         script=script,
@@ -54,4 +54,4 @@ def test_a_page_contains_its_script_and_data(tmp_path):
 
 def test_a_name_that_was_not_given_is_an_error(tmp_path):
     with pytest.raises(jinja2.UndefinedError, match="'numbers' is undefined"):
-        made(tmp_path, "{{ numbers }}")
+        rendered(tmp_path, "{{ numbers }}")

@@ -2,5 +2,5 @@
 
 
 def names(place):
-    """The keys under a place."""
+    """The keys below a place."""
     return sorted(path.removeprefix(place.path).strip("/") for path in place.fs.find(place.path))

@@ -73,7 +73,7 @@ def test_expired_credentials_are_not_an_error_of_a_picture(code, passes, reason,
 
 
 def test_a_full_temporary_folder_is_named_with_the_cure(box, monkeypatch):
-    """What a store gets is made there first."""
+    """A file for a store is first written into the temporary folder."""
     monkeypatch.setattr(Path, "write_text", refusing(errno.ENOSPC))
     with pytest.raises(
         DataError, match=r"a\.txt: cannot be written .*set TMPDIR to a folder of a larger disk"
@@ -120,14 +120,17 @@ def test_a_refusing_web_server_is_not_reported_as_a_missing_file(monkeypatch):
     ],
 )
 def test_a_url_mistaken_for_a_path_is_named(place, reason):
-    """A program that joins paths makes one slash of two; a folder called s3: would be written here."""
+    """A program that joins paths turns two slashes into one.
+
+    Without this check, a folder with the name s3: would be written here.
+    """
     with pytest.raises(ValueError, match=reason):
         locate(place)
     assert locate("exp:1/a") == Path("exp:1/a")
 
 
 def test_a_name_with_a_colon_is_not_a_url(tmp_path, monkeypatch):
-    """Arrow takes a relative path for a URL where one stands in its first part."""
+    """Arrow takes a relative path for a URL if its first part looks like one."""
     monkeypatch.chdir(tmp_path)
     make_vectors(Path("run:1/vectors"), make_corpus(Path("run:1/corpus"), Path("run:1/images")))
     assert "corpus, whole" in check(Path("run:1/corpus"))
@@ -135,7 +138,7 @@ def test_a_name_with_a_colon_is_not_a_url(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_another_process_still_reads_is_left(tmp_path, monkeypatch, caplog):
-    """A network disk keeps an open file under another name, and its folder is not empty then."""
+    """A network disk keeps an open file under another name, so its folder is not empty."""
     old = tmp_path / "out"
     old.mkdir()
     (old / "a.txt").write_text("old")
@@ -216,7 +219,7 @@ def test_a_lock_that_cannot_be_written_is_explained(tmp_path, monkeypatch):
 
 
 def test_files_behind_links_are_listed_once(tmp_path):
-    """As a cache of the hub lays them out, and as large disks are linked into a folder of data."""
+    """The hub's cache has such links, and people link large disks into a folder of data."""
     far, near = tmp_path / "far", tmp_path / "near"
     (far / "sub").mkdir(parents=True)
     near.mkdir()
@@ -254,7 +257,7 @@ def test_files_in_a_store_are_listed(box, monkeypatch):
 
 
 def test_a_page_of_links_is_a_folder_of_the_web(tmp_path):
-    """As servers list one, with a slash at the end or without."""
+    """Servers list such a page with or without a slash at the end."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.txt").write_text("a")
     serving = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))

@@ -87,7 +87,10 @@ def test_an_older_output_is_removed_after_success_and_restored_after_a_failure(t
 
 
 def test_a_second_command_does_not_move_the_old_output_of_the_first(tmp_path):
-    """The second one is refused anyway; without the lease it put the older result back, and ruined the first one's."""
+    """The second command is refused anyway.
+
+    Without the lease, it would move the older result back, and damage the result of the first command.
+    """
     out = tmp_path / "out"
     out.write_text("old")
     with replacing(out, lambda _: True, "thing", overwrite=True):
@@ -145,7 +148,10 @@ def test_the_target_of_a_link_is_not_removed_with_the_old_output(tmp_path):
 
 @pytest.mark.parametrize("strange", ["thesis.tex", "notes/thesis.tex", ".git/config", "part-1.txt"])
 def test_a_folder_is_removed_only_if_it_holds_only_its_own_files(tmp_path, strange):
-    """`{}` is no manifest; an own folder that holds somebody's file is not replaced; a draft of a kill is its own."""
+    """`{}` is no manifest.
+
+    A folder of the product with a foreign file is not replaced. A draft that a kill left is the product's own.
+    """
     out, is_own = (
         tmp_path / "out",
         is_folder_of("small.json", Small, lambda small, name: name == f"{small.number}.txt"),

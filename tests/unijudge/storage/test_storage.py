@@ -1,4 +1,6 @@
-"""Folders in an object store, with a local S3 server: written completely or not at all, and read as from a disk."""
+"""Folders in an object store, with a local S3 server: they are written completely or not at all, and read as from a
+disk.
+"""
 
 import json
 import os
@@ -34,13 +36,13 @@ UNIJUDGE = Path(sys.executable).parent / "unijudge"
 
 
 def renewals(lock):
-    """How often a lease was renewed."""
+    """The number of renewals of a lease."""
     return json.loads(lock.fs.cat_file(lock.path))["renewed"]
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Leases that are renewed, watched and void within seconds."""
+    """Leases that are renewed, checked and expired within seconds."""
     for name, value in {
         "RENEW_EVERY_S": 0.05,
         "LEASE_LOOK_EVERY_S": 0.1,
@@ -82,7 +84,7 @@ def test_an_object_is_complete_or_absent(bucket):
 
 
 def test_a_folder_is_sent_with_its_manifest_last(bucket, monkeypatch):
-    """A store that refuses one file does not get the manifest, whenever it was written."""
+    """If a store refuses one file, it does not get the manifest, even if the manifest was written before the file."""
     place = locate(bucket) / "folder"
     send = place.fs.put_file
 
@@ -197,7 +199,7 @@ def test_a_lease_is_renewed_while_its_holder_lives(bucket, quick):
 
 
 def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkeypatch):
-    """A lease of an old version, or of a machine whose clock is days off, is judged by whether it is renewed."""
+    """A lease of an old version, or of a machine with a wrong clock, is checked by watching its renewals."""
     out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
     left = {"holder": "process 1 on a machine that is gone", "token": "t", "until": 4e9}
     lock.fs.pipe_file(lock.path, json.dumps(left).encode())
@@ -215,7 +217,7 @@ def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkey
 
 
 def test_a_holder_that_cannot_renew_is_told_and_writes_no_more(bucket, monkeypatch):
-    """Before the lease is void for others; what it writes elsewhere is its own affair."""
+    """The holder stops before the lease expires for others. Files in other places are not affected."""
     monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
     monkeypatch.setattr(leases, "LEASE_LOOK_EVERY_S", 0.05)
     out, away = locate(bucket) / "out", locate(bucket) / "outer"
@@ -334,7 +336,7 @@ def test_kind_c3_a_store_that_refuses_once_loses_nothing(bucket, identity, monke
 
 
 def test_kind_c3_temporary_and_final_errors_are_distinguished(bucket, monkeypatch):
-    """What is not there, or forbidden, is asked for once."""
+    """A missing or forbidden file is requested only once."""
     root = locate(bucket)
     corpus = make_corpus(root / "corpus", root / "images")
     for error, asked, raised in [
@@ -352,7 +354,7 @@ def test_kind_c3_temporary_and_final_errors_are_distinguished(bucket, monkeypatc
 
 
 def unanswered(cause):
-    """What a library says of a file that it got no answer about."""
+    """The error of a library about a file for which the store gave no answer."""
     error = FileNotFoundError("http://far/a.json")
     error.__cause__ = cause
     return error
@@ -399,7 +401,7 @@ def test_kind_c3_a_silent_store_is_not_an_empty_store(bucket, monkeypatch, error
 
 
 def test_kind_c3_no_result_is_overwritten_while_a_store_is_silent(bucket, monkeypatch):
-    """A path's own `exists` says that nothing is there."""
+    """If a store does not answer, a path's own `exists` returns False."""
     place = locate(bucket) / "page.html"
     publish_text(place, "somebody's own")
     monkeypatch.setattr(stores, "LONGEST_WAIT_S", 0)
