@@ -139,7 +139,7 @@ def main() -> None:
     for chatty in ("httpx2", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # The progress bars of Hugging Face's libraries are for a person at a terminal, not for a log file.
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(_status(sys.argv[1:]))
 
