@@ -1,8 +1,8 @@
 """The settings of the service: a TOML file. `unijudge judge serve --example` prints an example."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from unijudge.images.decoding import LARGE, MAX_PIXELS
 from unijudge.images.image_processing import PixelBudget
@@ -57,7 +57,13 @@ class ModelSettings(Settings):
 
 
 class EngineSettings(Settings):
-    """The options of vLLM on a GPU. Unset options are computed from the model and the GPU."""
+    """The options of vLLM on a GPU. Unset options are computed from the model and the GPU.
+
+    Every other name in this table is an argument of vLLM's engine, such as `quantization` or `kv_cache_dtype`. The
+    service checks these arguments before it starts. Arguments that may change scores belong to the judge's identity.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
     """The share of a whole GPU's memory that one replica may use: weights, work space and cache. Unset: 0.92, or
@@ -65,6 +71,8 @@ class EngineSettings(Settings):
     max_num_batched_tokens: int | None = Field(None, ge=512)
     """The number of tokens that the engine computes in a step. Unset: up to 8,192 (16,384 on a GPU of 140 GB), or less
     if the cache needs the memory."""
+    pipeline_parallel_size: int = Field(1, gt=0)
+    """The number of parts into which vLLM splits the layers of one copy of the model, each on its own GPUs."""
     graphs: Literal["off", "piecewise"] = "off"
     """`off` runs kernels one by one. `piecewise` compiles the model and records its steps as CUDA graphs: the start
     takes minutes longer, and small steps need less CPU time. A judge computes one token, so graphs cannot speed up
@@ -77,6 +85,11 @@ class EngineSettings(Settings):
     start, which needs nvcc."""
     multiprocessing: bool | None = None
     """Whether the engine runs in a separate process. Unset: yes on a GPU, no on a CPU."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The additional arguments of vLLM's engine: name → value."""
+        return dict(self.model_extra or {})
 
 
 class LimitSettings(Settings):
@@ -197,13 +210,21 @@ class ServiceSettings(Settings):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
+    @property
+    def gpus_of_a_copy(self) -> int:
+        """The number of GPUs over which vLLM splits one copy of the model."""
+        return self.tensor_parallel_size * self.engine.pipeline_parallel_size
+
     @model_validator(mode="after")
     def _split_over_its_own_gpus(self) -> Self:
-        if self.tensor_parallel_size > max(1.0, self.gpus_per_replica):
+        if self.gpus_of_a_copy > max(1.0, self.gpus_per_replica):
+            name, cure = "tensor_parallel_size", "Set both to the same number"
+            if self.engine.pipeline_parallel_size > 1:
+                name = "tensor_parallel_size × engine.pipeline_parallel_size"
+                cure = f"Set gpus_per_replica = {self.gpus_of_a_copy}"
             raise ValueError(
-                f"tensor_parallel_size is {self.tensor_parallel_size}, but gpus_per_replica is "
-                f"{self.gpus_per_replica:g}: the copy of a replica is split over the GPUs of this replica. Set both to "
-                "the same number"
+                f"{name} is {self.gpus_of_a_copy}, but gpus_per_replica is {self.gpus_per_replica:g}: the copy of a "
+                f"replica is split over the GPUs of this replica. {cure}"
             )
         return self
 

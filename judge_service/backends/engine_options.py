@@ -24,6 +24,8 @@ LIBRARY_BYTES = GIB // 2
 FLOAT32_BYTES = 4
 EXACT_FLOAT32 = {"TRITON_F32_DEFAULT": "ieee", "VLLM_FLOAT32_MATMUL_PRECISION": "highest"}
 """Variables for exact float32. Without these variables Triton's attention rounds factors to the ten bits of TF32."""
+EIGHT_BIT_CACHES = ("fp8", "int8")
+"""The first letters of vLLM's `kv_cache_dtype` with one byte for each number."""
 GPU_BLOCK_SIZE = 16
 """The number of tokens in a cache block on a GPU: vLLM's default."""
 SHARED_CACHE_PART = 0.9
@@ -103,12 +105,21 @@ def engine_plan(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu | None) -
         "disable_log_stats": True,
         "seed": 0,
     }
+    if settings.engine.pipeline_parallel_size > 1:
+        options["pipeline_parallel_size"] = settings.engine.pipeline_parallel_size
     if model.head_dtype == "float32":
         options["hf_overrides"] = {"head_dtype": "float32"}
     environment = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
     if gpu is None:
-        return _on_cpu(settings, options, environment)
-    return _on_gpu(settings, sizes, gpu, options, environment)
+        plan = _on_cpu(settings, options, environment)
+    else:
+        plan = _on_gpu(settings, sizes, gpu, options, environment)
+
+    # The arguments of the user come last. `argument_faults` has refused those that the service needs.
+    arguments = settings.engine.arguments
+    limits = {**plan.options["limit_mm_per_prompt"], **arguments.get("limit_mm_per_prompt", {})}
+    plan.options.update(arguments | {"limit_mm_per_prompt": limits})
+    return plan
 
 
 def _on_cpu(
@@ -150,7 +161,7 @@ def _on_gpu(
         "max_num_batched_tokens": step_tokens,
         "max_num_seqs": min(settings.model.max_num_seqs, step_tokens),
         # All GPUs of a replica are on its machine. Inside Ray, vLLM would otherwise search the whole cluster for GPUs.
-        "distributed_executor_backend": "mp" if settings.tensor_parallel_size > 1 else None,
+        "distributed_executor_backend": "mp" if settings.gpus_of_a_copy > 1 else None,
     }
 
     # vLLM would measure the free memory, and confuse its own use with that of a replica that starts at the same time.
@@ -192,8 +203,8 @@ def memory_estimate(
         vision tower     T · numbers of a visual token · bytes              runs before the language model
         logits           S · vocabulary · 2 · 4                             logits and their log-probabilities
 
-    T is the number of tokens of a step, S the number of sequences at once (at most T), P the number of GPUs of a
-    replica. Of the first two lines, only the larger counts.
+    T is the number of tokens of a step, S the number of sequences at once (at most T), P is tensor_parallel_size. Of
+    the first two lines, only the larger counts.
 
     Args:
         settings: The settings of the service.
@@ -202,6 +213,7 @@ def memory_estimate(
         step_tokens: T.
     """
     parts = settings.tensor_parallel_size
+    sizes = sizes.quantised(settings.engine.arguments.get("quantization"))
     number_bytes = _number_bytes(settings)
     sequences = min(settings.model.max_num_seqs, step_tokens)
     language = step_tokens * (4 * sizes.width + 3 * sizes.feed_forward // parts) * number_bytes
@@ -209,7 +221,7 @@ def memory_estimate(
     logits = 2 * sequences * sizes.vocabulary * FLOAT32_BYTES
     return MemoryEstimate(
         budget=int(gpu.memory_bytes * memory_share(settings)),
-        weights=sizes.weight_bytes(number_bytes) // parts,
+        weights=sizes.weight_bytes(number_bytes) // settings.gpus_of_a_copy,
         work_space=max(language, vision) + logits + LIBRARY_BYTES,
         cache_part=SHARED_CACHE_PART if replicas_on_a_gpu(settings) > 1 else 1.0,
         cache_needed=_whole_blocks(settings.model.max_tokens + 1)
@@ -238,10 +250,14 @@ def _whole_blocks(tokens: int) -> int:
 
 
 def _cached_token_bytes(settings: ServiceSettings, sizes: ModelSizes) -> int:
+    """Returns the bytes of the keys and values of one token on one GPU."""
+    name = str(settings.engine.arguments.get("kv_cache_dtype", "auto"))
+    number_bytes = 1 if name.startswith(EIGHT_BIT_CACHES) else _number_bytes(settings)
+    split = min(settings.tensor_parallel_size, sizes.kv_heads)
     return (
         sizes.cached_token_numbers
-        * _number_bytes(settings)
-        // min(settings.tensor_parallel_size, sizes.kv_heads)
+        * number_bytes
+        // (split * settings.engine.pipeline_parallel_size)
     )
 
 

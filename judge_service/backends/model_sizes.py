@@ -3,7 +3,7 @@
 The model is built on torch's meta device, which allocates no memory, so the count is exact for every family.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unijudge.errors import ModelError
@@ -13,6 +13,9 @@ from unijudge.storage.access_errors import in_one_line
 
 FEWEST_BITS = 4
 """Bits of a packed weight if the configuration does not name them. A low estimate rejects no model that would fit."""
+ONLINE_BITS = {"fp8": 8.0, "bitsandbytes": 4.5}
+"""Bits of a packed weight if vLLM quantises weights of 16 or 32 bits at the start. bitsandbytes adds half a bit of
+scales."""
 GROUP_BITS = 20 / 128
 """Additional bits of a packed weight in AWQ and GPTQ: 16 for a scale and 4 for a zero point, for each 128 weights."""
 
@@ -41,6 +44,17 @@ class ModelSizes:
     """The configuration's `quant_method`, or `none`."""
     packed_bits: float
     """The bits of a packed weight of the layers. 0 if the weights are not packed."""
+
+    def quantised(self, method: str | None) -> "ModelSizes":
+        """Returns the sizes after vLLM has quantised the weights while it loads them.
+
+        Args:
+            method: vLLM's argument `quantization`. A method without a known number of bits changes nothing.
+        """
+        bits = ONLINE_BITS.get(method or "")
+        if bits is None or self.packed_bits:
+            return self
+        return replace(self, quantisation=str(method), packed_bits=bits)
 
     def weight_bytes(self, number_bytes: int) -> int:
         """Returns the bytes of all weights.

@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from judge_service.backends.engine_arguments import argument_faults
 from judge_service.backends.engine_options import (
     MemoryEstimate,
     memory_share,
@@ -27,7 +28,7 @@ from judge_service.gpus import GIB, Gpu, Gpus, has_cuda_vllm, visible_gpus
 from judge_service.settings import ServiceSettings
 from unijudge.errors import ModelError, SettingsError
 from unijudge.logs import log_folder
-from unijudge.shown import shown
+from unijudge.shown import shown, shown_name
 
 OLDEST_CAPABILITY = (7, 5)
 """The lowest compute capability for which the CUDA 13 builds of torch and vLLM have kernels."""
@@ -68,13 +69,27 @@ def check_machine(settings: ServiceSettings) -> None:
         SettingsError: The machine has faults. The message lists all faults, each with its cure.
     """
     if settings.address is not None:
+        if faults := list(engine_setting_faults(settings)):
+            raise SettingsError("\n".join(faults))
         return
     log_folder(settings.log_folder)
-    faults = [*process_faults(), *temporary_faults()]
+    faults = [*process_faults(), *temporary_faults(), *engine_setting_faults(settings)]
     if needs_gpu(settings):
         faults += gpu_faults(settings, visible_gpus())
     if faults:
         raise SettingsError("\n".join(faults))
+
+
+def engine_setting_faults(settings: ServiceSettings) -> Iterator[str]:
+    """Yields the faults of the additional arguments of vLLM's engine."""
+    arguments = settings.engine.arguments
+    if arguments and settings.model.backend in ("transformers", "scripted"):
+        yield (
+            f"engine.{shown_name(next(iter(arguments)))}: is an argument of vLLM, and model.backend is "
+            f"{settings.model.backend!r}. Remove this setting, or set model.backend = 'vllm'"
+        )
+        return
+    yield from argument_faults(settings.engine)
 
 
 def process_faults() -> Iterator[str]:
@@ -303,6 +318,7 @@ def model_faults(settings: ServiceSettings, sizes: ModelSizes, gpu: Gpu) -> Iter
             f"be split into this number of equal parts. Set a divisor of {sizes.heads}"
         )
         return
+    sizes = sizes.quantised(settings.engine.arguments.get("quantization"))
     if sizes.quantisation in SIXTEEN_BIT_METHODS and settings.model.dtype == "float32":
         yield (
             f"model.dtype = 'float32': the weights are quantised with {sizes.quantisation}, whose kernels compute in "

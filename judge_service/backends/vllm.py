@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from judge_service.backends.engine_arguments import argument_faults, score_arguments
 from judge_service.backends.engine_log import explained, new_log, printing_to
 from judge_service.backends.engine_options import engine_plan
 from judge_service.backends.model_sizes import sizes_of
@@ -54,6 +55,8 @@ class VllmJudge:
                 "vLLM is a CUDA build, and this process has no GPU. Set gpus_per_replica = 1. On a machine without a "
                 "GPU, install the extra judge-cpu, or set model.backend = 'transformers'"
             )
+        if faults := list(argument_faults(settings.engine)):
+            raise ModelError("; ".join(faults))
         sizes = sizes_of(inputs.model.config)
         if gpu is not None:
             check_engine(settings, sizes, gpu)
@@ -100,7 +103,8 @@ class VllmJudge:
         options = plan.options | {"mm_processor_kwargs": dict(inputs.model.family.engine_options)}
         self._engine = _started(plan.own_process, options, new_log(settings.log_folder))
         self._progressed_at = float("-inf")
-        self._identity = inputs.identity("vllm", vllm.__version__)
+        identity = inputs.identity("vllm", vllm.__version__)
+        self._identity = identity.model_copy(update={"engine": score_arguments(settings.engine)})
         self.prompt_tokens = self.cached_tokens = 0
         """The number of prompt tokens of all pairs so far, and the number of these from the prefix cache."""
 

@@ -17,10 +17,12 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from judge_service.backends import open_judge
+from judge_service.backends.engine_arguments import score_arguments
 from judge_service.backends.engine_options import step_tokens_of
 from judge_service.backends.model_sizes import load_sizes
 from judge_service.backends.preflight import (
     check_free,
+    engine_setting_faults,
     gpu_faults,
     needs_gpu,
     passed_names,
@@ -56,8 +58,8 @@ class Finding:
 async def examine(settings: ServiceSettings) -> list[Finding]:
     """Checks everything that `serve` needs under these settings."""
     checks: dict[str, Callable[[ServiceSettings], Iterator[Finding]]] = {
-        "packages": _versions, "families": _families, "devices": _devices, "memory": _memory, "disk": _disk,
-        "port": _port,
+        "packages": _versions, "families": _families, "engine": _engine_arguments, "devices": _devices,
+        "memory": _memory, "disk": _disk, "port": _port,
     }  # fmt: skip
     findings: list[Finding] = []
     for thing, check in checks.items():
@@ -127,6 +129,17 @@ def _families(_: ServiceSettings) -> Iterator[Finding]:
         "families",
         f"{', '.join(FAMILIES)}: each tested through transformers and vLLM, with parity",
     )
+
+
+def _engine_arguments(settings: ServiceSettings) -> Iterator[Finding]:
+    """Yields the faults of the additional arguments of vLLM, or the names of these arguments."""
+    faults = list(engine_setting_faults(settings))
+    yield from (Finding("LACKS", "engine", fault) for fault in faults)
+    if settings.engine.arguments and not faults:
+        changing = score_arguments(settings.engine)
+        identity = "no change of the identity" if changing == "none" else "a part of the identity"
+        names = ", ".join(settings.engine.arguments)
+        yield Finding("ok", "engine", f"additional arguments of vLLM: {names} ({identity})")
 
 
 def _devices(settings: ServiceSettings) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from unijudge.content import Content
 from unijudge.errors import SettingsError
 from unijudge.judging.verdicts import Judge, JudgeIdentity, PairError, Verdict
 from unijudge.metrics import kendall_tau
+from unijudge.shown import shown_name
 
 CANDIDATES_OF_QUERY = 14
 RANDOM_WORDS = (
@@ -286,6 +287,10 @@ def likely_causes(served: JudgeIdentity, reference: JudgeIdentity) -> list[str]:
         (
             served.quantisation != reference.quantisation,
             f"the weights are quantised ({served.quantisation})",
+        ),
+        (
+            served.engine != reference.engine,
+            f"the engine of the service has arguments that may change scores: {shown_name(served.engine)}",
         ),
         (
             served.dtype != reference.dtype,

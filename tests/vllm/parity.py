@@ -5,7 +5,7 @@ from judge_service.settings import ModelSettings, ServiceSettings
 from tests.engines import ENGINE
 
 
-def load(folder, backend, **model):
+def load(folder, backend, *, engine=ENGINE, **model):
     settings = {
         "name": str(folder),
         "backend": backend,
@@ -13,7 +13,7 @@ def load(folder, backend, **model):
         "max_pixels": 12544,
         "max_tokens": 1024,
     }
-    return open_judge(ServiceSettings(model=ModelSettings(**settings | model), engine=ENGINE))
+    return open_judge(ServiceSettings(model=ModelSettings(**settings | model), engine=engine))
 
 
 def gap(verdicts, alone, pairs):

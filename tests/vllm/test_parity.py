@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from judge_service.settings import EngineSettings
 from tests.contents import CONTENTS
 from tests.vllm.parity import gap, load
 from unijudge.content import Content
@@ -282,3 +283,19 @@ def test_its_identity_says_which_engine(vllm, reference):
     assert vllm.identity.digest != reference.identity.digest
     assert vllm.identity.weights == reference.identity.weights
     assert vllm.identity.prompt_fingerprint == Prompt().fingerprint
+
+
+def test_additional_arguments_reach_the_engine(tiny_model, alone):
+    """Two images are enough for a pair, and too few for a list of three pictures. The scores are the same."""
+    engine = EngineSettings(
+        multiprocessing=False, limit_mm_per_prompt={"image": 2}, enable_chunked_prefill=True
+    )
+    judge = load(tiny_model, "vllm", engine=engine)
+    assert judge.identity.engine == "none"
+    query = CONTENTS[0]
+    verdicts = asyncio.run(judge.judge(query, CONTENTS))
+    assert gap(verdicts, alone, [(query, candidate) for candidate in CONTENTS]) < TOLERANCE
+    pictures = [content for content in CONTENTS if content.image][:3]
+    refused = asyncio.run(judge.choose(query, pictures))
+    assert isinstance(refused, PairError)
+    assert refused.code == "refused"

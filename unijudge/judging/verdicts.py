@@ -182,6 +182,8 @@ class JudgeIdentity(BaseModel):
     quantisation: str = "none"
     adapter: str = "none"
     """A digest of the LoRA adapter's files, or `none`."""
+    engine: Annotated[str, Field(exclude_if=lambda arguments: arguments == "none")] = "none"
+    """The additional arguments of the engine that may change scores, as JSON, or `none`."""
     backend: str
     backend_version: str
     inputs_version: str = "unknown"
