@@ -1,9 +1,9 @@
 """The backend with vLLM: continuous batching, prefix caching, one token for each prompt.
 
-Only this file, `vllm_engines` and `engine_arguments` use vLLM. The log-probabilities of Yes and No, or of the numbers of a list, are read
-by token id and are relative to the whole vocabulary. Sampling parameters are neutral. The model's generation_config is
-ignored. vLLM gets scaled pictures and finished tokens. For each prompt, the number of tokens in vLLM is compared with
-ours.
+Only this file, `vllm_engines` and `engine_arguments` use vLLM. The log-probabilities of Yes and No, or of the numbers
+of a list, are read by token id and are relative to the whole vocabulary. Sampling parameters are neutral. The model's
+generation_config is ignored. vLLM gets scaled pictures and finished tokens. For each prompt, the number of tokens in
+vLLM is compared with ours.
 """
 
 import asyncio
