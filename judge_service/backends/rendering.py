@@ -66,7 +66,8 @@ class Renderer:
     def streams(self, query: Content, candidates: Sequence[Content]) -> list[Stream]:
         """Returns one prompt for each candidate."""
         return [
-            self._encoder.stream(self._prompt.parts(query, candidate)) for candidate in candidates
+            self._encoder.stream(self._prompt.parts(query, candidate), self._prompt.system)
+            for candidate in candidates
         ]
 
 

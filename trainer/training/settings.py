@@ -115,6 +115,16 @@ class RerankerSettings(FinetuneSettings):
     loss: RerankerLossSettings = RerankerLossSettings()
     prompt: Prompt = Prompt()
 
+    @field_validator("prompt")
+    @classmethod
+    def _has_the_layout_of_the_list(cls, prompt: Prompt) -> Prompt:
+        if prompt.preset != "unime-v2":
+            raise ValueError(
+                f"preset = {prompt.preset!r} is for judging only: training, lists and export use the layout of "
+                "UniME-V2. Leave preset out"
+            )
+        return prompt
+
     @field_validator("model")
     @classmethod
     def _reads_as_a_judge(cls, model: RerankerBackboneSettings) -> RerankerBackboneSettings:

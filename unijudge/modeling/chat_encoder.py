@@ -111,12 +111,17 @@ class ChatEncoder:
             )
         return ids[0]
 
-    def stream(self, parts: Sequence[PromptPart]) -> Stream:
-        """Returns the complete prompt of a user's turn with `parts`."""
+    def stream(self, parts: Sequence[PromptPart], system: str | None = None) -> Stream:
+        """Returns the complete prompt of a user's turn with `parts`.
+
+        Args:
+            parts: The texts and pictures of the turn.
+            system: The system message. None: the default of the template.
+        """
         texts = [part for part in parts if isinstance(part, str)]
         pictures = iter([part for part in parts if isinstance(part, bytes)])
         are_pictures = tuple(isinstance(part, bytes) for part in parts)
-        segments = self._layout(are_pictures)
+        segments = self._layout(are_pictures, system)
 
         # The start token is added, unless the template begins with it.
         begins = segments[1:2] == [self._tokenizer.bos_token] and not segments[0]
@@ -160,7 +165,7 @@ class ChatEncoder:
         ids: list[int] = self._first.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _render(self, is_picture: tuple[bool, ...]) -> list[str]:
+    def _render(self, is_picture: tuple[bool, ...], system: str | None = None) -> list[str]:
         content: list[dict[str, str]] = []
         num_texts = 0
         for picture in is_picture:
@@ -169,11 +174,11 @@ class ChatEncoder:
             else:
                 content.append({"type": "text", "text": f"\ue000{num_texts}\ue001"})
                 num_texts += 1
-        segments = self._segments(content)
+        segments = self._segments(content, system)
         # This template moves pictures to the front: their order would be lost.
         if self._kinds(segments) != is_picture:
             written = "".join(part.get("text") or self.written_picture() for part in content)
-            segments = self._segments([{"type": "text", "text": written}])
+            segments = self._segments([{"type": "text", "text": written}], system)
         if self._kinds(segments) != is_picture:
             raise ModelError(
                 f"{self._tokenizer.name_or_path}: its chat template does not write {self.image_token!r} once for each "
@@ -181,13 +186,17 @@ class ChatEncoder:
             )
         return segments
 
-    def _segments(self, content: list[dict[str, str]]) -> list[str]:
-        return self._cut.split(self._rendered(content))
+    def _segments(self, content: list[dict[str, str]], system: str | None = None) -> list[str]:
+        return self._cut.split(self._rendered(content, system))
 
-    def _rendered(self, content: list[dict[str, str]]) -> str:
+    def _rendered(self, content: list[dict[str, str]], system: str | None = None) -> str:
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if system is not None:
+            # Templates of language models take a text here, and templates of vision-language models also a list.
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         try:
             text: str = self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
+                messages,
                 tokenize=False,
                 add_generation_prompt=True,
                 strftime_now=_refuse_the_date,

@@ -5,6 +5,7 @@ The content of an identity is also tested here.
 
 import asyncio
 import json
+from dataclasses import replace
 from importlib.metadata import version
 
 import httpx2
@@ -24,7 +25,7 @@ from tests.pictures import noise, png
 from unijudge.client.client import JudgeClient
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused
-from unijudge.judging.prompt import Prompt
+from unijudge.judging.prompt import LAYOUTS, Prompt
 from unijudge.judging.protocol import ScoreResponse
 from unijudge.judging.verdicts import EMPTY, JudgeIdentity, PairError, Verdict
 
@@ -124,7 +125,12 @@ def test_the_wording_of_both_questions_is_the_judges_identity(monkeypatch):
     assert (
         len({known, Prompt(order="candidate_first").fingerprint, Prompt(yes="Y").fingerprint}) == 3
     )
-    for name in ("LIST_INSTRUCTION", "QUERY", "CANDIDATE"):
+    for part in ("query", "candidate", "between", "before_instruction"):
+        with monkeypatch.context() as changed:
+            layout = replace(LAYOUTS["unime-v2"], **{part: "Other words:"})
+            changed.setitem(LAYOUTS, "unime-v2", layout)
+            assert Prompt().fingerprint != known, part
+    for name in ("LIST_INSTRUCTION", "QUERY"):
         with monkeypatch.context() as changed:
             changed.setattr(unijudge.judging.prompt, name, "Other words:")
             assert Prompt().fingerprint != known, name
