@@ -45,7 +45,7 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
             answers = await asker.judge(http, query, candidates)
             if request.texts is None:
                 return _response(asker, "rerank", rerank_response(request, answers, asker.model))
-            return asker.questions.response(json.dumps(tei_response(request, answers)))
+            return asker.questions.response(_json(tei_response(request, answers)))
         except HttpError as error:
             error.is_for_tei = request.texts is not None
             raise
@@ -73,7 +73,20 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
 
 def _response(asker: Asker, kind: str, body: dict[str, Any]) -> Response:
     head = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time())}
-    return asker.questions.response(json.dumps(head | body, ensure_ascii=False, allow_nan=False))
+    return asker.questions.response(_json(head | body))
+
+
+def _json(body: Any) -> str:
+    """Returns an answer as JSON.
+
+    Raises:
+        HttpError: The answer repeats a document with a number that JSON does not have. The judge's numbers are finite.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        message = "body: a number is NaN or infinite, and the answer cannot repeat it. Leave the number out"
+        raise HttpError(422, "bad_request", message) from error
 
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:
