@@ -18,9 +18,14 @@ from judge_service.compatible.scoring import (
     pair_scores,
     rankings,
 )
+from judge_service.compatible.system_one import (
+    SystemOneRequest,
+    answer_system_one,
+    read_system_one,
+)
 from judge_service.front.errors import HttpError
 
-BODIES = (RerankRequest, PairScoreRequest, RankingRequest, DecisionRequest)
+BODIES = (RerankRequest, PairScoreRequest, RankingRequest, DecisionRequest, SystemOneRequest)
 SCHEMAS = "#/components/schemas/"
 
 
@@ -30,9 +35,14 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The judge, as the only model of the service."""
+        """The judge, as the only model of the service: `data` for clients of OpenAI, `models` for those of TypeSafe."""
         model = {"id": asker.model, "object": "model", "created": started, "owned_by": "unijudge"}
-        return {"object": "list", "data": [model]}
+        named = {
+            "name": asker.model,
+            "description": "The judge of this service.",
+            "release_date": time.strftime("%Y-%m-%d", time.gmtime(started)),
+        }
+        return {"object": "list", "data": [model], "models": [named]}
 
     @app.post("/v2/rerank", openapi_extra=body_of(RerankRequest))
     @app.post("/v1/rerank", openapi_extra=body_of(RerankRequest))
@@ -69,6 +79,13 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
         """Answers to questions about an input, for clients of OpenAI's Decisions API."""
         request = await asker.read(http, DecisionRequest)
         return _response(asker, "decision", await decide(asker, http, request))
+
+    @app.post("/v1/systemone", openapi_extra=body_of(SystemOneRequest))
+    async def system_one(http: Request) -> Response:
+        """Answers to questions about a state, for clients of TypeSafe. Images may be parts of a multipart body."""
+        request, parts = await read_system_one(asker, http)
+        answer = await answer_system_one(asker, http, request, parts)
+        return _response(asker, "systemone", answer)
 
 
 def _response(asker: Asker, kind: str, body: dict[str, Any]) -> Response:

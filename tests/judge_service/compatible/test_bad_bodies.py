@@ -16,6 +16,7 @@ GOOD = {
     "/score": {"queries": "a", "documents": ["b"]},
     "/v1/ranking": {"query": {"text": "a"}, "passages": [{"text": "b"}]},
     "/v1/decisions": {"input": "a", "questions": QUESTIONS},
+    "/v1/systemone": {"state": "a", "questions": {"q": {"type": "noul", "instructions": "b"}}},
 }
 MANY = {
     "/v1/rerank": {"documents": ["b"] * 10_001},
@@ -24,6 +25,7 @@ MANY = {
     "/score": {"documents": ["b"] * 10_001},
     "/v1/ranking": {"passages": [{"text": "b"}] * 10_001},
     "/v1/decisions": {"questions": QUESTIONS * 10_001},
+    "/v1/systemone": {"questions": {str(n): QUESTIONS[0] for n in range(10_001)}},
 }
 
 
@@ -63,8 +65,10 @@ def test_a_body_that_is_not_json(path, body, headers, status, message):
 def test_multipart_where_json_is_due(path):
     body = b'--x\r\nContent-Disposition: form-data; name="query"\r\n\r\na\r\n--x--\r\n'
     found, answer = post(path, body, {"content-type": "multipart/form-data; boundary=x"})
-    assert found == 415
-    assert message_of(answer).endswith("Send application/json")
+    takes_parts = path == "/v1/systemone"
+    assert found == (422 if takes_parts else 415)
+    cure = "Send the JSON of the request in this part" if takes_parts else "Send application/json"
+    assert message_of(answer).endswith(cure)
 
 
 def test_ten_thousand_and_one_documents(path):
@@ -93,6 +97,7 @@ def test_an_image_of_40_mb(path):
         "/score": {"queries": {"content": content}},
         "/v1/ranking": {"query": {"image": url}},
         "/v1/decisions": {"input": [{"role": "user", "content": content}]},
+        "/v1/systemone": {"assets": {"a": {"type": "image", "data_base64": url}}},
     }
     answer = raw(app(limits=LimitSettings()), GOOD[path] | shapes[path], path=path)
     assert answer.status_code == 413
@@ -104,6 +109,7 @@ def test_an_image_of_40_mb(path):
     ("path", "body"),
     [
         ("/v1/rerank", '{"query": "a", "documents": [{"text": "b", "x": %s}], "return_documents": true}'),
+        ("/v1/systemone", '{"state": "a", "questions": {"q": {"type": "score", "criteria": ["b", {"x": %s}]}}}'),
         ("/rerank", '{"query": "a", "texts": [{"text": "b", "x": %s}], "return_text": true}'),
     ],
 )  # fmt: skip
