@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict
@@ -53,15 +53,25 @@ class Asker:
         self._judge = judge
         self._limits = limits
 
-    async def read(self, http: Request, kind: type[B]) -> B:
+    async def read(self, http: Request, kind: type[B], body: bytes | None = None) -> B:
         """Reads the body of a request.
+
+        Args:
+            http: The request.
+            kind: The class of the body.
+            body: The JSON of a request whose body also has other parts. None: the whole body is JSON.
 
         Raises:
             HttpError: The body is not a request of this kind, or the request is for another judge.
         """
         self.questions.check_pin(http)
+        if body is None:
+            body = await http.body()
+            if is_multipart(http):
+                message = "Content-Type: this route takes no multipart body. Send application/json"
+                raise HttpError(415, "bad_request", message)
         marks = MARKS_IN_DOCUMENT * (self._limits.max_documents + 2)
-        return await asyncio.to_thread(read_json, await http.body(), kind, marks, status=422)
+        return await asyncio.to_thread(read_json, body, kind, marks, status=422)
 
     async def judge(self, http: Request, query: Content, candidates: Sequence[Content]) -> Answers:
         """Judges the candidates of a query, in one turn of the queue.
@@ -119,6 +129,20 @@ class Asker:
                 "too_large",
                 f"{number} documents: a request may have {limit}. Send fewer documents",
             )
+
+
+def is_multipart(http: Request) -> bool:
+    """Whether the body of a request consists of parts."""
+    return http.headers.get("Content-Type", "").lower().startswith("multipart/")
+
+
+def errors_of(answers: Answers) -> list[dict[str, Any]]:
+    """Returns the index, the code and the message of each pair that cannot be judged."""
+    return [
+        {"index": index, "code": answer.code, "message": answer.message}
+        for index, answer in enumerate(answers)
+        if isinstance(answer, PairError)
+    ]
 
 
 def usage_of(answers: Sequence[Verdict | ListVerdict | PairError]) -> Cost:

@@ -42,7 +42,7 @@ def content_of(where: str, value: Any, rank_fields: Sequence[str] = ()) -> Conte
     """
     match value:
         case str() if value.startswith("data:image/"):
-            return Content(image=_image(where, value))
+            return Content(image=image_of(where, value))
         case str():
             return Content(text=value)
         case list():
@@ -55,7 +55,7 @@ def content_of(where: str, value: Any, rank_fields: Sequence[str] = ()) -> Conte
             lines = [f"{field}: {value[field]}" for field in rank_fields if field in value]
             return Content(text="\n".join(lines))
         case dict() if "text" in value or "image" in value:
-            return Content(_text(where, value.get("text")), _image(where, value.get("image")))
+            return Content(_text(where, value.get("text")), image_of(where, value.get("image")))
     raise _bad(
         where,
         f"{shown(value)} is neither a text, nor an object with text or image, nor a list of parts",
@@ -90,7 +90,7 @@ def _part(where: str, part: Any) -> Content:
         case {"type": str() as kind} if kind in TEXT_PARTS:
             return Content(text=_text(where, part.get("text")))
         case {"type": str() as kind} if kind in IMAGE_PARTS:
-            return Content(image=_image(where, _url(part)))
+            return Content(image=image_of(where, _url(part)))
         case {"type": str() as kind}:
             raise _bad(where, f"a part of type {shown(kind)}. Send parts of type text or image_url")
     raise _bad(where, 'a part without a type. Send parts such as {"type": "text", "text": …}')
@@ -107,7 +107,12 @@ def _text(where: str, text: Any) -> str | None:
     raise _bad(f"{where}.text", f"{shown(text)} is not a text")
 
 
-def _image(where: str, image: Any) -> bytes | None:
+def image_of(where: str, image: Any) -> bytes | None:
+    """Decodes an image, a `data:` URL or base64. None: there is no image.
+
+    Raises:
+        HttpError: The image is an address, or not base64.
+    """
     if image is None:
         return None
     if not isinstance(image, str):

@@ -1,28 +1,33 @@
 """POST /v1/decisions: OpenAI's Decisions API (beta, 2026-10), with images in the input and in the questions.
 
-The input is the query. The instructions of a predicate are the candidate. A choice or a score asks the listwise
-question: the instructions follow the input, and the options are the candidates. A question that cannot be answered is a
-refusal. OpenAI's client ignores the field `reason` of a refusal.
+A question that cannot be answered is a refusal. OpenAI's client ignores the field `reason` of a refusal.
 
 Source:
     The types of openai 3.54, `resources/decisions.py` and `types/decision.py`.
 """
 
-import math
+import asyncio
 from typing import Annotated, Any, Literal
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
 from judge_service.compatible.asking import Asker, Body, usage_of
 from judge_service.compatible.contents import content_of, joined
-from judge_service.front.bodies import work_of
+from judge_service.compatible.deciding import (
+    MOST_QUESTIONS,
+    Asked,
+    Found,
+    answers_about,
+    confidence_of,
+    expected_level,
+    option_of,
+    shares_of,
+)
 from judge_service.front.errors import HttpError
 from unijudge.content import Content
-from unijudge.errors import JudgeRefused
 from unijudge.judging.prompt import LONGEST_LIST
-from unijudge.judging.verdicts import ListVerdict, PairError, Verdict
-
-MOST_QUESTIONS = 400
+from unijudge.judging.verdicts import PairError, Verdict
 
 
 class _Part(BaseModel):
@@ -100,48 +105,35 @@ class DecisionRequest(Body):
             )
         return content_of("input", self.input)
 
+    def asked(self) -> tuple[Content, list[Asked]]:
+        """Returns the input and the questions.
 
-async def decide(asker: Asker, http: Any, request: DecisionRequest) -> dict[str, Any]:
+        Raises:
+            HttpError: The input or a question has an unknown shape.
+        """
+        questions = []
+        for place, question in enumerate(self.questions):
+            where = f"questions.{place}"
+            instructions = content_of(f"{where}.instructions", question.instructions)
+            questions.append(Asked(where, instructions, _options(question)))
+        return self.query(), questions
+
+
+async def decide(asker: Asker, http: Request, request: DecisionRequest) -> dict[str, Any]:
     """Answers the questions, in one turn of the queue.
 
     Raises:
         HttpError: The input cannot be judged, or a question has an unknown shape.
     """
-    asker.check_number(len(request.questions))
-    query = request.query()
-    asked = [
-        content_of(f"questions.{place}.instructions", question.instructions)
-        for place, question in enumerate(request.questions)
-    ]
-
-    # Predicates share the input as their query, so they are judged together.
-    predicates = {
-        place: asked[place]
-        for place, question in enumerate(request.questions)
-        if isinstance(question, Predicate)
-    }
-    lists = {
-        place: (joined(f"questions.{place}", [query, asked[place]]), _options(question))
-        for place, question in enumerate(request.questions)
-        if not isinstance(question, Predicate)
-    }
-    work = work_of(query, list(predicates.values()))
-    work += sum(work_of(both, options) for both, options in lists.values())
-
-    found: dict[int, Verdict | ListVerdict | PairError] = {}
-    async with asker.questions.turn(http, work):
-        if predicates:
-            verdicts = await asker.in_groups(query, list(predicates.values()))
-            found.update(zip(predicates, verdicts, strict=True))
-        for place, (both, options) in lists.items():
-            found[place] = await _chosen(asker, both, options)
-
-    usage = usage_of(list(found.values()))
+    query, asked = await asyncio.to_thread(request.asked)
+    found = await answers_about(asker, http, query, asked)
+    usage = usage_of(found)
     cached = usage.prompt_tokens - usage.computed_tokens
     return {
         "model": asker.model,
         "answers": [
-            _answer(question, found[place]) for place, question in enumerate(request.questions)
+            _answer(question, answer)
+            for question, answer in zip(request.questions, found, strict=True)
         ],
         "usage": {
             "input_tokens": usage.prompt_tokens,
@@ -151,13 +143,6 @@ async def decide(asker: Asker, http: Any, request: DecisionRequest) -> dict[str,
             "total_tokens": usage.prompt_tokens,
         },
     }
-
-
-async def _chosen(asker: Asker, query: Content, options: list[Content]) -> ListVerdict | PairError:
-    try:
-        return await asker.choose(query, options)
-    except JudgeRefused as error:
-        return PairError(code="refused", message=str(error))
 
 
 def _item(where: str, item: Any) -> Content:
@@ -172,36 +157,33 @@ def _item(where: str, item: Any) -> Content:
     )
 
 
-def _options(question: Choice | Scale) -> list[Content]:
-    if isinstance(question, Choice):
-        return [_option(str(choice.value), choice.description) for choice in question.choices]
-    return [_option(level.label, level.description) for level in question.levels]
+def _options(question: DecisionQuestion) -> list[Content]:
+    match question:
+        case Choice():
+            return [option_of(str(choice.value), choice.description) for choice in question.choices]
+        case Scale():
+            return [option_of(level.label, level.description) for level in question.levels]
+    return []
 
 
-def _option(name: str, description: str | None) -> Content:
-    return Content(text=f"{name}: {description}" if description else name)
-
-
-def _answer(question: DecisionQuestion, found: Verdict | ListVerdict | PairError) -> dict[str, Any]:
+def _answer(question: DecisionQuestion, found: Found) -> dict[str, Any]:
     if isinstance(found, PairError):
         return {"type": "refusal", "name": question.name, "reason": found.message}
     answer: dict[str, Any] = {"type": question.type, "name": question.name}
     if isinstance(found, Verdict):
         return answer | {"probability": found.score}
 
-    # The probabilities of the numbers, relative to each other.
-    probabilities = [math.exp(logprob) / found.mass for logprob in found.logprobs]
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    answer["confidence"] = min(1.0, probabilities[best] * found.mass)
+    probabilities = shares_of(found)
+    answer["confidence"] = confidence_of(found)
     if isinstance(question, Choice):
         values = [choice.value for choice in question.choices]
-        answer["choice"] = values[best]
+        answer["choice"] = values[probabilities.index(max(probabilities))]
         answer["probabilities"] = [
             {"value": value, "probability": probability}
             for value, probability in zip(values, probabilities, strict=True)
         ]
     elif isinstance(question, Scale):
-        answer["score"] = sum(level * share for level, share in enumerate(probabilities))
+        answer["score"] = expected_level(probabilities)
         answer["probabilities"] = [
             {"value": value, "label": level.label, "probability": probability}
             for value, (level, probability) in enumerate(

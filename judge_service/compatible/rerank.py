@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from judge_service.compatible.asking import Answers, Body, usage_of
+from judge_service.compatible.asking import Answers, Body, errors_of, usage_of
 from judge_service.compatible.contents import content_of
 from judge_service.front.errors import HttpError
 from unijudge.content import Content
@@ -79,11 +79,7 @@ class RerankRequest(Body):
 def rerank_response(request: RerankRequest, answers: Answers, model: str) -> dict[str, Any]:
     """Returns the answer for clients that read `results`."""
     usage = usage_of(answers)
-    errors = [
-        {"index": index, "code": answer.code, "message": answer.message}
-        for index, answer in enumerate(answers)
-        if isinstance(answer, PairError)
-    ]
+    errors = errors_of(answers)
     results = []
     for index, score in ranked(request, answers):
         result: dict[str, Any] = {"index": index, "relevance_score": score}

@@ -18,9 +18,14 @@ from judge_service.compatible.scoring import (
     pair_scores,
     rankings,
 )
+from judge_service.compatible.system_one import (
+    SystemOneRequest,
+    answer_system_one,
+    read_system_one,
+)
 from judge_service.front.errors import HttpError
 
-BODIES = (RerankRequest, PairScoreRequest, RankingRequest, DecisionRequest)
+BODIES = (RerankRequest, PairScoreRequest, RankingRequest, DecisionRequest, SystemOneRequest)
 SCHEMAS = "#/components/schemas/"
 
 
@@ -30,9 +35,14 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The judge, as the only model of the service."""
+        """The judge, as the only model of the service: `data` for clients of OpenAI, `models` for those of TypeSafe."""
         model = {"id": asker.model, "object": "model", "created": started, "owned_by": "unijudge"}
-        return {"object": "list", "data": [model]}
+        named = {
+            "name": asker.model,
+            "description": "The judge of this service.",
+            "release_date": time.strftime("%Y-%m-%d", time.gmtime(started)),
+        }
+        return {"object": "list", "data": [model], "models": [named]}
 
     @app.post("/v2/rerank", openapi_extra=body_of(RerankRequest))
     @app.post("/v1/rerank", openapi_extra=body_of(RerankRequest))
@@ -45,7 +55,7 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
             answers = await asker.judge(http, query, candidates)
             if request.texts is None:
                 return _response(asker, "rerank", rerank_response(request, answers, asker.model))
-            return asker.questions.response(json.dumps(tei_response(request, answers)))
+            return asker.questions.response(_json(tei_response(request, answers)))
         except HttpError as error:
             error.is_for_tei = request.texts is not None
             raise
@@ -70,10 +80,30 @@ def add_compatible_routes(app: FastAPI, asker: Asker) -> None:
         request = await asker.read(http, DecisionRequest)
         return _response(asker, "decision", await decide(asker, http, request))
 
+    @app.post("/v1/systemone", openapi_extra=body_of(SystemOneRequest))
+    async def system_one(http: Request) -> Response:
+        """Answers to questions about a state, for clients of TypeSafe. Images may be parts of a multipart body."""
+        request, parts = await read_system_one(asker, http)
+        answer = await answer_system_one(asker, http, request, parts)
+        return _response(asker, "systemone", answer)
+
 
 def _response(asker: Asker, kind: str, body: dict[str, Any]) -> Response:
     head = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time())}
-    return asker.questions.response(json.dumps(head | body, ensure_ascii=False, allow_nan=False))
+    return asker.questions.response(_json(head | body))
+
+
+def _json(body: Any) -> str:
+    """Returns an answer as JSON.
+
+    Raises:
+        HttpError: The answer repeats a document with a number that JSON does not have. The judge's numbers are finite.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        message = "body: a number is NaN or infinite, and the answer cannot repeat it. Leave the number out"
+        raise HttpError(422, "bad_request", message) from error
 
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from judge_service.compatible.asking import Answers, Body, usage_of
+from judge_service.compatible.asking import Answers, Body, errors_of, usage_of
 from judge_service.compatible.contents import content_of
 from judge_service.compatible.rerank import score_of
 from judge_service.front.errors import HttpError
@@ -115,14 +115,9 @@ def rankings(answers: Answers) -> dict[str, Any]:
         if isinstance(answer, Verdict)
     ]
     logits.sort(key=lambda scored: scored["logit"], reverse=True)
-    errors = [
-        {"index": index, "code": answer.code, "message": answer.message}
-        for index, answer in enumerate(answers)
-        if isinstance(answer, PairError)
-    ]
     tokens = usage_of(answers).prompt_tokens
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"rankings": logits, "errors": errors, "usage": usage}
+    return {"rankings": logits, "errors": errors_of(answers), "usage": usage}
 
 
 def _side(name: str, value: Any) -> list[Content]:

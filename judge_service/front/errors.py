@@ -11,7 +11,15 @@ from unijudge.errors import JudgeDied, JudgeRefused, JudgeUnavailable
 from unijudge.judging.protocol import ErrorBody
 
 COMPATIBLE_PATHS = frozenset(
-    {"/v1/decisions", "/v2/rerank", "/v1/rerank", "/rerank", "/score", "/v1/ranking"}
+    {
+        "/v1/decisions",
+        "/v1/systemone",
+        "/v2/rerank",
+        "/v1/rerank",
+        "/rerank",
+        "/score",
+        "/v1/ranking",
+    }
 )
 """The routes of other servers, whose clients look for the message of an error in other fields."""
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
@@ -45,7 +53,7 @@ class HttpError(Exception):
     def text(self, path: str) -> str:
         """Returns the body of the response, in the words of the route's clients.
 
-        OpenAI, vLLM and Infinity read `error.message`, Cohere reads `message`, and Jina reads `detail`.
+        OpenAI, TypeSafe, vLLM and Infinity read `error.message`, Cohere reads `message`, and Jina reads `detail`.
 
         Example:
             >>> HttpError(429, "busy", "Retry later").text("/v1/rerank")

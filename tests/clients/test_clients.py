@@ -16,7 +16,7 @@ import uvicorn
 from judge_service.backends.scripted import ScriptedJudge
 from judge_service.front.auth import digest_of
 from judge_service.settings import FrontSettings, LimitSettings
-from tests.judge_service.compatible.compatible_app import DATA_URL, PICTURE, app
+from tests.judge_service.compatible.compatible_app import BASE64, DATA_URL, PICTURE, app
 from unijudge.content import Content
 from unijudge.judging.prompt import Prompt
 
@@ -110,9 +110,12 @@ def run(script, *words):
     return json.loads(done.stdout)
 
 
-def scores(*contents):
+QUERY = Content("a cat")
+
+
+def scores(*contents, query=QUERY):
     judge = ScriptedJudge(Prompt())
-    verdicts = asyncio.run(judge.judge(Content("a cat"), contents))
+    verdicts = asyncio.run(judge.judge(query, contents))
     return [verdict.score for verdict in verdicts]
 
 
@@ -146,6 +149,22 @@ def test_openai(url, busy_url):
     assert found["unprocessable"][:2] == ["UnprocessableEntityError", 422]
     assert "questions: List should have at least 1 item" in found["unprocessable"][2]
     assert found["busy"][:2] == ["RateLimitError", 429]
+
+
+def test_typesafe(url, busy_url):
+    found = run("ask_with_typesafe.py", url, busy_url, KEY, json.dumps(DOCUMENTS), BASE64)
+    assert found["nouls"] == scores(*map(Content, DOCUMENTS), Content(image=PICTURE))
+    seen = Content("a cat", PICTURE)
+    assert [found["picture_in_state"]] == scores(Content("two cats"), query=seen)
+    assert found["choice"] in ("cat", "photo")
+    assert 0 < found["score"] < 1
+    assert found["legend"] == {"0": "bad", "1": "good"}
+    assert found["models"] == ["scripted"]
+    assert found["box"][:2] == ["TypeSafeUnprocessableEntityError", 422]
+    assert "questions.a: Input tag 'box'" in found["box"][2]
+    assert found["broken"][:2] == ["TypeSafeUnprocessableEntityError", 422]
+    assert "questions.a: " in found["broken"][2]
+    assert found["busy"][:2] == ["TypeSafeRateLimitError", 429]
 
 
 def test_rerankers(url, busy_url, best_first):

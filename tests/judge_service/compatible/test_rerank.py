@@ -191,21 +191,3 @@ def test_a_bad_request_is_named_in_every_field_in_which_a_client_looks(
     assert answer["detail"] == answer["error"]["message"] == answer["message"]
     assert len(answer["message"]) < 400
     assert found != 409
-
-
-@pytest.mark.parametrize(
-    ("body", "headers", "status"),
-    [
-        (b"query=a&documents=b", {"content-type": "application/x-www-form-urlencoded"}, 422),
-        (b"--x\r\nContent-Disposition: form-data\r\n\r\na\r\n--x--", {"content-type": "multipart/form-data"}, 422),
-        (b"", {}, 422),
-        (b"null", {}, 422),
-        (b'{"query": "a", "documents": ["b"], "top_n": NaN}', {}, 422),
-        (b"\x28\xb5\x2f\xfd", {"content-encoding": "zstd"}, 415),
-        (b"[" * 5000, {}, 413),
-    ],
-)  # fmt: skip
-def test_a_body_that_is_not_json_is_refused(body, headers, status):
-    found, answer = post("/v1/rerank", body, headers)
-    assert found == status
-    assert answer["message"]

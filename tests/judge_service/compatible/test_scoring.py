@@ -82,3 +82,4 @@ def test_the_judge_is_the_only_model():
 
     answer = run(call())
     assert [model["id"] for model in answer["data"]] == [JUDGE.identity.model]
+    assert [model["name"] for model in answer["models"]] == [JUDGE.identity.model]

@@ -1,10 +1,13 @@
 """The card states only facts from the run and from the manifest of its rows."""
 
 import itertools
+import json
+import re
 from dataclasses import replace
 
 import pytest
 
+from tests.judge_service.compatible.compatible_app import posted
 from tests.promised import check_command, check_keys, check_routes, commands
 from trainer.export.model_card import RunFacts, card
 from trainer.export.usage import ExportedModel
@@ -124,6 +127,18 @@ def test_a_base_on_a_disk_is_named_by_its_folder(tmp_path, identity):
     assert "The base model, `tiny`, has" in text
     assert str(tmp_path) not in text
     assert "| base model | owner/base |" in text_of("embedder", identity)
+
+
+def test_the_service_answers_the_rerankers_example(identity):
+    """The card's own request gets an order of its documents."""
+    text = text_of("reranker", identity)
+    ((path, body),) = re.findall(
+        r"^curl -s http://[^/]+(/\S+) .*\n  -d '(.+)'$", text, re.MULTILINE
+    )
+    results = posted(path, json.loads(body))["results"]
+    assert sorted(result["index"] for result in results) == [0, 1, 2]
+    scores = [result["relevance_score"] for result in results]
+    assert scores == sorted(scores, reverse=True)
 
 
 SHAPES = list(
