@@ -19,7 +19,7 @@ from unijudge.formats.candidates import CANDIDATES, CandidateManifest
 from unijudge.formats.corpus import ITEMS, QUERIES, CorpusManifest
 from unijudge.formats.labelled_scores import LABELLED_SCORES
 from unijudge.formats.rankings import RANKINGS
-from unijudge.formats.scores import SCORES, ScoreManifest
+from unijudge.formats.scores import SCORES, ScoreManifest, ScoreTotals
 from unijudge.formats.triples import TRIPLES, TripleManifest
 from unijudge.formats.vectors import VectorManifest
 from unijudge.job import JobCommand, settings_by_table
@@ -193,6 +193,7 @@ MANIFESTS = {
     "vectors/vectors.json": VectorManifest,
     "candidates/candidates.json": CandidateManifest,
     "scores/manifest.json": ScoreManifest,
+    "scores/totals.json": ScoreTotals,
     "triples/triples.json": TripleManifest,
 }
 

@@ -59,6 +59,7 @@ def score(words: FileAndSettings = None, example: ExampleOption = False) -> None
     resolved = command_settings(ScoreSettings, words, example)
     from miner.retrieval.retrievers import check_installed
     from miner.scoring.job import score as run
+    from miner.scoring.totals import totals_rows
 
     check_installed(resolved.index)
     bar = Progress(
@@ -74,6 +75,8 @@ def score(words: FileAndSettings = None, example: ExampleOption = False) -> None
         f"{resolved.out}: {done.shards_done} of {done.shards} shards. This run wrote {counts.pairs} pairs, asked the "
         f"judge about {counts.asked} and got no verdict for {counts.errors}, at {done.pairs_per_second:.1f} pairs/s"
     )
+    if done.totals is not None:
+        typer.echo("\n".join(aligned(totals_rows(done.totals), left=2)))
     if counts.errors:
         typer.echo(
             f"{counts.errors} pairs have no verdict. To retry only these pairs, run the same command with out=NEW "

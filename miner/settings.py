@@ -127,6 +127,10 @@ class ScoreSettings(RetrievalSettings):
     """A file that holds the bearer key of the service, if the service requires a key."""
     shard_size: int = Field(256, gt=0)
     """Queries in one shard file. After a crash at most this many queries, plus those in flight, are scored again."""
+    shards_together: int = Field(1, gt=0)
+    """Number of shards whose queries are sent in one common order, in which neighbours share candidates, so that the
+    service finds more images in its stores. A crash or a stop concerns this many shards instead of one. Ignored with
+    `engine = "ray"`, where each shard is a task."""
     max_in_flight: int = Field(16, gt=0)
     """Maximum number of queries that wait for the service at once; with `engine = "ray"`, in each task. While the
     service is overloaded, fewer queries are sent."""

@@ -17,11 +17,13 @@ from miner.estimate.probe import Probe, probe
 from miner.scoring.plan import open_candidate_input, pair_source_of, plan_of
 from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
+from miner.scoring.totals import cost_rows
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
 from unijudge.errors import DataError
 from unijudge.formats.corpus import Corpus
 from unijudge.formats.scores import present_shards
+from unijudge.judging.verdicts import Cost
 from unijudge.pages.terminal import aligned
 from unijudge.storage.leases import lease, lost_lease
 from unijudge.storage.stores import exists
@@ -42,6 +44,18 @@ class Estimate:
         """Returns the largest k that takes at most this many replica-hours, or None if k = 1 takes more."""
         fits = [k for k in range(1, self.tally.k + 1) if self.hours(k) <= budget_hours]
         return fits[-1] if fits else None
+
+    @property
+    def cost(self) -> Cost | None:
+        """The predicted cost of the pairs to ask, as the job will count it; None if the judge does not count tokens."""
+        probe, ask = self.probe, self.tally.to_ask(self.tally.k)
+        if probe.tokens is None or probe.computed_tokens is None:
+            return None
+        return Cost(
+            prompt_tokens=round(probe.tokens * ask),
+            computed_tokens=round(probe.computed_tokens * ask),
+            images=self.tally.images(self.tally.k),
+        )
 
     def hours(self, k: int) -> float:
         """Returns the replica-hours of a job with k candidates for each query."""
@@ -105,6 +119,7 @@ class Estimate:
             "distinct_images": tally.pictures(tally.k),
             "tokens_of_a_pair": probe.tokens,
             "computed_tokens_of_a_pair": probe.computed_tokens,
+            "cost": self.cost.model_dump() if self.cost else None,
             "sampled_pairs": probe.pairs,
             "sampled_pairs_without_verdict": probe.failed,
             "pairs_per_second": probe.pairs_per_second,
@@ -152,18 +167,16 @@ class Estimate:
 
     def _costs(self, ask: int) -> list[tuple[str, str]]:
         probe = self.probe
-        if probe.tokens is None or probe.computed_tokens is None:
+        cost = self.cost
+        if cost is None:
             return [("tokens", f"not counted, because {probe.judge} has no tokens")]
-        computed = f"{probe.computed_tokens * ask:.3g} ({probe.computed_tokens:.0f} a pair)"
-        whole = f"{probe.tokens * ask:.3g} ({probe.tokens:.0f} a pair)"
-        tokens = f"{computed} if the prefix of a query is computed once; {whole} otherwise"
         if probe.flops is None:
             compute = "unknown for this family of models"
         else:
             cached = probe.flops.prefix_cached * ask
             alone = probe.flops.naive * ask
             compute = f"{cached:.3g} FLOPs if the prefix and image of a query are computed once; {alone:.3g} otherwise"
-        return [("tokens", tokens), ("compute", compute)]
+        return [*cost_rows(cost, ask), ("compute", compute)]
 
 
 def estimate_cost(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from miner.retrieval.pools import repeated_questions
 from miner.scoring.pairs import PairSource
@@ -38,6 +39,12 @@ class PairCounts:
     """Number of pairs at each rank that have no verdict yet. A pair counts as often as the job asks about it."""
     new_queries_at_rank_K: Counts
     """Number of queries by the rank of their first pair without a verdict; 0 for a positive."""
+    new_images_at_rank_K: Counts
+    """Number of images in the prompts of the pairs at each rank that have no verdict yet."""
+    new_positive_images: int
+    """Number of images in the prompts of the pairs with a positive that have no verdict yet."""
+    new_characters: int
+    """Number of characters in the texts of the pairs that have no verdict yet, for the k of the job."""
     candidates_Q: Counts
     """Number of candidates of each query."""
     picture_rank: Counts
@@ -55,6 +62,10 @@ class PairCounts:
     def to_ask(self, k: int) -> int:
         """Returns the number of pairs that have no verdict yet."""
         return self.new_positives + int(self.new_at_rank_K[:k].sum())
+
+    def images(self, k: int) -> int:
+        """Returns the number of images in the prompts of the pairs that have no verdict yet."""
+        return self.new_positive_images + int(self.new_images_at_rank_K[:k].sum())
 
     def asking(self, k: int) -> int:
         """Returns the number of queries with at least one pair that has no verdict yet."""
@@ -103,8 +114,17 @@ def count_pairs(
     """
     new_of = _NewPairs(corpus, known, division or Division(max(1, len(corpus.queries))))
     positives = new_positives = 0
-    at_rank, new_at_rank, new_queries = (np.zeros(k, np.int64) for _ in range(3))
+    new_positive_images = new_characters = 0
+    at_rank, new_at_rank, new_queries, new_images = (np.zeros(k, np.int64) for _ in range(4))
+    query_images, item_images = (
+        entries.table["image_sha256"].is_valid().to_numpy().astype(np.int64)
+        for entries in (corpus.queries, corpus.items)
+    )
     lengths = np.zeros(len(corpus.queries), np.int64)
+    query_characters, item_characters = (
+        pc.fill_null(pc.utf8_length(entries.table["text"]), 0).to_numpy().astype(np.int64)
+        for entries in (corpus.queries, corpus.items)
+    )
     query_rank, item_rank = (
         np.full(len(entries), NEVER, np.int64) for entries in (corpus.queries, corpus.items)
     )
@@ -124,6 +144,14 @@ def count_pairs(
             np.add.at(at_rank, ranks[ranks >= 0], 1)
             np.add.at(new_at_rank, ranks[new & (ranks >= 0)], 1)
 
+            # A prompt has the image of its query and the image of its item.
+            images = query_images[question.row] + item_images[items]
+            new_positive_images += int(images[new & (ranks < 0)].sum())
+            np.add.at(new_images, ranks[new & (ranks >= 0)], images[new & (ranks >= 0)])
+
+            characters = query_characters[question.row] + item_characters[items]
+            new_characters += int(characters[new].sum())
+
             # Only images of pairs to ask are sent.
             np.minimum.at(item_rank, items[new], np.maximum(ranks[new], 0))
             if new.any():
@@ -137,6 +165,9 @@ def count_pairs(
         at_rank,
         new_at_rank,
         new_queries,
+        new_images,
+        new_positive_images,
+        new_characters,
         lengths,
         pictures,
     )

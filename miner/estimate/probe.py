@@ -19,10 +19,12 @@ from unijudge.content import Content
 from unijudge.errors import DataError, JudgeRefused, JudgeUncounted, SettingsError
 from unijudge.formats.corpus import Corpus
 from unijudge.judging.flops import PairFlops, TokenCount, pair_flops, sharing_of
-from unijudge.judging.verdicts import JudgeIdentity, PairError, Verdict
+from unijudge.judging.verdicts import Cost, JudgeIdentity, PairError, Verdict, total_cost
 
 COUNTED_QUERIES = 40
 """Number of whole queries whose tokens are counted. Counting does not run the model."""
+FITTED_PAIRS = 30
+"""The least number of counted pairs from which the tokens of a character and of an image are fitted."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Probe:
     tokens: float | None
     """Mean tokens of a pair; None if the judge does not count tokens."""
     computed_tokens: float | None
-    """Mean tokens of a pair that are computed if the prefix of a query is computed once; None without counts."""
+    """Mean tokens of a pair that the judge computes, as measured in the scored sample; None without counts. The prefix
+    of a query is computed once."""
     flops: PairFlops | None
     """Mean FLOPs of a pair; None if the cost of a token is unknown for this model."""
 
@@ -114,7 +117,10 @@ async def probe(
         reasons.clear()
     large = await _timed(judge, corpus, whole, in_flight, reasons)
     small = await _timed(judge, corpus, short, in_flight, reasons)
-    counts, flops = await _counts(judge, corpus, _sample(corpus, questions, tally, COUNTED_QUERIES))
+    counts, sizes_N2, flops = await _counts(
+        judge, corpus, _sample(corpus, questions, tally, COUNTED_QUERIES)
+    )
+    tokens = _mean_tokens(counts, sizes_N2, tally) if counts else None
     query_seconds, pair_seconds = costs(large, small)
     return Probe(
         judge=judge.identity,
@@ -127,8 +133,8 @@ async def probe(
         pictures=pictures,
         picture_seconds=picture_seconds,
         replicas=judge.info.replicas,
-        tokens=fmean(c.tokens for found in counts for c in found) if counts else None,
-        computed_tokens=_computed(counts) if counts else None,
+        tokens=tokens,
+        computed_tokens=None if tokens is None else tokens * _computed_share(counts, large.cost),
         flops=flops,
     )
 
@@ -142,6 +148,8 @@ class Timed:
     failed: int
     """Number of pairs without a verdict."""
     seconds: float
+    cost: Cost | None = None
+    """The cost of the verdicts; None if the judge does not count."""
 
 
 def costs(large: Timed, small: Timed) -> tuple[float, float]:
@@ -213,26 +221,28 @@ async def _timed(
     """Scores some queries, at most `in_flight` at once. Appends reasons of pairs without a verdict to `reasons`."""
     room = asyncio.Semaphore(in_flight)
 
-    async def verdicts(question: QueryPairs) -> int:
+    async def verdicts(question: QueryPairs) -> list[Verdict]:
         async with room:
             return await _verdicts(judge, corpus, question, reasons)
 
     begun = time.monotonic()
-    judged = sum(await asyncio.gather(*map(verdicts, some)))
+    judged = [verdict for found in await asyncio.gather(*map(verdicts, some)) for verdict in found]
+    seconds = time.monotonic() - begun
     pairs = sum(len(question.asked) for question in some)
-    return Timed(len(some), pairs, pairs - judged, time.monotonic() - begun)
+    cost = total_cost(verdict.cost for verdict in judged)
+    return Timed(len(some), pairs, pairs - len(judged), seconds, cost)
 
 
 async def _verdicts(
     judge: JudgeClient, corpus: Corpus, question: QueryPairs, reasons: list[str]
-) -> int:
-    """Returns the number of verdicts for a query. As in the job, unreadable or refused pairs get no verdict."""
+) -> list[Verdict]:
+    """Returns the verdicts for a query. As in the job, unreadable or refused pairs get no verdict."""
     try:
         query, items = await asyncio.to_thread(_contents, corpus, question)
         answers = await judge.judge(query, items) if items else []
     except (DataError, JudgeRefused) as error:
         reasons.append(str(error))
-        return 0
+        return []
     reasons += [
         f"{answer.code}: {answer.message}" for answer in answers if isinstance(answer, PairError)
     ]
@@ -240,47 +250,88 @@ async def _verdicts(
         reasons.append(
             f"{corpus.folder}: {len(question.asked) - len(items)} items of a query cannot be read"
         )
-    return sum(isinstance(answer, Verdict) for answer in answers)
+    return [answer for answer in answers if isinstance(answer, Verdict)]
 
 
 async def _counts(
     judge: JudgeClient, corpus: Corpus, some: Sequence[QueryPairs]
-) -> tuple[list[list[TokenCount]], PairFlops | None]:
-    """Returns the token counts of each readable query's pairs, and the mean FLOPs of a pair."""
+) -> tuple[list[list[TokenCount]], list[tuple[int, int]], PairFlops | None]:
+    """Returns the token counts of each readable query's pairs, their characters and images, and the mean FLOPs."""
     counts: list[list[TokenCount]] = []
+    sizes_N2: list[tuple[int, int]] = []
     for question in some:
         try:
             query, items = await asyncio.to_thread(_contents, corpus, question)
             found = await judge.count(query, items) if items else []
         except JudgeUncounted:
-            return [], None
+            return [], [], None
         except (DataError, JudgeRefused):
             continue
         counts.append([one for one in found if isinstance(one, TokenCount)])
+        for item, one in zip(items, found, strict=True):
+            if isinstance(one, TokenCount):
+                characters = len(query.text or "") + len(item.text or "")
+                sizes_N2.append((characters, bool(query.image) + bool(item.image)))
     counts = [found for found in counts if found]
     shape = judge.info.shape
     if not counts or shape is None:
-        return counts, None
+        return counts, sizes_N2, None
     sharing = sharing_of(judge.identity.backend, judge.identity.order)
     prices = [
         pair_flops(shape, count, candidates_of_query=len(found), queries_of_candidate=1, **sharing)
         for found in counts
         for count in found
     ]
-    return counts, PairFlops(
-        naive=fmean(one.naive for one in prices),
-        vision_cached=fmean(one.vision_cached for one in prices),
-        prefix_cached=fmean(one.prefix_cached for one in prices),
+    return (
+        counts,
+        sizes_N2,
+        PairFlops(
+            naive=fmean(one.naive for one in prices),
+            vision_cached=fmean(one.vision_cached for one in prices),
+            prefix_cached=fmean(one.prefix_cached for one in prices),
+        ),
     )
 
 
-def _computed(counts: Sequence[Sequence[TokenCount]]) -> float:
-    """Returns the mean tokens of a pair if the prefix of a query is computed once."""
-    total = 0
-    for found in counts:
-        total += found[0].shared_tokens
-        total += sum(count.tokens - count.shared_tokens for count in found)
-    return total / sum(map(len, counts))
+def _mean_tokens(
+    counts: Sequence[Sequence[TokenCount]], sizes_N2: Sequence[tuple[int, int]], tally: PairCounts
+) -> float:
+    """Returns the mean tokens of a pair of the job.
+
+    The tokens of a pair are about a constant, plus a number for each character and for each image. A fit to the counted
+    pairs gives the three numbers. The characters and images of the job are known exactly. So the estimate does not
+    depend on the lengths of the texts that were drawn.
+
+    Args:
+        counts: The token counts of each query's pairs.
+        sizes_N2: The characters and the images of each counted pair.
+        tally: The counts of the job's pairs.
+    """
+    tokens_N = np.array([count.tokens for found in counts for count in found], np.float64)
+    ask = tally.to_ask(tally.k)
+    if len(tokens_N) < FITTED_PAIRS or not ask:
+        return float(tokens_N.mean())
+    sizes_N3 = np.column_stack([np.ones(len(tokens_N)), np.array(sizes_N2, np.float64)])
+    weights_3 = np.linalg.lstsq(sizes_N3, tokens_N, rcond=None)[0]
+    means_3 = np.array([1, tally.new_characters / ask, tally.images(tally.k) / ask])
+    return max(1.0, float(means_3 @ weights_3))
+
+
+def _computed_share(counts: Sequence[Sequence[TokenCount]], measured: Cost | None) -> float:
+    """Returns the share of the tokens that the judge computes, in (0, 1].
+
+    Args:
+        counts: The token counts of each query's pairs.
+        measured: The cost of scored queries. The share of their tokens that was computed includes all caching of the
+            judge's engine: whole blocks, and the beginning that all prompts have in common.
+    """
+    if measured is not None:
+        return measured.computed_tokens / measured.prompt_tokens
+
+    # Without measurement, the prefix of a query is computed once.
+    computed = sum(count.tokens - count.shared_tokens for found in counts for count in found)
+    computed += sum(found[0].shared_tokens for found in counts)
+    return computed / sum(count.tokens for found in counts for count in found)
 
 
 def _contents(corpus: Corpus, question: QueryPairs) -> tuple[Content, list[Content]]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from miner.scoring.shard_scorer import ShardCounts, ShardInputs
+from miner.scoring.shard_scorer import ShardInputs
+from unijudge.formats.scores import ShardCounts
 
 
 class Executor(Protocol):

@@ -10,20 +10,27 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from miner.scoring.executor import Executor
 from miner.scoring.local_executor import LocalExecutor
-from miner.scoring.plan import open_candidate_input, pair_source_of, plan_of, start_plan
+from miner.scoring.plan import TOTALS, open_candidate_input, pair_source_of, plan_of, start_plan
 from miner.scoring.service import open_client
-from miner.scoring.shard_scorer import ShardCounts, ShardInputs
+from miner.scoring.shard_scorer import ShardInputs
 from miner.settings import ScoreSettings
 from miner.stopping import Stopped, listening
 from unijudge.client.client import JudgeClient
 from unijudge.errors import DataError, SettingsError, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.scores import ScoreManifest
+from unijudge.formats.scores import (
+    ScoreManifest,
+    ScoreTotals,
+    ShardCounts,
+    counts_of,
+)
+from unijudge.storage.files import publish_json
 from unijudge.storage.leases import lease, lost_lease
 
 logger = logging.getLogger(__name__)
@@ -42,6 +49,8 @@ class ScoreProgress:
     """The counts of this run."""
     seconds: float
     """Seconds since this run started scoring."""
+    totals: ScoreTotals | None = None
+    """The counts of all runs of the job, at the end of this run."""
 
     @property
     def pairs_per_second(self) -> float:
@@ -78,9 +87,12 @@ def score(settings: ScoreSettings, report: ProgressCallback) -> ScoreProgress:
         with lease(settings.out) as stop, executor.connected():
             heard: list[signal.Signals] = []
             done = asyncio.run(_run(settings, corpus, executor, report, stop, heard))
+            is_lost = stop.is_set() and not heard
+            if done.totals is not None and not is_lost:
+                publish_json(settings.out / TOTALS, done.totals)
     except* UnijudgeError as group:
         raise first_error(group) from None
-    if stop.is_set() and not heard and done.shards_done < done.shards:
+    if is_lost and done.shards_done < done.shards:
         raise lost_lease(settings.out)
     return done
 
@@ -143,7 +155,23 @@ async def _scored(
         return tally.progress
     tally.begin()
     await executor.run(ShardInputs(plan, corpus, questions, judge), todo, tally.add, stop)
-    return tally.progress
+    earlier = sorted(set(range(len(plan.parts))) - set(todo))
+    totals = await asyncio.to_thread(_totals, settings.out, plan, earlier, tally.progress)
+    return replace(tally.progress, totals=totals)
+
+
+def _totals(
+    folder: Path, plan: ScoreManifest, earlier: Sequence[int], run: ScoreProgress
+) -> ScoreTotals:
+    """Returns the counts of this run and of the shards that earlier runs wrote."""
+    found = [counts_of(folder, plan, shard) for shard in earlier]
+    counted = [counts for counts in found if counts is not None]
+    uncounted = len(found) - len(counted)
+    return ScoreTotals(
+        shards=run.shards_done,
+        shards_counted=run.shards_done - uncounted,
+        counts=sum(counted, run.counts),
+    )
 
 
 class _Tally:

@@ -1,4 +1,4 @@
-"""A scoring job's shards in this process: two at once, in order, each question asked once."""
+"""A scoring job's shards in this process: two groups at once, in order, each question asked once."""
 
 import asyncio
 import threading
@@ -8,12 +8,13 @@ from itertools import chain
 
 from miner.retrieval.pools import repeated_questions
 from miner.scoring.score_cache import ScoreCache
-from miner.scoring.shard_scorer import ShardCounts, ShardInputs, ShardScorer
+from miner.scoring.shard_scorer import ShardInputs, ShardScorer
 from miner.settings import ScoreSettings
+from unijudge.formats.scores import ShardCounts
 
 SHARDS_AT_ONCE = 2
-"""Number of shards that run at the same time. While the first shard waits for its slowest query, the second one keeps
-the service busy."""
+"""Number of groups of shards that run at the same time. While the first one waits for its slowest query, the second one
+keeps the service busy."""
 
 
 class LocalExecutor:
@@ -43,13 +44,15 @@ class LocalExecutor:
             rows = chain.from_iterable(map(plan.parts.rows_of, shards))
         repeated = await asyncio.to_thread(repeated_questions, inputs.corpus, rows)
         scorer = ShardScorer(settings, inputs, known, repeated)
-        left = iter(shards)
+        size = settings.shards_together
+        left = iter([shards[start : start + size] for start in range(0, len(shards), size)])
 
         async def worker() -> None:
-            for shard in left:
+            for together in left:
                 if stop.is_set():
                     return
-                add(await scorer.score(shard))
+                for counts in await scorer.score(*together):
+                    add(counts)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(SHARDS_AT_ONCE):

@@ -19,7 +19,9 @@ from unijudge.storage.files import file_sha256, names_in, publish_json, read_jso
 from unijudge.storage.outputs import check_folder
 from unijudge.storage.stores import exists
 
-BEGUN = {"manifest.json", "candidates"}
+TOTALS = "totals.json"
+"""The file of the counts of all runs (`ScoreTotals`)."""
+BEGUN = {"manifest.json", "candidates", TOTALS}
 """The files and folders that may exist in the folder of a job without a plan."""
 
 

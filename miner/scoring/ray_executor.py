@@ -23,11 +23,11 @@ from miner.scoring.pairs import PairSource
 from miner.scoring.plan import open_candidate_input, pair_source_of
 from miner.scoring.score_cache import ScoreCache
 from miner.scoring.service import open_client
-from miner.scoring.shard_scorer import ShardCounts, ShardInputs, ShardScorer
+from miner.scoring.shard_scorer import ShardInputs, ShardScorer
 from miner.settings import ScoreSettings
 from unijudge.errors import JudgeChanged, SettingsError, TaskFailed, UnijudgeError, first_error
 from unijudge.formats.corpus import Corpus
-from unijudge.formats.scores import ScoreManifest
+from unijudge.formats.scores import ScoreManifest, ShardCounts
 from unijudge.provenance import without_passwords
 from unijudge.shown import shown
 from unijudge.storage.access_errors import LONGEST_REASON, in_one_line
@@ -214,7 +214,9 @@ def _score_shard(settings_text: str, plan_text: str, shard: int) -> ShardCounts:
             inputs = ShardInputs(plan, corpus, questions, judge)
             repeated = repeated_questions(corpus, plan.parts.rows_of(shard))
             # Ray may retry a task whose first machine is only disconnected: then two tasks write one shard.
-            return await ShardScorer(settings, inputs, known, repeated, rivals=True).score(shard)
+            scorer = ShardScorer(settings, inputs, known, repeated, rivals=True)
+            (counts,) = await scorer.score(shard)
+            return counts
 
     try:
         return asyncio.run(run())

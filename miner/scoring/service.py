@@ -21,4 +21,5 @@ def open_client(settings: ScoreSettings, at_once: int | None = None) -> JudgeCli
         retry_for_s=settings.retry_for_s,
         max_in_flight=at_once or settings.max_in_flight,
         first=at_once or FIRST_IN_FLIGHT,
+        explain=True,
     )

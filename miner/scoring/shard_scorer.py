@@ -10,33 +10,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from miner.scoring.pairs import CandidatePair, PairSource, QueryPairs
+from miner.scoring.query_order import shared_order
 from miner.scoring.score_cache import ScoreCache
 from miner.settings import ScoreSettings
 from unijudge.content import Content
 from unijudge.errors import DataError, JudgeBroken, JudgeRefused, Unreachable
 from unijudge.formats.corpus import Corpus, Item, Query
-from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, write_shard
-from unijudge.judging.verdicts import Judge, PairError, Verdict
+from unijudge.formats.scores import Judged, JudgedQuery, ScoreManifest, ShardCounts, write_shard
+from unijudge.judging.verdicts import Cost, Judge, PairError, Verdict, total_cost
 from unijudge.provenance import without_passwords
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ShardCounts:
-    """The counts of the pairs of one or more shards."""
-
-    pairs: int = 0
-    asked: int = 0
-    """Number of pairs that the judge was asked about. The verdicts of all other pairs were reused."""
-    errors: int = 0
-    """Number of pairs without a verdict."""
-
-    def __add__(self, other: "ShardCounts") -> "ShardCounts":
-        return ShardCounts(
-            self.pairs + other.pairs, self.asked + other.asked, self.errors + other.errors
-        )
 
 
 @dataclass(frozen=True)
@@ -77,36 +64,57 @@ class ShardScorer:
         self._repeats = {key: _Repeated(rows) for key, rows in repeated.items()}
         self._room = asyncio.Semaphore(settings.max_in_flight)
         self._order = asyncio.Lock()
-        # Queries start in order and only a limited number ahead of the last written shard. So a crash loses at most one
-        # shard and the queries in flight.
-        self._ahead = asyncio.Semaphore(settings.shard_size + settings.max_in_flight)
+        # Queries start in order and only a limited number ahead of the last written shard. So a crash loses at most the
+        # shards that are scored together, and the queries in flight.
+        together = settings.shards_together * settings.shard_size
+        self._ahead = asyncio.Semaphore(together + settings.max_in_flight)
 
-    async def score(self, shard: int) -> ShardCounts:
-        """Scores and writes one shard.
+    async def score(self, *shards: int) -> list[ShardCounts]:
+        """Scores and writes some shards. Their queries are sent in one common order, in which neighbours share items.
 
         Raises:
             DataError: Too many pairs have no verdict, or the disk cannot be written.
             JudgeError: The judge gave no answer, or does not answer with Yes or No.
         """
         async with asyncio.TaskGroup() as group, self._order:
-            questions = await asyncio.to_thread(self._questions.of, self._plan.parts.rows_of(shard))
-            tasks = [group.create_task(self._query(question)) for question in questions]
-        judged = [task.result()[0] for task in tasks]
+            questions, order = await asyncio.to_thread(self._ordered, shards)
+            tasks = {
+                questions[place].row: group.create_task(self._query(questions[place]))
+                for place in order
+            }
+
+        # A shard has its queries in the order of the corpus.
+        counts = []
+        for shard in shards:
+            rows = self._plan.parts.rows_of(shard)
+            counts.append(await self._write(shard, [tasks[row].result() for row in rows]))
+        return counts
+
+    def _ordered(self, shards: Sequence[int]) -> tuple[list[QueryPairs], list[int]]:
+        """Returns the questions of some shards, and the order in which they are sent."""
+        questions: list[QueryPairs] = []
+        for shard in shards:
+            questions += self._questions.of(self._plan.parts.rows_of(shard))
+        items = [np.array([one.row for one in each.asked], np.int64) for each in questions]
+        return questions, shared_order(items)
+
+    async def _write(
+        self, shard: int, scored: Sequence[tuple[JudgedQuery, ShardCounts]]
+    ) -> ShardCounts:
+        """Checks and writes one shard. Returns its counts."""
+        judged = [query for query, _ in scored]
+        counts = sum((of_query for _, of_query in scored), ShardCounts())
         self._check(shard, judged)
+        out = self._settings.out
         await asyncio.to_thread(
-            write_shard, self._settings.out, self._plan, shard, judged, rivals=self._rivals
+            write_shard, out, self._plan, shard, judged, counts, rivals=self._rivals
         )
         for _ in judged:
             self._ahead.release()
-        pairs = [pair for query in judged for pair in (*query.positives, *query.candidates)]
-        return ShardCounts(
-            len(pairs),
-            sum(task.result()[1] for task in tasks),
-            sum(p.error is not None for p in pairs),
-        )
+        return counts
 
-    async def _query(self, question: QueryPairs) -> tuple[JudgedQuery, int]:
-        """Returns the judged query, and the number of pairs that the judge was asked about."""
+    async def _query(self, question: QueryPairs) -> tuple[JudgedQuery, ShardCounts]:
+        """Returns the judged query, and the counts of its pairs."""
         query = self._corpus.queries[question.row]
         items = [self._corpus.items[asked.row] for asked in question.asked]
         await self._ahead.acquire()  # released when the shard is written
@@ -128,7 +136,13 @@ class ShardScorer:
         row = JudgedQuery(
             query.query_id, query.subset, query.key, positives, judged[len(positives) :]
         )
-        return row, sum(item.key not in known for item in items)
+        counts = ShardCounts(
+            pairs=len(judged),
+            asked=sum(item.key not in known for item in items),
+            errors=sum(one.error is not None for one in judged),
+            cost=_cost_of(answers),
+        )
+        return row, counts
 
     async def _answers(
         self, query: Query, items: Sequence[Item], question: "_Repeated"
@@ -222,6 +236,11 @@ class _Repeated:
     """Item key → verdict by this job."""
     before: Mapping[bytes, Judged] | None = None
     """Item key → verdict by earlier jobs; None: not looked up yet."""
+
+
+def _cost_of(answers: Sequence[Judged | Verdict | PairError]) -> Cost | None:
+    """Returns the cost of the new answers. A known verdict costs nothing."""
+    return total_cost(answer.cost for answer in answers if isinstance(answer, Verdict))
 
 
 def _judged(item: Item, asked: CandidatePair, answer: Judged | Verdict | PairError) -> Judged:

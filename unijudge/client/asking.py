@@ -43,6 +43,8 @@ class Question(Generic[A]):
     judge: JudgeIdentity
     """The judge that must answer."""
     query: RequestContent
+    explain: bool = False
+    """Whether the answers must have their cost."""
 
 
 class Asking:
@@ -124,7 +126,7 @@ class Asking:
         }
         inside: set[str] = set()  # images that the service does not keep
         for attempt in range(1, BLOB_ROUNDS + 1):
-            body = body_of(question.query, candidates, inside)
+            body = body_of(question.query, candidates, inside, explain=question.explain)
             asked_at = time.monotonic()
             try:
                 answer = await self._connection.post(

@@ -15,13 +15,20 @@ import httpx2
 from unijudge.client.asking import Asking, Question, error_of
 from unijudge.client.concurrency import FIRST_IN_FLIGHT, AdaptiveLimit
 from unijudge.client.http import Connection
-from unijudge.client.request_body import UNSENDABLE, RequestContent, chunks
+from unijudge.client.request_body import EXPLAIN, UNSENDABLE, RequestContent, chunks
 from unijudge.client.uploads import Uploads
 from unijudge.content import Content
 from unijudge.errors import JudgeBroken, JudgeChanged, JudgeKilled, JudgeRefused, SettingsError
 from unijudge.judging.flops import TokenCount
 from unijudge.judging.protocol import ChooseResponse, CountResponse, ScoreResponse, ServiceInfo
-from unijudge.judging.verdicts import JudgeIdentity, ListVerdict, PairError, Verdict
+from unijudge.judging.verdicts import (
+    Cost,
+    JudgeIdentity,
+    ListVerdict,
+    PairError,
+    Verdict,
+    total_cost,
+)
 
 Split = TypeVar("Split", ScoreResponse, CountResponse)
 """The answers to questions that may be split into several requests."""
@@ -56,6 +63,7 @@ class JudgeClient:
         retry_for_s: float = 300,
         max_in_flight: int = 64,
         first: int = FIRST_IN_FLIGHT,
+        explain: bool = False,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
         """Creates a client. `async with` opens the connection.
@@ -69,6 +77,7 @@ class JudgeClient:
                 seconds.
             max_in_flight: The most requests in flight. The actual number adapts to the service.
             first: The number of requests in flight at the beginning.
+            explain: Whether each verdict has its cost, and `cost` is their sum.
             transport: A replacement for the network, for tests, such as an in-process application.
 
         Raises:
@@ -88,6 +97,8 @@ class JudgeClient:
             transport=transport,
         )
         self._expect = expect
+        self._explain = explain
+        self._cost: Cost | None = None
         self._info: ServiceInfo | None = None
         self._uploads = Uploads(self._connection)
         self._asking = Asking(self._connection, self._uploads)
@@ -133,6 +144,14 @@ class JudgeClient:
         """Returns the identity of the judge."""
         return self.info.identity
 
+    @property
+    def cost(self) -> Cost | None:
+        """Returns the cost of all verdicts of `judge` so far. None without `explain`, or if the judge does not count.
+
+        Requests whose answer was lost are not included.
+        """
+        return self._cost
+
     async def judge(
         self, query: Content, candidates: Sequence[Content]
     ) -> list[Verdict | PairError]:
@@ -150,6 +169,8 @@ class JudgeClient:
         answers: list[Verdict | PairError] = []
         for found in await self._asked("/v1/score", ScoreResponse, query, candidates):
             answers += [found] if isinstance(found, PairError) else found.results
+        verdicts = [answer for answer in answers if isinstance(answer, Verdict)]
+        self._cost = total_cost([self._cost, *(verdict.cost for verdict in verdicts)])
         return answers
 
     async def choose(
@@ -222,7 +243,7 @@ class JudgeClient:
         """
         limits = self.info.limits
         asked, parts, room = self._parts(query, candidates)
-        question = Question(path, kind, self.identity, asked)
+        question = Question(path, kind, self.identity, asked, self._explain)
         found: list[Split | PairError] = []
         refusals: list[JudgeRefused] = []
         answered = False
@@ -249,7 +270,8 @@ class JudgeClient:
         limits = self.info.limits
         by_name = limits.blobs and self._uploads.work
         asked = RequestContent.of(query, by_name=by_name)
-        room = limits.max_body_bytes - asked.inline_bytes - len(b'{"query":,"candidates":[]}')
+        frame = len(b'{"query":,"candidates":[]}') + len(EXPLAIN)
+        room = limits.max_body_bytes - asked.inline_bytes - frame
         if asked.inline_bytes == UNSENDABLE:
             raise JudgeRefused(f"the query: {asked.fault(room).message}")
         if room < 0:

@@ -13,6 +13,8 @@ UNSENDABLE = sys.maxsize
 """The length of a content that no request can hold."""
 INLINE_BYTES = 4096
 """Smaller images are sent inside the request, because their hashes would not save much."""
+EXPLAIN = b',"explain":true'
+"""The part of a request that asks for the cost of each answer."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,17 @@ def _is_unicode(text: str | None) -> bool:
 
 
 def body_of(
-    query: RequestContent, candidates: Sequence[RequestContent], inside: Collection[str] = ()
+    query: RequestContent,
+    candidates: Sequence[RequestContent],
+    inside: Collection[str] = (),
+    *,
+    explain: bool = False,
 ) -> bytes:
     """Builds the body of a request. Images whose hashes are in `inside` are sent in the body."""
     return (
         b'{"query":' + query.encoded(inside) + b',"candidates":['
-        + b",".join(candidate.encoded(inside) for candidate in candidates) + b"]}"
+        + b",".join(candidate.encoded(inside) for candidate in candidates) + b"]"
+        + (EXPLAIN if explain else b"") + b"}"
     )  # fmt: skip
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unijudge.errors import DataError
 from unijudge.formats.parts import PartManifest, Parts, part_path
 from unijudge.formats.tables import Table
-from unijudge.judging.verdicts import JudgeIdentity
+from unijudge.judging.verdicts import Cost, JudgeIdentity, total_cost
 from unijudge.provenance import Provenance
 from unijudge.storage.files import read_json
 
@@ -112,17 +112,67 @@ class ScoreManifest(PartManifest):
         return Parts(self.queries, self.shard_size)
 
 
+class ShardCounts(BaseModel):
+    """The counts of the pairs of one or more shards, and the cost of their answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pairs: int = 0
+    asked: int = 0
+    """Number of pairs that the judge was asked about. The verdicts of all other pairs were reused and cost nothing."""
+    errors: int = 0
+    """Number of pairs without a verdict."""
+    cost: Cost | None = None
+    """The cost of the answers; None if the judge does not count."""
+
+    @property
+    def reused(self) -> int:
+        """Returns the number of pairs whose verdict was known."""
+        return self.pairs - self.asked
+
+    def __add__(self, other: "ShardCounts") -> "ShardCounts":
+        return ShardCounts(
+            pairs=self.pairs + other.pairs,
+            asked=self.asked + other.asked,
+            errors=self.errors + other.errors,
+            cost=total_cost([self.cost, other.cost]),
+        )
+
+
+class ScoreTotals(BaseModel):
+    """totals.json: the counts of all shards that a folder has. Each run writes this file again at its end.
+
+    Answers that a crash lost before their shard was written are not included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    shards: int
+    """Number of written shards."""
+    shards_counted: int
+    """Number of written shards with counts. Shards of earlier versions of unijudge have no counts."""
+    counts: ShardCounts
+
+
 def write_shard(
     folder: Path,
     manifest: ScoreManifest,
     shard: int,
     rows: list[JudgedQuery],
+    counts: ShardCounts | None = None,
     *,
     rivals: bool = False,
 ) -> None:
     """Publishes a complete shard, in small row groups, so that a query can be read alone.
 
-    With `rivals`, several processes may write the same shard at the same time.
+    Args:
+        folder: The folder of scores.
+        manifest: The plan of the folder.
+        shard: The number of the shard.
+        rows: The judged queries, in the order of the corpus.
+        counts: The counts that are stored beside the rows.
+        rivals: Whether several processes may write the same shard at the same time.
     """
     stream = map(_plain, rows)
     SCORES.write(
@@ -130,6 +180,7 @@ def write_shard(
         stream,
         rows_in_group=64,
         stamp=manifest.stamp(shard),
+        note=counts.model_dump_json() if counts else "",
         rivals=rivals,
     )
 
@@ -151,6 +202,20 @@ def read_shard(folder: Path, manifest: ScoreManifest, shard: int) -> Iterator[Ju
         row["positives"] = [Judged(**judged) for judged in row["positives"]]
         row["candidates"] = [Judged(**judged) for judged in row["candidates"]]
         yield JudgedQuery(**row)
+
+
+def counts_of(folder: Path, manifest: ScoreManifest, shard: int) -> ShardCounts | None:
+    """Returns the counts of a shard. None if another version of unijudge wrote the shard.
+
+    Raises:
+        DataError: The shard is missing, damaged, foreign, or was written for another plan.
+    """
+    try:
+        return ShardCounts.model_validate_json(
+            SCORES.note(part_path(folder, shard), manifest.stamp(shard))
+        )
+    except ValidationError:
+        return None
 
 
 def present_shards(folder: Path, manifest: ScoreManifest, *, partial: bool = False) -> list[int]:

@@ -30,6 +30,7 @@ FOREIGN = "Another program wrote it. Delete the file, and run its writer again"
 T = TypeVar("T", pa.Table, pa.RecordBatch)
 
 _NAME, _VERSION, _STAMP = b"unijudge.table", b"unijudge.version", b"unijudge.stamp"
+_NOTE = b"unijudge.note"
 
 
 def open_parquet(path: Path, *, piecewise: bool = False) -> pq.ParquetFile:
@@ -199,6 +200,7 @@ class Table:
         *,
         rows_in_group: int = 4096,
         stamp: str = "",
+        note: str = "",
         rivals: bool = False,
     ) -> int:
         """Streams rows into a file, which is complete or absent.
@@ -208,6 +210,7 @@ class Table:
             rows: A mapping for each row.
             rows_in_group: The number of rows in a row group.
             stamp: The place of the file in a job, such as a plan and a shard number; `read` can check it.
+            note: A text beside the rows, which `note` returns.
             rivals: Whether several processes may write the same file at the same time; see `publishing`.
 
         Returns:
@@ -221,6 +224,8 @@ class Table:
             _VERSION: str(self.version).encode(),
             _STAMP: stamp.encode(),
         }
+        if note:
+            marks[_NOTE] = note.encode()
         schema = self.schema.with_metadata((self.schema.metadata or {}) | marks)
         count = 0
         stream = iter(rows)
@@ -252,6 +257,15 @@ class Table:
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
                 yield from checked(path, batch, row, self.optional).to_pylist()
                 row += batch.num_rows
+
+    def note(self, path: Path, stamp: str = "") -> str:
+        """Returns the text beside the rows of a file; empty without a text. Only the end of the file is read.
+
+        Raises:
+            DataError: The errors of `read`.
+        """
+        with self.open(path, stamp) as file:
+            return (file.schema_arrow.metadata or {}).get(_NOTE, b"").decode(errors="replace")
 
     def group(
         self, path: Path, number: int, stamp: str = "", columns: list[str] | None = None

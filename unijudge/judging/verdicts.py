@@ -6,7 +6,7 @@ judge that can also choose the best of several candidates with one question is a
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +42,18 @@ class Cost(BaseModel):
 
 FREE = Cost(prompt_tokens=0, computed_tokens=0, images=0)
 """The cost of no answer."""
+
+
+def total_cost(costs: Iterable[Cost | None]) -> Cost | None:
+    """Returns the sum of the known costs, or None if no cost is known.
+
+    Example:
+        >>> total_cost([None, FREE]), total_cost([None])
+        (Cost(prompt_tokens=0, computed_tokens=0, images=0), None)
+    """
+    known = [cost for cost in costs if cost is not None]
+    return sum(known[1:], known[0]) if known else None
+
 
 OptionalCost = Annotated[Cost | None, Field(exclude_if=lambda cost: cost is None)]
 

@@ -27,7 +27,7 @@ def scored(settings, corpus, judge, known, *, apart, shards=None):
         for shard in wanted:
             repeated = repeated_questions(corpus, plan.parts.rows_of(shard))
             task = ShardScorer(settings, inputs, known, repeated)
-            counts.append(await (task if apart else whole).score(shard))
+            counts += await (task if apart else whole).score(shard)
         return sum(one.asked for one in counts)
 
     return asyncio.run(run())

@@ -136,8 +136,29 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
     assert made.probe.pairs > 10
     assert made.probe.failed == 0
     text = "\n".join(made.lines())
-    assert re.search(r"tokens +\S+ \(\d+ a pair\) if the prefix of a query is computed once", text)
+    assert re.search(r"computed tokens +\S+ \(\S+ a pair\)", text)
+    assert made.record()["cost"] == made.cost.model_dump()
     assert re.search(r"compute +\S+ FLOPs if the prefix and image", text)
+
+
+def test_the_predicted_cost_is_the_cost_of_the_job(job, tiny_model):
+    settings = ServiceSettings.model_validate(
+        {
+            "model": {
+                "name": str(tiny_model),
+                "backend": "transformers",
+                "max_pixels": 3136,
+                "min_pixels": 784,
+            }
+        }
+    )
+    with serving(open_judge(settings)) as url:
+        small = job(url, k=6, min_label_mass=0)
+        predicted = estimate_cost(small, 200).cost
+        actual = score(small, quiet).totals.counts.cost
+    assert predicted.images == actual.images > 0
+    assert predicted.prompt_tokens == pytest.approx(actual.prompt_tokens, rel=0.05)
+    assert predicted.computed_tokens == pytest.approx(actual.computed_tokens, rel=0.05)
 
 
 def test_nothing_to_probe(job):

@@ -62,8 +62,8 @@ def test_a_job_killed_at_any_write_loses_and_duplicates_nothing(small, tmp_path)
             capture_output=True,
         )
     ends = [json.loads(line) for line in kills.stdout.splitlines()]
-    # candidates.json and a part, manifest.json, the shards.
-    assert len(ends) == number == 3 * (2 + 1 + whole.shards)
+    # candidates.json and a part, manifest.json, the shards, totals.json.
+    assert len(ends) == number == 3 * (2 + 1 + whole.shards + 1)
     assert all(end["killed"] and end["end"] == 0 for end in ends)
     expected, rows = pairs_of(tmp_path / "whole"), list(read_scores(tmp_path / "whole"))
     assert set(expected.values()) == {1}
@@ -120,7 +120,7 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
 
 @pytest.mark.parametrize(
     ("reason", "places"),
-    [(errno.ENOSPC, range(18)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))],
+    [(errno.ENOSPC, range(21)), (errno.EIO, range(3, 18, 5)), (errno.EXDEV, range(2, 18, 5))],
 )
 def test_a_disk_fault_at_any_write_leaves_no_partial_file(
     small, tmp_path, reason, places, monkeypatch
@@ -130,7 +130,7 @@ def test_a_disk_fault_at_any_write_leaves_no_partial_file(
     The code is the same for all kinds.
     """
     with serving(Counting()) as url:
-        for at in (*places, 3 * (3 + 3)):  # the last: as many as there are
+        for at in (*places, 3 * (3 + 4)):  # the last: as many as there are
             monkeypatch.setattr(files, "_sync", files._sync)
             monkeypatch.setattr(Path, "replace", Path.replace)
             settings = small(url, out=tmp_path / f"{at}")
@@ -140,7 +140,7 @@ def test_a_disk_fault_at_any_write_leaves_no_partial_file(
                     raise OSError(reason, os.strerror(reason))
 
             before_each_operation(fail)
-            if at == 3 * (3 + 3):
+            if at == 3 * (3 + 4):
                 score(settings, quiet)
                 break
             with pytest.raises(

@@ -20,7 +20,7 @@ from unijudge.content import Content
 from unijudge.errors import JudgeChanged, JudgeRefused, JudgeUnavailable, UnijudgeError
 from unijudge.judging.prompt import Prompt
 from unijudge.judging.protocol import ErrorBody
-from unijudge.judging.verdicts import PairError, Verdict
+from unijudge.judging.verdicts import Cost, PairError, Verdict
 from unijudge.storage.reaching import FROM_OUTSIDE
 
 QUERY = Content("a query")
@@ -269,3 +269,35 @@ def test_kind_port_that_is_too_large_is_one_line():
         JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"
     ):
         JudgeClient("http://h:80000")
+
+
+class Priced(ScriptedJudge):
+    """Each pair costs five tokens."""
+
+    async def judge(self, query, candidates):
+        cost = Cost(prompt_tokens=5, computed_tokens=5, images=0)
+        answers = await super().judge(query, candidates)
+        return [
+            answer.model_copy(update={"cost": cost}) if isinstance(answer, Verdict) else answer
+            for answer in answers
+        ]
+
+
+@pytest.mark.parametrize("explain", [True, False])
+def test_the_client_adds_up_the_cost_of_its_verdicts_if_the_caller_needs_it(explain):
+    judge = WatchedJudge(Priced(Prompt()), HealthSettings(canary_every_s=0))
+    app = create_app(judge, LimitSettings(max_candidates=3))
+
+    async def ask():
+        transport = Counting(app)
+        async with JudgeClient("http://judge", transport=transport, explain=explain) as client:
+            assert client.cost is None
+            await client.judge(QUERY, SEVEN)
+            answers = await client.judge(QUERY, [*SEVEN[:2], Content(None)])
+            await client.choose(QUERY, SEVEN[:2])
+            return client.cost, [getattr(answer, "cost", None) for answer in answers]
+
+    cost, of_answers = asyncio.run(ask())
+    five = Cost(prompt_tokens=5, computed_tokens=5, images=0)
+    assert of_answers == ([five, five, None] if explain else [None] * 3)
+    assert cost == (Cost(prompt_tokens=45, computed_tokens=45, images=0) if explain else None)
