@@ -103,12 +103,12 @@ HARMLESS = frozenset(
         "aggregate_engine_logging", "async_scheduling", "block_size", "collect_detailed_traces", "cpu_offload_gb",
         "cpu_offload_params", "cudagraph_metrics", "disable_chunked_mm_input", "disable_log_stats",
         "distributed_timeout_seconds", "download_dir", "enable_chunked_prefill", "enable_log_requests",
-        "enable_logging_iteration_details", "enable_mfu_metrics", "enable_mm_processor_stats", "ignore_patterns",
+        "enable_logging_iteration_details", "enable_mfu_metrics", "enable_mm_processor_stats",
         "kv_cache_memory_bytes", "kv_cache_metrics", "kv_cache_metrics_sample", "kv_offloading_backend",
-        "kv_offloading_size", "limit_mm_per_prompt", "load_format", "log_config_file", "log_level", "logging_config",
+        "kv_offloading_size", "limit_mm_per_prompt", "log_config_file", "log_level", "logging_config",
         "long_prefill_token_threshold", "master_addr", "master_port", "max_num_scheduled_tokens",
         "max_parallel_loading_workers", "mm_hasher_algorithm", "mm_ipc_gpu_memory_gb", "mm_processor_cache_gb",
-        "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb", "mm_tensor_ipc", "model_loader_extra_config",
+        "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb", "mm_tensor_ipc",
         "num_gpu_blocks_override", "numa_bind", "numa_bind_cpus", "numa_bind_nodes", "offload_backend",
         "offload_group_size", "offload_num_in_group", "offload_params", "offload_prefetch_step",
         "otlp_traces_endpoint", "prefix_caching_hash_algo", "renderer_num_workers", "safetensors_load_strategy",
@@ -116,7 +116,10 @@ HARMLESS = frozenset(
         "skip_mm_profiling", "stream_interval", "use_tqdm_on_load", "watermark",
     }
 )  # fmt: skip
-"""Arguments about memory, scheduling, loading and logging, which change no score."""
+"""Arguments about memory, scheduling and logging, which change no score.
+
+The arguments that choose how weights are loaded are not in this list: `load_format = "dummy"` gives random weights.
+"""
 
 PAIR_IMAGES = 2
 """The largest number of images in a pair."""
@@ -156,6 +159,9 @@ def score_arguments(engine: EngineSettings) -> str:
 
 def _limit_faults(limits: Any) -> Iterator[str]:
     images = limits.get("image", PAIR_IMAGES) if isinstance(limits, dict) else PAIR_IMAGES
+    # vLLM also accepts a table with the number and the size of the images.
+    if isinstance(images, dict):
+        images = images.get("count", PAIR_IMAGES)
     if isinstance(images, int) and images < PAIR_IMAGES:
         yield (
             f"engine.limit_mm_per_prompt: image = {images}, but a pair may have {PAIR_IMAGES} images. Set image to "

@@ -38,6 +38,7 @@ def with_engine(**engine):
         ("trust_remote_code", True, "cannot be set. It would run code"),
         ("enable_prefix_caching", False, "cannot be set. The candidates of a query share"),
         ("limit_mm_per_prompt", {"image": 1}, "image = 1, but a pair may have 2 images"),
+        ("limit_mm_per_prompt", {"image": {"count": 1}}, "image = 1, but a pair may have 2 images"),
     ],
 )
 def test_an_argument_that_the_service_needs_is_refused(name, value, words):
@@ -98,6 +99,19 @@ def test_arguments_that_may_change_scores_belong_to_the_identity():
     plain = JudgeIdentity(**IDENTITY)
     assert plain.digest != JudgeIdentity(**IDENTITY, engine=arguments).digest
     assert "engine" not in plain.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "loading",
+    [
+        {"load_format": "dummy"},
+        {"ignore_patterns": ["model-00002*"]},
+        {"model_loader_extra_config": {"pattern": "other-*.safetensors"}},
+    ],
+)
+def test_another_way_of_loading_weights_makes_another_judge(loading):
+    """vLLM's load format `dummy` gives random weights: their scores must not count as those of the model."""
+    assert score_arguments(EngineSettings(**loading)) != "none"
 
 
 def test_arguments_reach_the_engine_and_survive_the_command_line():
