@@ -146,7 +146,7 @@ def test_tables(tmp_path):
     def check(data):
         path.write_bytes(data)
         rows, _ = tried(lambda: list(read_pairs(path)), DataError)
-        # A name that was spoiled is an ignored column.
+        # A column with a damaged name is ignored.
         pairs = [row for row in rows or () if isinstance(row, Pair)]
         texts = [text for row in pairs for text in (row.query.text, row.positive.text)]
         assert all(text is None or isinstance(text, str) for text in texts)

@@ -48,7 +48,7 @@ async def answer(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
             await writer.drain()
             await asyncio.sleep(pause_s)
     except OSError:
-        pass  # cut off while sending
+        pass  # the service closed the connection during the request
     try:
         return await hearing
     finally:
@@ -100,8 +100,8 @@ async def beside(port, attack):
         )
         await asyncio.sleep(0.5)
         await work
-        said, _ = await neighbour.communicate(b"")  # which closes its input
-        found.append(sorted(json.loads(said)))
+        printed, _ = await neighbour.communicate(b"")  # closes the input, so the neighbour ends
+        found.append(sorted(json.loads(printed)))
     return found
 
 
@@ -167,7 +167,7 @@ def report(name, counted, times=None):
     print(f"{name}: {sum(counted.values())} answers: {told}{alone}")
 
 
-def test_every_trick_of_the_list(served):
+def test_no_single_hostile_request_breaks_the_service(served):
     process, port, _ = served
     before = memory(process)
     counted, failures = asyncio.run(many(port, single()))
@@ -263,7 +263,7 @@ def test_slow_bodies_do_not_stop_a_neighbour(served):
     assert times[1], "the neighbour was answered meanwhile"
 
 
-def test_connections_that_say_nothing(served):
+def test_silent_connections_do_not_stop_a_neighbour(served):
     _, port, _ = served
 
     async def story():
@@ -286,7 +286,7 @@ def test_connections_that_say_nothing(served):
     assert times[1]
 
 
-def test_callers_that_leave(served):
+def test_clients_that_disconnect_leave_no_work(served):
     """A hundred clients at a time send a request and disconnect at once.
 
     The judge does not work on their requests, and answers other clients.

@@ -1,10 +1,10 @@
-"""Scoring jobs in processes of their own: to be killed from outside, or by themselves at one of their writes.
+"""Runs scoring jobs in separate processes, which are killed from outside, or which kill themselves at a write.
 
-    python -m tests.miner.run_score SETTINGS                  one job
-    python -m tests.miner.run_score SETTINGS count            …; prints how many file operations it made
-    python -m tests.miner.run_score SETTINGS kill-at-each N   N times a job that dies at one of them, and its rerun
+    python -m tests.miner.run_score SETTINGS                  runs one job
+    python -m tests.miner.run_score SETTINGS count            runs one job, and prints the number of its file operations
+    python -m tests.miner.run_score SETTINGS kill-at-each N   runs N jobs that die at an operation, and reruns them
 
-Everything is imported once and each job forked, before any thread exists.
+All modules are imported once, and each job is a fork that is made before any thread exists.
 """
 
 import json

@@ -122,7 +122,7 @@ def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_
     assert not seen - {0, 200, 503}
 
 
-def test_kind_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_path):
+def test_a_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_path):
     """Ray does not restart its own head, and the service cannot answer without it.
 
     A supervisor must restart the service.

@@ -289,7 +289,7 @@ def test_a_hanging_engine_does_not_block_callers(judge, reference, runner):
     assert before < judge.progressed_at < time.monotonic()
 
 
-def test_an_engine_that_is_killed_says_so_to_all_callers(judge, runner):
+def test_the_death_of_an_engine_is_reported_to_all_callers(judge, runner):
     """Waiting and later callers get an error with the cause and the cure."""
 
     async def ask(number):

@@ -202,7 +202,7 @@ def test_a_model_that_does_not_fit(monkeypatch):
     )
 
 
-def test_kind_d5_compilers_that_the_engine_calls(monkeypatch, tmp_path):
+def test_compilers_that_the_engine_calls(monkeypatch, tmp_path):
     (tmp_path / "Python.h").unlink()
     monkeypatch.setattr(preflight.shutil, "which", lambda _: None)
     chosen = settings(engine={"sampler": "flashinfer", "attention": "FLASHINFER"})
@@ -264,7 +264,7 @@ def test_the_gpus_of_a_cluster_are_not_checked_on_this_machine(monkeypatch):
     assert "HF_TOKEN" not in environment
 
 
-def test_what_this_machine_has():
+def test_the_properties_of_this_machine():
     here = visible_gpus()
     if here.cuda is None:
         assert here.found == ()
@@ -277,7 +277,7 @@ def test_what_this_machine_has():
             current_gpu(required=True)
 
 
-def test_a_probe_that_dies(monkeypatch):
+def test_a_probe_that_dies_is_reported(monkeypatch):
     monkeypatch.setattr(gpus.sys, "executable", "/bin/false")
     with pytest.raises(
         ModelError, match=r"GPUs: torch cannot list them \(no message\)\. Check `nvidia-smi`"
@@ -292,7 +292,7 @@ def test_a_probe_that_dies(monkeypatch):
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.90.07  Release Build  (root@x)\n",
     ],
 )
-def test_the_drivers_version(tmp_path, text):
+def test_the_version_of_the_driver_is_read(tmp_path, text):
     (tmp_path / "version").write_text(text)
     assert driver_version(tmp_path / "version") == "550.90.07"
     assert str(gpu("L4")) == "NVIDIA L4 (22 GiB, 22 GiB free)"
@@ -348,7 +348,7 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(
             check_machine(ServiceSettings())
 
 
-def test_kind_first_user_sessions_of_ray_that_another_user_made_are_named(tmp_path, monkeypatch):
+def test_sessions_of_ray_that_another_user_made_are_named(tmp_path, monkeypatch):
     from judge_service.backends import preflight
 
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))

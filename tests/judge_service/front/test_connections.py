@@ -184,7 +184,7 @@ def test_an_unfinished_head_closes_the_connection(monkeypatch, first):
         writer.write(HEAD)
         async with asyncio.timeout(10):
             while not reader.at_eof():
-                writer.write(b"X")  # now and then: the time is of the whole head
+                writer.write(b"X")  # the time limit is for the whole head, not for a piece
                 with contextlib.suppress(TimeoutError, OSError):
                     await asyncio.wait_for(reader.read(100), 0.1)
         return statuses

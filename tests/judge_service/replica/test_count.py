@@ -143,7 +143,9 @@ def test_a_query_is_split_as_in_scoring(judge):
     counts, info = asyncio.run(count(transport, PHOTO, TEXTS))
     assert [c.tokens for c in counts] == [c.tokens for c in asked(serve(judge), PHOTO, TEXTS)[0]]
     assert [request.url.path for request in transport.seen] == ["/v1/identity", *["/v1/count"] * 3]
-    assert [bool(c.shared_tokens) for c in counts] == [True] * 6 + [False]  # the seventh came alone
+    assert [bool(c.shared_tokens) for c in counts] == [True] * 6 + [
+        False
+    ]  # the seventh candidate was alone in its request
     assert info.shape.vision.patches_per_token == 4
     assert info.replicas == 3
 
@@ -162,7 +164,7 @@ def test_an_error_has_its_position_as_in_scoring(judge, app):
     assert counts[1].code == "too_large"
 
 
-def test_images_travel_once_whether_counted_or_judged(judge, tmp_path):
+def test_images_are_sent_once_for_counts_and_verdicts(judge, tmp_path):
     pictures = [Content(image=noise(seed)) for seed in range(3)]
     transport = Counting(serve(judge, BlobStore(tmp_path, max_bytes=10**6)))
 
@@ -201,7 +203,7 @@ def test_an_answer_has_the_identity_of_the_counting_judge(app, judge):
     assert answer.json()["identity"] == judge.identity.model_dump()
 
 
-def test_a_judge_without_tokens_says_so(identity):
+def test_a_judge_without_tokens_is_reported(identity):
     scripted = ScriptedJudge(Prompt())
     assert counter_of(scripted) is None
     app = serve(scripted)
@@ -213,7 +215,7 @@ def test_a_judge_without_tokens_says_so(identity):
         match=r"404: scripted .* the judge has no tokens to count. Use a service that runs",
     ):
         asyncio.run(count(transport, TEXTS[0], TEXTS))
-    assert len(transport.seen) == 2  # not asked again
+    assert len(transport.seen) == 2  # no further request
     assert raw(app, BODY, {"If-Match": f'"{identity.digest}"'}).status_code == 412
 
 

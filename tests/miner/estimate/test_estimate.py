@@ -56,7 +56,7 @@ def test_known_pairs_cost_nothing(job, tmp_path):
         score(job(url, k=5), quiet)
         larger = job(url, k=12, out=tmp_path / "larger", reuse=(job(url).out,))
         made = estimate_cost(larger, 50)
-        # Another search may find others of equal similarity.
+        # Another search may find other items with equal similarity.
         assert made.tally.to_ask(5) < made.tally.pairs(5) / 20
         assert score(larger, quiet).counts.asked == made.tally.to_ask(12)
         assert estimate_cost(larger, 50).tally.to_ask(12) == 0
@@ -140,7 +140,7 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
     assert re.search(r"compute +\S+ FLOPs if the prefix and image", text)
 
 
-def test_nothing_to_probe(job):
+def test_an_estimate_without_pairs_to_probe_is_refused(job):
     with (
         serving(Counting()) as url,
         pytest.raises(SettingsError, match="no query of this job has pairs to ask"),

@@ -188,7 +188,7 @@ def test_a_sample_has_a_limit_that_its_groups_share_fairly(files, size):
         sample.add(str(number), [] if file == UNREMARKABLE else [file], number)
         assert sample.shown.total() == min(size, number + 1)
     for file in set(files):
-        # It gave places up: no other has more than one above it.
+        # This group has a smaller share. No other group has more than one row above it.
         if sample.shown[file] < sample.read[file]:
             assert max(sample.shown.values()) <= sample.shown[file] + 1
 
@@ -317,7 +317,7 @@ def test_a_persons_override_is_explained():
     ]
 
 
-def test_beyond_the_first_k_nothing_is_compared():
+def test_candidates_after_the_first_k_are_not_compared():
     told, _ = seen(row([0.9], [0.2, 0.3, 0.95]), settings(num_negatives=1, k=1))
     assert told == [
         ("chosen", 0.2, "score 0.200 ≤ 0.900 − 0.1; negative 1"),

@@ -50,7 +50,7 @@ class Person:
         driver.get(page.as_uri())
         driver.execute_script("localStorage.clear()")
         driver.refresh()
-        self.errors()  # of the page before
+        self.errors()  # removes the errors of the previous page
 
     def all(self, selector):
         return self.driver.find_elements("css selector", selector)
@@ -152,7 +152,7 @@ def test_each_bar_shows_its_own_cut_and_the_row_shows_a_common_cut(person):
     assert person.read(*tick)[:3] == [["61%"]] * 3
     assert person.read(*line)[0] == ["by similarity; dropped above α = 0.610"]
     assert not person.all("article .asked .bar s"), "a positive meets no cut"
-    # As if another judge had cut here.
+    # The page looks as if another judge had another cut here.
     person.driver.execute_script("data.rows[0].candidates[1][4] = 0.8; render()")
     assert person.read(*tick)[:3] == [["61%"], ["80%"], ["61%"]]
     assert person.read(*line)[0] == ["by similarity"]

@@ -1,3 +1,5 @@
+"""The steps of a study that run: one run for each combination of values that a step depends on, and refused studies."""
+
 import pytest
 from pydantic import ValidationError
 
@@ -28,7 +30,7 @@ def test_a_step_that_names_no_seed_runs_once():
     assert list(cells_of(toy(steps=steps, measures={}, comparisons={}))) == ["base/all"]
 
 
-def test_what_a_step_depends_on_through_another_one_counts():
+def test_indirect_dependencies_of_a_step_count():
     steps = {
         "rows": {"command": f"{STEP} world {{out}} {{way}}"},
         "student": {"command": f"{STEP} run {{out}} {{rows}} {{k}}"},

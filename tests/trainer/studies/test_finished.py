@@ -88,7 +88,7 @@ def test_a_damaged_line_is_named(elsewhere, line):
         Plan.of(toy(seeds=[0], axes=AXES), elsewhere)
 
 
-def test_the_results_of_single_queries_travel(tmp_path):
+def test_the_results_of_single_queries_are_in_the_file(tmp_path):
     """A comparison paired by query gives the same interval from the file as from the rankings."""
     measures = {"precision@1": Measure(steps=("run",))}
     study = toy(seeds=[0], axes=AXES, measures=measures)
@@ -106,7 +106,7 @@ def test_the_results_of_single_queries_travel(tmp_path):
     assert write_study_report(Plan.of(study, tmp_path / "elsewhere")) == sentences
 
 
-def test_a_number_that_a_step_lacks_is_lacking_elsewhere(tmp_path):
+def test_a_missing_number_of_a_step_is_also_missing_elsewhere(tmp_path):
     measures = toy().measures | {"some": Measure(steps=("run",), file="metrics.json", key="some")}
     study = toy(seeds=[0], axes=AXES, measures=measures)
     run(study, tmp_path / "here")

@@ -1,3 +1,5 @@
+"""A study that is run and resumed: failed steps, foreign folders, its report, and the table of all studies."""
+
 import signal
 import subprocess
 import sys
@@ -46,7 +48,7 @@ def test_cells_that_need_a_failed_cell_are_skipped(tmp_path):
     assert "after/k=8,way=good,seed=1" in progress.done
 
 
-def test_seeds_are_done_one_after_another(tmp_path):
+def test_seeds_run_one_after_another(tmp_path):
     _, ran, _ = run(toy(), tmp_path / "out")
     seeds = [name[-1] for name in ran]
     assert seeds == sorted(seeds)

@@ -77,7 +77,7 @@ def test_a_refused_request_fails_only_its_own_candidates(app, refused, status, c
             assert answer == expected
 
 
-def test_a_query_that_every_request_is_refused_for_is_refused(app):
+def test_a_query_whose_requests_are_all_refused_is_refused(app):
     with pytest.raises(JudgeRefused, match="422: no"):
         asked(app, change=refusing(1, 2, 3))
     with pytest.raises(JudgeRefused, match="422: no"):
@@ -121,7 +121,7 @@ def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["judge", "choose"])
-def test_an_answer_of_another_judge_is_not_taken(app, method):
+def test_an_answer_of_another_judge_is_not_accepted(app, method):
     """A proxy drops the pin, and sends the request to another judge."""
     other = WatchedJudge(
         ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0)
@@ -156,7 +156,7 @@ async def judged(app, query):
         return await client.judge(query, SEVEN)
 
 
-def test_an_empty_image_is_an_error_in_its_own_place(app):
+def test_an_empty_image_is_an_error_at_its_position(app):
     """The candidate gets the same error as any candidate without content, and never the verdict of its text alone."""
     whole, _ = asked(app)
     odd = [Content("a cat", b""), Content(""), Content("  \u200b"), Content(image=b"")]
@@ -245,7 +245,7 @@ def test_an_unusable_proxy_or_certificate_is_named_and_not_used_for_local_servic
             asyncio.run(enter(here))
 
 
-def test_kind_too_many_files_is_not_reported_as_a_missing_judge():
+def test_too_many_open_files_are_not_reported_as_a_missing_judge():
     """A client that cannot open a socket says so, and does not tell the user to start a service."""
 
     class Full(httpx2.AsyncBaseTransport):
@@ -264,7 +264,7 @@ def test_kind_too_many_files_is_not_reported_as_a_missing_judge():
         asyncio.run(ask())
 
 
-def test_kind_port_that_is_too_large_is_one_line():
+def test_a_port_that_is_too_large_is_reported_in_one_line():
     with pytest.raises(
         JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"
     ):
