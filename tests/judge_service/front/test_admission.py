@@ -88,7 +88,9 @@ def test_a_wait_is_estimated_from_the_work_ahead(clock):
         with pytest.raises(Overloaded) as refusal:  # the request's own 4 units take 2 s
             async with admission.turn(4, 5.5):
                 pass
-        assert refusal.value.retry_after_s == 3  # in 2.5 s, the estimated wait falls from 6 s to 3.5 s
+        assert (
+            refusal.value.retry_after_s == 3
+        )  # in 2.5 s, the estimated wait falls from 6 s to 3.5 s
         for request in requests:
             request.task.cancel()
 

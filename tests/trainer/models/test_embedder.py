@@ -139,7 +139,7 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(
     Rows of a good judge cause no warning.
     """
 
-    def said(rows, **loss):
+    def warnings_about(rows, **loss):
         caplog.clear()
         settings = run_settings(
             corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", max_steps=1
@@ -151,12 +151,12 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(
             if "teaches little" in record.getMessage()
         ]
 
-    assert said(triples) == []
+    assert warnings_about(triples) == []
     drawn = write_rows(corpus, tmp_path / "fallback", fallback=True)
-    (warning,) = said(drawn)
+    (warning,) = warnings_about(drawn)
     assert warning.startswith(f"{drawn}: the judge teaches little: ")
     assert "does not rank the positive first in 100% of 8 rows" in warning
-    assert said(drawn, name="infonce") == [], "hard labels do not ask the judge"
+    assert warnings_about(drawn, name="infonce") == [], "hard labels do not ask the judge"
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ REFUSED = {
 }
 
 
-def spoiled(tiny_model, folder, spoil):
+def damaged_copy(tiny_model, folder, spoil):
     shutil.copytree(tiny_model, folder)
     spoil(folder)
     return str(folder)
@@ -208,7 +208,7 @@ def vectors(name, **settings):
 
 @pytest.mark.parametrize("kind", READ)
 def test_a_model_folder_of_this_kind_is_read(tiny_model, tmp_path, kind):
-    name = spoiled(tiny_model, tmp_path / "model", READ[kind])
+    name = damaged_copy(tiny_model, tmp_path / "model", READ[kind])
     assert scores(name) == scores(str(tiny_model))
     assert torch.equal(vectors(name), vectors(str(tiny_model)))
 
@@ -216,7 +216,7 @@ def test_a_model_folder_of_this_kind_is_read(tiny_model, tmp_path, kind):
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_model_folder_of_this_kind_is_refused_in_one_line(tiny_model, tmp_path, kind):
     spoil, reason = REFUSED[kind]
-    name = spoiled(tiny_model, tmp_path / "model", spoil)
+    name = damaged_copy(tiny_model, tmp_path / "model", spoil)
     for use in (scores, vectors):
         with pytest.raises(ModelError, match=reason) as refused:
             use(name)
@@ -225,7 +225,7 @@ def test_a_model_folder_of_this_kind_is_refused_in_one_line(tiny_model, tmp_path
 
 def test_the_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(tiny_model, tmp_path):
     """In a chat, the template writes the special tokens, so only the first token is before the chat."""
-    name = spoiled(
+    name = damaged_copy(
         tiny_model, tmp_path / "model", lambda folder: last_token(folder, before="<|endoftext|> ")
     )
     encoder = open_backbone(BackboneSettings(name=name, device="cpu")).inputs.encoder
@@ -287,7 +287,7 @@ def test_an_index_with_a_tensor_in_two_files_is_refused(tiny_model, tmp_path):
 
 def test_a_generation_config_that_contradicts_itself_can_be_merged(tiny_model, tmp_path):
     """After a training, transformers reads such a file, but refuses to write one."""
-    name = spoiled(tiny_model, tmp_path / "model", generation_that_contradicts_itself)
+    name = damaged_copy(tiny_model, tmp_path / "model", generation_that_contradicts_itself)
     backbone = open_backbone(BackboneSettings(name=name, device="cpu"))
     add_lora(backbone, LoraSettings(rank=2))
     Adapter(backbone.model).save(tmp_path / "adapter")
