@@ -15,7 +15,7 @@ TEXTS = [
 ]
 SHAPES = [(60, 60), (200, 60), (30, 90), (100, 100), (56, 56)]
 PICTURES = [pattern(seed, shape) for seed, shape in enumerate(SHAPES)]
-PICTURES[3] = noise(3, SHAPES[3])  # large enough to be sent ahead and named
+PICTURES[3] = noise(3, SHAPES[3])  # large enough for an upload before the request
 CONTENTS = [
     *(Content(text=text) for text in TEXTS),
     *(Content(image=picture) for picture in PICTURES),

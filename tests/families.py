@@ -60,7 +60,7 @@ def qwen3_vl(folder):
 
 
 def internvl(folder):
-    pytest.importorskip("torchvision")  # transformers' processor of this family wants it
+    pytest.importorskip("torchvision")  # transformers' processor of this family needs torchvision
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
     from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
@@ -197,7 +197,7 @@ def _sentencepiece_like():
     bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     bpe.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
-    # Pieces of the vocabulary, not added tokens.
+    # These control words are pieces of the vocabulary, and not added tokens.
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=900, show_progress=False, special_tokens=["<unk>", "<s>", "</s>", *bytes_]

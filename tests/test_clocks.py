@@ -9,8 +9,8 @@ CLIENT = [
 ]
 WITH_REASON = {
     "judge_service/compatible/routes.py",  # `created` in an answer is a date
-    "judge_service/front/blobs.py",  # files' dates have no other clock; after a jump images stay longer, or come again
-    "judge_service/service.py",  # sees that the clock was put back
+    "judge_service/front/blobs.py",  # dates of files use this clock; after a jump, images stay longer or are sent again
+    "judge_service/service.py",  # notices that the clock was set back
 }
 
 

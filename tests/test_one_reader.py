@@ -21,7 +21,7 @@ READERS = {
 """Calls past `texts`, `files` and `listing` of `unijudge.storage`, and past the loaders; `open` is the function."""
 
 ALLOWED = {
-    # The one places.
+    # These files define the readers.
     "unijudge/storage/files.py": ({"iterdir", "rglob"}, "lists folders for all others, and the drafts that it wrote"),
     "unijudge/storage/listing.py": ({"glob"}, "lists the folders of strangers for all others"),
     "unijudge/modeling/inputs.py": (
@@ -32,12 +32,12 @@ ALLOWED = {
     "unijudge/modeling/checkpoints.py": ({"from_pretrained"}, "compares the weights with what a model needs"),
     "unijudge/settings.py": ({"loads"}, "reads TOML for all others"),
     "unijudge/foreign/tables.py": ({"loads"}, "reads rows for all importers, a line of JSON at a time"),
-    # Weights.
+    # These files read weights.
     "judge_service/backends/transformers.py": ({"from_pretrained"}, "its weights, which were checked before"),
     "judge_service/backends/model_sizes.py": ({"from_pretrained"}, "a configuration without weights"),
     "trainer/models/backbone.py": ({"from_pretrained"}, "its weights, which were checked before"),
     "trainer/models/attaching.py": ({"from_pretrained"}, "adapters, whose files were checked before"),
-    # JSON that is no file of a stranger's, or whose text came from the one reader.
+    # These files read JSON that is not a foreign file, or whose text came from the common reader.
     "judge_service/gpus.py": ({"loads", "read_text"}, "the system's own files, and a variable of Ray's"),
     "miner/importers/building/build.py": ({"loads"}, "the ledger's own lines"),
     "miner/importers/building/ledger.py": ({"loads"}, "the ledger's own lines"),
@@ -50,7 +50,7 @@ ALLOWED = {
     "unijudge/modeling/chat_encoder.py": ({"loads"}, "what a tokenizer says of itself"),
     "unijudge/formats/image_roots.py": ({"loads"}, "text of the one reader; another file of that name is no fault"),
     "unijudge/formats/model_folders.py": ({"loads"}, "headers of weights, and JSON that is only checked"),
-    # Folders and files of this program alone.
+    # These files read only folders and files that this program wrote.
     "judge_service/backends/engine_log.py": ({"glob", "open", "read_text"}, "logs of its own engines"),
     "judge_service/front/blobs.py": ({"read_bytes"}, "pictures that it stored under their hashes"),
     "judge_service/process.py": ({"glob"}, "folders of services that were killed"),
@@ -59,7 +59,7 @@ ALLOWED = {
     "trainer/training/checkpoints.py": ({"glob", "rglob"}, "checkpoints of its own run"),
     "unijudge/formats/inventory.py": ({"rglob"}, "a folder of ours, whose every file is looked at"),
     "unijudge/storage/outputs.py": ({"rglob"}, "whether an output folder holds anything at all"),
-    # A model's folders.
+    # These files read the folder of a model.
     "trainer/embedding/sentence_transformers.py": ({"rglob"}, "a model's files, those of its folders too"),
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_files_are_read_only_through_the_one_reader():
     assert {name: calls for name, calls in found.items() if calls} == expected
 
 
-def test_kind_c3_existence_in_a_store_is_only_checked_in_one_place():
+def test_existence_in_a_store_is_only_checked_in_one_place():
     """If a store does not answer, a path's own `exists` returns False."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     asking = {path.relative_to(ROOT).as_posix() for path in paths if called(path, ASKERS)}

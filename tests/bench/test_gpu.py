@@ -40,7 +40,7 @@ def test_a_dry_run_without_engines(tmp_path):
     }  # fmt: skip
     assert set(states(outcomes).values()) == {"ok", "skipped"}
 
-    # The page: every step, every case with its outcome, no empty cell, no path of this machine.
+    # The page has every step, every case with its outcome, no empty cell, and no path of this machine.
     assert [each.title for each in STEPS] == re.findall(r"^## (.+)$", text, re.MULTILINE)[2:]
     for each in STEPS:
         for one in each.cases.values():
@@ -51,7 +51,7 @@ def test_a_dry_run_without_engines(tmp_path):
     assert "||" not in text.replace(" ", "").replace("||found|", "")
     assert not OWN_PATH.search(text)
 
-    # The figures: bfloat16 rounds, and checkpointing changes no useful work.
+    # In the figures, bfloat16 rounds, and checkpointing changes no useful work.
     exact, rounded = (
         outcomes["parity"][way]["figures"]["log_odds"] for way in list(parity.STEP.cases)[:2]
     )
@@ -90,7 +90,7 @@ def test_a_broken_model_fails_only_its_own_cases(tmp_path):
     assert not OWN_PATH.search(text)
 
 
-def test_without_a_gpu_it_says_so(tmp_path):
+def test_a_missing_gpu_is_reported(tmp_path):
     """The CPU build of torch sees no GPU."""
     command = [sys.executable, "-m", "bench.gpu", "--out", str(tmp_path)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
@@ -202,7 +202,7 @@ def test_the_judges_utilisation_by_hand(maker, peak):
         "7",
     ]
 
-    # Without a peak there is no limit, and pairs/s stay.
+    # Without a peak there is no limit, but the page still has the pairs/s.
     (table,) = judging.tables(outcomes | {"product": lost})
     assert table.rows[0][2:5] == ["20.0", "not measured", "not measured"]
 

@@ -53,7 +53,7 @@ def fuzz(strategy, check):
         one()
 
 
-def tried(call, promised):
+def result_or_error(call, promised):
     """Returns the result of a call and None, or None and a documented error with a short message."""
     try:
         return call(), None
@@ -85,7 +85,7 @@ def pictures():
 
 def test_pictures():
     def check(data):
-        image, refused = tried(lambda: open_image(data, max_pixels=10_000), BadImage)
+        image, refused = result_or_error(lambda: open_image(data, max_pixels=10_000), BadImage)
         if not refused:
             assert image.mode == "RGB"
             assert 0 < image.width * image.height <= 10_000
@@ -105,7 +105,7 @@ def test_json_arrays(tmp_path):
 
     def check(data):
         path.write_bytes(data)
-        read, refused = tried(lambda: list(array_rows(path)), DataError)
+        read, refused = result_or_error(lambda: list(array_rows(path)), DataError)
         if not refused:
             assert read == json.loads(data.decode("utf-8-sig"))
 
@@ -119,7 +119,7 @@ def test_requests():
     sound = [json.dumps(body).encode(), json.dumps(body, ensure_ascii=False).encode()]
 
     def check(data):
-        request, refused = tried(lambda: read_request(data, limits), HttpError)
+        request, refused = result_or_error(lambda: read_request(data, limits), HttpError)
         if refused:
             assert 400 <= refused.status < 500
         else:
@@ -145,8 +145,8 @@ def test_tables(tmp_path):
 
     def check(data):
         path.write_bytes(data)
-        rows, _ = tried(lambda: list(read_pairs(path)), DataError)
-        # A name that was spoiled is an ignored column.
+        rows, _ = result_or_error(lambda: list(read_pairs(path)), DataError)
+        # A column with a damaged name is ignored.
         pairs = [row for row in rows or () if isinstance(row, Pair)]
         texts = [text for row in pairs for text in (row.query.text, row.positive.text)]
         assert all(text is None or isinstance(text, str) for text in texts)

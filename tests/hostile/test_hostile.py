@@ -48,7 +48,7 @@ async def answer(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
             await writer.drain()
             await asyncio.sleep(pause_s)
     except OSError:
-        pass  # cut off while sending
+        pass  # the service closed the connection during the request
     try:
         return await hearing
     finally:
@@ -86,7 +86,7 @@ async def many(port, requests):
     return counted, failures
 
 
-async def beside(port, attack):
+async def times_beside(port, attack):
     """Runs an attack, and measures the answer times of a neighbour before the attack and during the attack."""
     found = []
     for work in (asyncio.sleep(3), attack):
@@ -100,8 +100,8 @@ async def beside(port, attack):
         )
         await asyncio.sleep(0.5)
         await work
-        said, _ = await neighbour.communicate(b"")  # which closes its input
-        found.append(sorted(json.loads(said)))
+        printed, _ = await neighbour.communicate(b"")  # closes the input, so the neighbour ends
+        found.append(sorted(json.loads(printed)))
     return found
 
 
@@ -167,7 +167,7 @@ def report(name, counted, times=None):
     print(f"{name}: {sum(counted.values())} answers: {told}{alone}")
 
 
-def test_every_trick_of_the_list(served):
+def test_no_single_hostile_request_breaks_the_service(served):
     process, port, _ = served
     before = memory(process)
     counted, failures = asyncio.run(many(port, single()))
@@ -201,7 +201,7 @@ def test_endless_requests_are_closed(served):
             pouring = (pour(*kind) for kind in endless() for _ in range(8))
             poured.extend(await asyncio.gather(*pouring))
 
-        return await beside(port, attack()), poured
+        return await times_beside(port, attack()), poured
 
     times, poured = asyncio.run(story())
     report("without an end", Counter({None: len(poured)}), times)
@@ -222,7 +222,7 @@ def test_callers_with_short_deadlines_do_not_block_others(served):
             counted, _ = await many(port, hasty)
             statuses.update(counted)
 
-        return await beside(port, attack()), statuses
+        return await times_beside(port, attack()), statuses
 
     times, statuses = asyncio.run(story())
     report("no patience", statuses, times)
@@ -254,7 +254,7 @@ def test_slow_bodies_do_not_stop_a_neighbour(served):
             slow = [answer(port, head, *[b"x"] * 8, pause_s=1) for _ in range(80)]
             results.extend(await asyncio.gather(*slow))
 
-        return await beside(port, attack()), results
+        return await times_beside(port, attack()), results
 
     times, results = asyncio.run(story())
     statuses = Counter(int(STATUS.search(heard).group(1)) for heard in results)
@@ -263,7 +263,7 @@ def test_slow_bodies_do_not_stop_a_neighbour(served):
     assert times[1], "the neighbour was answered meanwhile"
 
 
-def test_connections_that_say_nothing(served):
+def test_silent_connections_do_not_stop_a_neighbour(served):
     _, port, _ = served
 
     async def story():
@@ -275,7 +275,7 @@ def test_connections_that_say_nothing(served):
                 writers.append(writer)
             await asyncio.sleep(2)
 
-        times = await beside(port, attack())
+        times = await times_beside(port, attack())
         for writer in writers:
             writer.close()
         return len(writers), times
@@ -286,7 +286,7 @@ def test_connections_that_say_nothing(served):
     assert times[1]
 
 
-def test_callers_that_leave(served):
+def test_clients_that_disconnect_leave_no_work(served):
     """A hundred clients at a time send a request and disconnect at once.
 
     The judge does not work on their requests, and answers other clients.
@@ -306,7 +306,7 @@ def test_callers_that_leave(served):
             for _ in range(max(1, REQUESTS // 100)):
                 await asyncio.gather(*(leave() for _ in range(100)))
 
-        return await beside(port, attack())
+        return await times_beside(port, attack())
 
     times = asyncio.run(story())
     report("callers that leave", Counter({None: max(1, REQUESTS // 100) * 100}), times)

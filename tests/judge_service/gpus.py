@@ -10,7 +10,7 @@ from judge_service.backends.model_sizes import sizes_of
 from judge_service.gpus import GIB, Gpu, Gpus
 from judge_service.settings import ModelSettings, ServiceSettings
 
-# Memory as the driver reports it, in GiB.
+# The memory that the driver reports, in GiB.
 CHIPS = {
     "A100 80": ("NVIDIA A100-SXM4-80GB", 79.25, (8, 0)),
     "H100 80": ("NVIDIA H100 80GB HBM3", 79.1, (9, 0)),

@@ -24,13 +24,13 @@ def no_token(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def test_kind_home_of_a_user_who_may_write_there_holds_the_token(tmp_path):
+def test_a_writable_home_folder_holds_the_token(tmp_path):
     assert cluster._holds_token()
     assert (tmp_path / ".ray").is_dir()
 
 
 @pytest.mark.parametrize("home", ["read-only", "gone", "unknown"])
-def test_kind_home_that_cannot_be_written_leaves_the_token_in_the_environment(
+def test_a_home_folder_that_cannot_be_written_leaves_the_token_in_the_environment(
     tmp_path, monkeypatch, home
 ):
     def refuse(*_, **__):
@@ -51,14 +51,14 @@ def test_kind_home_that_cannot_be_written_leaves_the_token_in_the_environment(
     monkeypatch.delenv("RAY_AUTH_TOKEN")
 
 
-def test_kind_home_a_token_that_the_shell_gives_is_kept(monkeypatch):
+def test_a_token_in_the_environment_is_kept(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     monkeypatch.setattr(cluster, "_init", lambda **_: None)
     cluster._start_ray(1)
     assert os.environ["RAY_AUTH_TOKEN"] == "given"  # noqa: S105
 
 
-def test_kind_ipv6_a_cluster_is_asked_at_the_address_without_its_brackets(monkeypatch):
+def test_a_cluster_is_contacted_at_an_ipv6_address_without_brackets(monkeypatch):
     asked = []
 
     def refuse(address, **_):
@@ -72,7 +72,7 @@ def test_kind_ipv6_a_cluster_is_asked_at_the_address_without_its_brackets(monkey
     assert asked == [("::1", 6379)]
 
 
-def test_kind_optimised_python_is_named_before_ray_fails(monkeypatch):
+def test_optimised_python_is_named_before_ray_fails(monkeypatch):
     assert not list(preflight.process_faults())
     monkeypatch.setattr(preflight.sys, "flags", type("Flags", (), {"optimize": 2}))
     (fault,) = preflight.process_faults()
@@ -80,7 +80,7 @@ def test_kind_optimised_python_is_named_before_ray_fails(monkeypatch):
 
 
 @pytest.mark.parametrize(("most", "is_fault"), [(64, True), (255, True), (256, False), (-1, False)])
-def test_kind_open_files_a_limit_under_which_ray_dies_is_named(monkeypatch, most, is_fault):
+def test_a_limit_of_open_files_under_which_ray_dies_is_named(monkeypatch, most, is_fault):
     monkeypatch.setattr(preflight.resource, "getrlimit", lambda _: (most, most))
     found = list(preflight.process_faults())
     assert [
@@ -88,7 +88,7 @@ def test_kind_open_files_a_limit_under_which_ray_dies_is_named(monkeypatch, most
     ] == [True] * is_fault
 
 
-def test_kind_dead_ray_a_question_that_it_never_answers_is_given_up():
+def test_a_request_that_a_dead_ray_never_answers_is_given_up():
     asked = threading.Event()
     begun = []
 
@@ -105,7 +105,7 @@ def test_kind_dead_ray_a_question_that_it_never_answers_is_given_up():
     asked.set()
 
 
-def test_kind_dead_ray_is_seen_by_the_processes_that_nobody_starts_again(monkeypatch):
+def test_a_dead_ray_is_detected_by_the_processes_that_nobody_restarts(monkeypatch):
     assert cluster.dead_parts() == []
     dead = [("raylet", None), ("log_monitor", None)]
     node = type("Node", (), {"dead_processes": lambda _: dead})()
@@ -113,7 +113,7 @@ def test_kind_dead_ray_is_seen_by_the_processes_that_nobody_starts_again(monkeyp
     assert cluster.dead_parts() == ["raylet"]
 
 
-def test_kind_dead_ray_ends_a_service_that_would_wait_forever(monkeypatch, tmp_path):
+def test_a_dead_ray_ends_a_service_that_would_wait_forever(monkeypatch, tmp_path):
     silent = threading.Event()
     asked = threading.Event()
 
@@ -132,7 +132,7 @@ def test_kind_dead_ray_ends_a_service_that_would_wait_forever(monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize(("mib", "is_fault"), [(0, True), (63, True), (64, False)])
-def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(
+def test_a_full_temporary_folder_is_named_before_ray_waits_for_a_file(
     tmp_path, monkeypatch, mib, is_fault
 ):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -146,7 +146,7 @@ def test_kind_full_temporary_folder_is_named_before_ray_waits_for_a_file(
     ] == [True] * is_fault
 
 
-def test_kind_working_folder_a_file_in_the_place_of_a_package_is_told_of(monkeypatch, tmp_path):
+def test_a_file_in_the_working_folder_that_hides_a_package_is_named(monkeypatch, tmp_path):
     """The path of Ray's processes has the folder of the service, so they would import a queue.py from this folder."""
 
     def refuse(**_):

@@ -64,7 +64,7 @@ def test_a_folder_is_removed_with_its_process_and_after_a_kill(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_each_signal_sets_the_event_twice_too(number):
+def test_each_signal_sets_the_event_also_the_second_time(number):
     before = signal.getsignal(number)
     stop = threading.Event()
     with stopping_at_signals(stop):
@@ -86,7 +86,7 @@ def test_nohup_is_respected():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_kind_umask_services_of_other_users_can_look_at_the_lock(tmp_path):
+def test_services_of_other_users_can_read_the_lock(tmp_path):
     before = os.umask(0o077)
     try:
         with port_lock(ServiceSettings(port=8000)):
@@ -95,7 +95,7 @@ def test_kind_umask_services_of_other_users_can_look_at_the_lock(tmp_path):
         os.umask(before)
 
 
-def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -108,7 +108,7 @@ def test_kind_umask_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
-def test_kind_port_0_becomes_a_known_free_port(host):
+def test_port_0_becomes_a_known_free_port(host):
     chosen = with_port(ServiceSettings(host=host, port=0))
     assert 1024 < chosen.port < 65536
     assert chosen.url == f"http://{host}:{chosen.port}"

@@ -92,7 +92,7 @@ def test_later_failures_end_the_service_only_if_no_replica_is_left(caplog):
         replicas.state(report_text(STARTING, 0, failure(8)))
 
 
-def test_ray_gives_up():
+def test_a_start_that_ray_gives_up_is_reported():
     with pytest.raises(JudgeError, match="no such folder"):
         Replicas(2, start_attempts=9).state(report_text(FAILED, 0, failure(1)))
 
@@ -126,5 +126,5 @@ def test_a_wall_clock_that_is_set_back_is_reported_once(monkeypatch):
     ("host", "shown"),
     [("::1", "[::1]"), ("judge", "judge"), ("0.0.0.0", "0.0.0.0")],  # noqa: S104
 )
-def test_kind_ipv6_an_address_is_said_as_a_url_holds_it(host, shown):
+def test_an_ipv6_address_is_shown_as_in_a_url(host, shown):
     assert ServiceSettings(host=host, port=8000).url == f"http://{shown}:8000"

@@ -14,6 +14,8 @@ class Counting(ScriptedJudge):
         self.pairs = Counter()
 
     async def judge(self, query, candidates):
-        if not (query.text or "").startswith("Find the sentence"):  # the service's own known pairs
+        if not (query.text or "").startswith(
+            "Find the sentence"
+        ):  # without the known pairs of the service
             self.pairs.update((query, candidate) for candidate in candidates)
         return await super().judge(query, candidates)

@@ -28,10 +28,10 @@ WORDS = (
 # fmt: off
 ODD_ROWS = [
     [0.71, 0.62, 0.10, 0.20, 0.30],  # c0 is dropped at 0.61; c1 … c3 survive, of which stride 2 takes c1, c3
-    [0.95, 0.10, None, 0.20, 0.30],  # an error
-    [0.40, 0.10, 0.20, 0.10, 0.20],  # suspect, and its negatives tie
-    [0.30, 0.60, 0.70, 0.80, 0.90],  # left out
-    [0.90, 0.89, 0.88, 0.87, 0.10],  # under-filled
+    [0.95, 0.10, None, 0.20, 0.30],  # None is an error
+    [0.40, 0.10, 0.20, 0.10, 0.20],  # the positive is suspect, and the negatives have equal scores
+    [0.30, 0.60, 0.70, 0.80, 0.90],  # the row is left out
+    [0.90, 0.89, 0.88, 0.87, 0.10],  # the row has too few negatives
 ]
 # fmt: on
 ODD_ROWS += [[0.95, 0.1, 0.2, 0.3, 0.4]] * 30
@@ -65,7 +65,7 @@ def make(folder, identity, row_scores, *, pictures, items, text=sentence, seed=0
         hashes[name] = file_sha256(images / name)
     names = list(hashes)
     entries, bare = [], set()
-    for n in range(items):  # no two say the same
+    for n in range(items):  # no two texts are equal
         image = names[n % pictures]
         words = None if n % 3 == 0 and n % 4 and image not in bare else f"{text(dice)} {n}"
         shown = (image, hashes[image]) if n % 4 else ()

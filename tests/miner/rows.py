@@ -57,7 +57,7 @@ def random_rows(corpus, seed=0, longest=12):
 
     def score(low, high):
         failed, p = scores.random() < 0.05, float(np.clip(scores.beta(low, high), 0.01, 0.99))
-        return None if failed else round(p, 2)  # so that there are ties
+        return None if failed else round(p, 2)  # rounding makes ties
 
     rows = []
     for asked in corpus.queries:

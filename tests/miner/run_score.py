@@ -1,10 +1,10 @@
-"""Scoring jobs in processes of their own: to be killed from outside, or by themselves at one of their writes.
+"""Runs scoring jobs in separate processes, which are killed from outside, or which kill themselves at a write.
 
-    python -m tests.miner.run_score SETTINGS                  one job
-    python -m tests.miner.run_score SETTINGS count            …; prints how many file operations it made
-    python -m tests.miner.run_score SETTINGS kill-at-each N   N times a job that dies at one of them, and its rerun
+    python -m tests.miner.run_score SETTINGS                  runs one job
+    python -m tests.miner.run_score SETTINGS count            runs one job, and prints the number of its file operations
+    python -m tests.miner.run_score SETTINGS kill-at-each N   runs N jobs that die at an operation, and reruns them
 
-Everything is imported once and each job forked, before any thread exists.
+All modules are imported once, and each job is a fork that is made before any thread exists.
 """
 
 import json
@@ -53,14 +53,14 @@ def forked(run):
     return json.loads(printed) if printed else None, status
 
 
-def asked(settings):
+def requested_pairs(settings):
     return score(settings, lambda progress: None).counts.asked
 
 
 def count(settings):
     seen = []
     before_each_operation(seen.append)
-    asked(settings)
+    requested_pairs(settings)
     return len(seen)
 
 
@@ -68,14 +68,14 @@ def dying(settings, at):
     before_each_operation(
         lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == at else None
     )
-    return asked(settings)
+    return requested_pairs(settings)
 
 
 def main():
     settings = ScoreSettings.model_validate_json(sys.argv[1])
     match sys.argv[2:]:
         case []:
-            asked(settings)
+            requested_pairs(settings)
         case ["count"]:
             print(forked(lambda: count(settings))[0])
         case ["kill-at-each", number]:
@@ -83,7 +83,7 @@ def main():
                 here = settings.model_copy(update={"out": settings.out / str(at)})
                 _, status = forked(lambda here=here, at=at: dying(here, at))
                 left = [str(path.relative_to(here.out)) for path in here.out.rglob("*.parquet")]
-                again, end = forked(lambda here=here: asked(here))
+                again, end = forked(lambda here=here: requested_pairs(here))
                 killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
                 print(
                     json.dumps({"killed": killed, "left": left, "asked": again, "end": end}),

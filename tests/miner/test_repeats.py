@@ -108,7 +108,7 @@ def test_the_answers_of_several_rows_are_joined_in_order():
     assert Answers.joined([one]) is one
 
 
-def test_a_count_looks_up_only_what_may_be_known(job, corpus, monkeypatch):
+def test_a_count_looks_up_only_pairs_that_may_be_known(job, corpus, monkeypatch):
     """Two rows have the same question. The pairs of the other rows are counted without reading an item."""
     with serving(Counting()) as url:
         score(job(url), quiet)

@@ -77,7 +77,9 @@ def test_a_whole_job_in_a_store(stored, corpus, job, bucket, tmp_path, monkeypat
         select(SelectSettings(**common, out=f"{bucket}/triples"))
 
 
-def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, job, bucket, corpus):
+def test_a_picture_that_changed_in_the_store_is_an_error_at_its_position(
+    stored, job, bucket, corpus
+):
     picture = locate(bucket) / "images" / "10.png"
     picture.fs.put_file(str(corpus.images / "12.png"), picture.path)
     with serving(Counting()) as url:
@@ -95,9 +97,7 @@ def test_a_picture_that_changed_in_the_store_is_an_error_in_its_place(stored, jo
     assert all("10.png: changed since it was imported" in one.error for one in failed)
 
 
-def test_kind_c3_a_picture_that_cannot_be_read_just_now_is_no_pair_without_a_verdict(
-    stored, job, bucket, monkeypatch
-):
+def test_a_picture_that_cannot_be_read_now_stops_the_job(stored, job, bucket, monkeypatch):
     """The job ends before it writes the shard, and the same command resumes the job."""
     store = locate(bucket).fs
     opened, refused = store.open, []

@@ -117,7 +117,7 @@ def test_published_layouts_are_read_from_a_bucket(run, bucket, tmp_path):
     )
 
 
-def test_scores_that_come_along_go_into_the_bucket(run, bucket, tmp_path):
+def test_published_scores_are_imported_into_the_bucket(run, bucket, tmp_path):
     (tmp_path / "rows.jsonl").write_text(
         json.dumps({"anchor": "q", "positive": "p", "negative": "n", "scores": [0.9, 0.2]}) + "\n"
     )

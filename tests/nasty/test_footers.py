@@ -1,4 +1,4 @@
-"""Fault A6, a damaged footer of a Parquet file: the file is read or refused, and the process survives."""
+"""A damaged footer of a Parquet file: the file is read or refused, and the process survives."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parents[2]
 
 
-def test_kind_a6_no_changed_byte_of_a_footer_ends_the_process(tmp_path):
+def test_no_changed_byte_of_a_footer_ends_the_process(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(
         pa.table({"query_text": ["a", "b"] * 4, "positive_text": ["c", None] * 4}),

@@ -18,7 +18,7 @@ MEGABYTE = 10**6
     [(1500, 100_000, 10, 100), (6250, 80_000, 1024, 300)],
     ids=["150 MB in pages of 1 MB", "500 MB as pyarrow writes it: pages of 82 MB"],
 )
-def test_kind_a13_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page, limit, tmp_path):
+def test_a_row_group_of_any_size_is_read_in_pieces(rows, size, in_page, limit, tmp_path):
     """A page is read as a whole. pyarrow holds a page twice, and a third time if it takes the page for a dictionary."""
     generator = np.random.default_rng(0)
     pictures = pa.array([generator.bytes(size) for _ in range(rows)], pa.binary())

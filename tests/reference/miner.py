@@ -11,7 +11,7 @@ EQUAL = 1e-6
 LADDERS = {"unime-v2": (0.1, 0.01, 0.001), "paper": (0.01,), "topk": (), "cyclic": (), "random": ()}
 
 
-# ---------------------------------------------------------------------------------------------- who says the same
+# ---------------------------------------------------------------------------------------------- equal contents
 
 
 def says(entry, fold=True):
@@ -182,7 +182,7 @@ def select_row(world, query, settings):
     if (query, None, "drop") in world["words"] or (denied and all(denied)):
         return result | {"reason": "override"}
 
-    # The judge of the row: the second one where it knows a positive.
+    # The judge of the row is the second judge if it scored a positive.
     judge = 1 if len(rows) > 1 and cuts[1] is not None else 0
     if cuts[judge] is None:
         return result | {"reason": "unjudged"}
@@ -194,7 +194,7 @@ def select_row(world, query, settings):
     lighter = result["suspect"] and settings["suspect_action"] == "down_weight"
     result["weight"] = label / settings["suspect_below"] if lighter else 1.0
 
-    # Each candidate against the positive by one judge; the first margin that leaves any; the walk.
+    # Compare each candidate with the positive of the same judge, take the first margin with survivors, then walk.
     result["pool"] = pool = pool_of(listed, rows, cuts, scales)
     if not pool:
         return result | {"reason": "no candidate"}
@@ -204,7 +204,7 @@ def select_row(world, query, settings):
         return result | {"reason": "no survivor"}
     result["negatives"], result["drawn_from"] = picked, [] if kept else pool
 
-    # Further positives: what people call one, and what beats the positive.
+    # Additional positives are the matches of people, and the candidates that score above the positive.
     taken = {item for item, *_ in picked}
     result["extras"] = [(item, 1.0) for item in matches]
     for item, value, _, cut in pool if settings["extra_positives"] and kept else []:

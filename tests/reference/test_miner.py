@@ -91,7 +91,7 @@ def test_a_selection_equals_the_reference(tmp_path_factory, world, choice, scale
         expected_spread = reference.distribution([expected["label"], *wanted], 0.02)
         assert spread / spread.sum() == pytest.approx(expected_spread, abs=1e-4)
 
-    # What is printed, and what the sweep counts in matrices.
+    # Compare the printed statistics, and the counts that the sweep makes with matrices.
     if not any(result.get("drawn_from") for result in results.values()):
         expected = statistics(list(results.values()), choice, folders.similarity)
         mine = {name.removesuffix(" (at face value)"): value for name, value in table.items()}
@@ -146,7 +146,7 @@ def test_random_negatives_are_any_items_that_cannot_be_right(tmp_path_factory, w
             assert word != "match"
             assert not known
             assert negative.label([]) == (0.0 if word == "negative" else None)
-        # As many as there are.
+        # The row has as many negatives as the pool allows.
         allowed = {
             reference.says(item)
             for item_id, item in world["items"].items()

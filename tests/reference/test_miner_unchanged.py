@@ -83,7 +83,7 @@ def test_order_of_rows_shards_and_names_change_nothing(tmp_path_factory, world, 
 
 @given(worlds())
 @often
-def test_a_row_that_has_nothing_to_do_with_others_changes_none_of_them(tmp_path_factory, world):
+def test_an_unrelated_row_changes_no_other_row(tmp_path_factory, world):
     before, *_ = Folders(tmp_path_factory.mktemp("before"), world, None).select(**SETTINGS)
     stranger = {"text": "something else", "picture": None}
     row = {"positives": [("i100", 1.0, None)], "candidates": [("i0", -1.0, 0), ("i101", -2.0, 1)]}

@@ -72,7 +72,7 @@ def corpora(draw):
     for number in range(dice.randint(1, 5)):
         positives = dice.sample(sorted(items), dice.randint(1, 2))
         asked = content(dice)
-        if queries and dice.random() < 0.3:  # asked before, in this spelling or another
+        if queries and dice.random() < 0.3:  # an earlier question, in the same or another spelling
             before = dice.choice(list(queries.values()))
             asked = {
                 "text": before["text"]

@@ -54,14 +54,16 @@ def cluster(monkeypatch, *machines, head="--include-dashboard=false"):
     raylets = []
     try:
         for role, options in zip(roles, machines, strict=True):
-            agent = f"--dashboard-agent-listen-port={free_port()}"  # its own is one for all clusters of a machine
+            agent = f"--dashboard-agent-listen-port={free_port()}"  # the default port is the same for all clusters
             start = f"start {role} --node-ip-address=127.0.0.1 --block {agent} {options}"
             raylets.append(
                 subprocess.Popen(
                     [RAY, *start.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
             )
-            wait_for_machines(len(raylets))  # two that start at once may take the same ports
+            wait_for_machines(
+                len(raylets)
+            )  # two raylets that start at once may take the same ports
         yield address, raylets
     finally:
         for raylet in raylets:

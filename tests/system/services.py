@@ -55,7 +55,7 @@ def replica_pids(process):
     def is_replica(child):
         try:
             return "ServeReplica" in " ".join(child.cmdline())
-        except psutil.NoSuchProcess:  # gone since it was listed, or a zombie
+        except psutil.NoSuchProcess:  # the process has ended since it was listed, or is a zombie
             return False
 
     return {

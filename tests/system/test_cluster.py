@@ -57,10 +57,10 @@ LISTENERS = {
     "raylet": "grpc",
     "ray::ServeController": "grpc",
     "ray::ServeReplica": "grpc",
-    "ray::ProxyActor": "grpc",  # and our own port
+    "ray::ProxyActor": "grpc",  # this is also the service's own port
     "ray::DashboardAgent": "grpc metrics token",
     "ray::RuntimeEnvAgent": "token",
-    "python": "metrics",  # the autoscaler's and the dashboard's monitors
+    "python": "metrics",  # the monitors of the autoscaler and of the dashboard
 }
 """Who of a local service may listen, and what a stranger may hear there."""
 CALLS = (
@@ -95,7 +95,7 @@ def refusal(address, call):
     return "OK"
 
 
-def test_only_the_services_own_port_answers_strangers(tmp_path):
+def test_only_the_services_own_port_answers_clients_without_a_token(tmp_path):
     """Except the service's own port on loopback, no port answers a client without a token with more than metrics."""
     with service(tmp_path, SCRIPTED) as (process, url, _):
         ours = int(url.rpartition(":")[2])
@@ -118,7 +118,7 @@ def test_only_the_services_own_port_answers_strangers(tmp_path):
             "Ray's dashboard or its client server is open"
         )
         theirs = [one for one in found if one[2] != ours]
-        # Side by side, since whoever speaks no gRPC says nothing until the time is over.
+        # The ports are tried in parallel, because a port without gRPC answers nothing until the time is over.
         with concurrent.futures.ThreadPoolExecutor(32) as pool:
             told = list(pool.map(lambda one: answers_on(*one[1:]), theirs))
             refused = list(

@@ -39,7 +39,7 @@ def results(out):
     return json.loads((out / "results.json").read_text())
 
 
-def test_every_folder_is_whole(out):
+def test_every_folder_is_complete(out):
     for seed in range(2):
         for name in ("corpus", "vectors", "scores", *SELECTIONS):
             assert "whole" in check(out / f"train-{seed}" / name)

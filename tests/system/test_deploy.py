@@ -35,12 +35,12 @@ def test_every_path_of_the_dockerfile_exists():
         ).is_file()
 
 
-def test_kind_d5_images_that_use_a_gpu_have_a_compiler():
+def test_images_that_use_a_gpu_have_a_compiler():
     """Triton compiles when an engine starts. The miner's image needs no compiler."""
     (line,) = re.findall(r"^RUN case \$\{PROGRAM\} in ((?:.+\\\n)*.+)$", DOCKERFILE, re.MULTILINE)
     assert line.startswith("mine*) exit 0 ;; esac;")
     installed = re.search(r"apt-get install ([^&]+)", line)[1].split()
-    assert {"g++", "libc6-dev"} <= set(installed)  # g++ brings gcc
+    assert {"g++", "libc6-dev"} <= set(installed)  # g++ installs gcc too
 
 
 def test_the_user_owns_the_folders_of_the_named_volumes():
@@ -57,7 +57,7 @@ def test_the_user_owns_the_folders_of_the_named_volumes():
     assert set(named.values()) == set(owned)
 
 
-def test_the_judges_command_serves_where_its_port_and_its_health_check_look(tmp_path, monkeypatch):
+def test_the_judges_command_serves_on_the_port_of_its_health_check(tmp_path, monkeypatch):
     """Runs the command of the compose file on a scripted judge and a free port, since this machine has no GPU."""
     from judge_service.settings import ServiceSettings
 

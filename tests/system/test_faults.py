@@ -21,7 +21,7 @@ CANDIDATES = [Content(text="one"), Content(text="another")]
 PATIENCE_S = 120
 
 
-def titled(process, title):
+def processes_with(process, title):
     """The processes of the service whose titles contain these words."""
 
     def has_title(child):
@@ -35,7 +35,7 @@ def titled(process, title):
     ]
 
 
-async def asked(url, blow):
+async def answers_during(url, blow):
     """Returns the answers to all requests. The fault happens after the first answer."""
     async with JudgeClient(url, retry_for_s=PATIENCE_S, max_in_flight=8) as judge:
 
@@ -52,22 +52,22 @@ async def asked(url, blow):
 def truth(tmp_path_factory):
     """The answers of a service without faults."""
     with service(tmp_path_factory.mktemp("quiet"), SCRIPTED) as (_, url, _):
-        yield asyncio.run(asked(url, lambda: None))
+        yield asyncio.run(answers_during(url, lambda: None))
 
 
 def test_front_and_controller_are_started_again_and_no_question_is_lost(tmp_path, truth):
     """Each process is killed while many requests run, and a new process replaces it."""
     with service(tmp_path, SCRIPTED, "model.scripted_delay_s=0.1") as (process, url, log):
         for title in ("ServeController", "ProxyActor"):
-            (victim,) = titled(process, title)
-            assert asyncio.run(asked(url, victim.kill)) == truth
+            (victim,) = processes_with(process, title)
+            assert asyncio.run(answers_during(url, victim.kill)) == truth
             deadline = time.monotonic() + PATIENCE_S
             while (
-                not [one for one in titled(process, title) if one != victim]
+                not [one for one in processes_with(process, title) if one != victim]
                 and time.monotonic() < deadline
             ):
                 time.sleep(0.2)
-            assert [one for one in titled(process, title) if one != victim], log.read_text()
+            assert [one for one in processes_with(process, title) if one != victim], log.read_text()
 
 
 def test_a_client_of_a_killed_service_is_answered_by_the_next_service_on_the_port(tmp_path, truth):
@@ -83,7 +83,7 @@ def test_a_client_of_a_killed_service_is_answered_by_the_next_service_on_the_por
             next_one.__enter__()
 
         try:
-            assert asyncio.run(asked(url, killed_and_started_again)) == truth, (
+            assert asyncio.run(answers_during(url, killed_and_started_again)) == truth, (
                 second / "service.log"
             ).read_text()
         finally:

@@ -24,13 +24,13 @@ def test_a_dry_run_with_engines(tmp_path):
     assert "| verdict | the model's own scores |" in text
     assert not OWN_PATH.search(text)
 
-    # vLLM computes at least what must be computed, and less than every prompt in full.
+    # vLLM computes at least the necessary tokens, and fewer tokens than all prompts have.
     for found in outcomes["judge"]["vllm"]["figures"]["scenarios"].values():
         assert found["pairs"] > 0
         assert found["tokens"] >= found["least_tokens"]
 
 
-def test_every_way_of_vllm_is_held_against_the_reference(tmp_path):
+def test_every_vllm_case_is_compared_with_the_reference(tmp_path):
     """The cases run in this process, which has already imported vLLM.
 
     Another test shows that each case has its own process.

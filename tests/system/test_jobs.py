@@ -79,7 +79,7 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
         command = [sys.executable, "-m", "tests.miner.run_score", settings.model_dump_json()]
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
-    # Four tasks at once: each worker has some.
+    # Four tasks run at once, so each worker has some of them.
     machines = ("--num-cpus=0", "--num-cpus=2", "--num-cpus=2")
     with cluster(monkeypatch, *machines) as (address, (_, _, second)):
         spread = settings.model_copy(update={"engine": "ray", "ray_address": address})
@@ -92,7 +92,7 @@ def test_two_machines_share_a_job_and_one_may_die(job, slow, tmp_path, monkeypat
         rows = each_once(settings.out)
         score(settings.model_copy(update={"out": tmp_path / "alone"}), quiet)
         assert list(read_scores(tmp_path / "alone")) == rows
-        # what stops a task stops the job, with the task's own message
+        # An error that stops a task stops the job with the same message.
         for picture in (tmp_path / "images").iterdir():
             picture.unlink()
         broken = driver(
@@ -115,7 +115,7 @@ def test_a_job_is_submitted_watched_cancelled_and_resumed(job, slow, monkeypatch
     here = ["--address", f"http://127.0.0.1:{port}"]
     head = f"--include-dashboard=true --dashboard-host=127.0.0.1 --dashboard-port={port}"
     words = list(overrides_of(settings))
-    # A cluster's machines have it there.
+    # The machines of a cluster have the token in this place.
     monkeypatch.setenv("PATH", f"{UNIJUDGE.parent}:{os.environ['PATH']}")
     with cluster(monkeypatch, "--num-cpus=4", head=head):
         wait_for(lambda: run("jobs", *here).returncode == 0)
@@ -142,7 +142,7 @@ def test_a_job_is_submitted_watched_cancelled_and_resumed(job, slow, monkeypatch
         unknown = run("status", "nobody", *here)
         assert unknown.returncode == 1
         assert "that the job id is right" in unknown.stderr
-    monkeypatch.delenv("RAY_ADDRESS")  # that cluster is gone
+    monkeypatch.delenv("RAY_ADDRESS")  # this cluster has stopped
     nobody = run("jobs", "--address", "http://127.0.0.1:9")
     assert nobody.returncode == 1
     assert "error: http://127.0.0.1:9: " in nobody.stderr

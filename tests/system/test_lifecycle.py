@@ -19,7 +19,7 @@ BODY = b'{"query":{"text":"a"},"candidates":[{"text":"b"}]}'
 PATIENCE_S = 120
 
 
-def asked(url, path="/v1/score", body=BODY):
+def send(url, path="/v1/score", body=BODY):
     """Returns (status, headers, body) of one request. The status is 0 if no answer came."""
     try:
         data = body if path.startswith("/v1") else None
@@ -79,11 +79,11 @@ def test_running_requests_finish_and_waiting_or_new_ones_are_refused(tmp_path):
             assert second.wait(PATIENCE_S) == 1
             assert "another judge service of this machine uses this port" in said.read_text()
         with concurrent.futures.ThreadPoolExecutor(5) as pool:
-            four = [pool.submit(asked, url) for _ in range(4)]
+            four = [pool.submit(send, url) for _ in range(4)]
             time.sleep(2)
             process.send_signal(signal.SIGTERM)
             time.sleep(1)
-            late = asked(url)
+            late = send(url)
             answers = [one.result() for one in four]
         assert process.wait(PATIENCE_S) == 0, log.read_text()
     assert sorted(status for status, _, _ in answers) == [200, 503, 503, 503], log.read_text()
@@ -106,14 +106,14 @@ def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_
         "model.backend=transformers",
     )
     with service(tmp_path, f"model.name={model}", *pixels, *UNTRAINED) as (process, url, log):
-        assert asked(url)[0] == 200, log.read_text()
+        assert send(url)[0] == 200, log.read_text()
         model.unlink()
         (victim,) = replica_pids(process)
         psutil.Process(victim).kill()
         seen = set()
         deadline = time.monotonic() + PATIENCE_S
         while process.poll() is None and time.monotonic() < deadline:
-            seen |= {asked(url)[0], asked(url, "/readyz")[0]}
+            seen |= {send(url)[0], send(url, "/readyz")[0]}
             time.sleep(0.2)
         assert process.wait(PATIENCE_S) == 1, log.read_text()
         (line,) = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
@@ -122,14 +122,14 @@ def test_replicas_that_can_no_longer_start_are_reported_and_end_the_service(tmp_
     assert not seen - {0, 200, 503}
 
 
-def test_kind_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_path):
+def test_a_dead_ray_ends_the_service_with_the_reason_and_leaves_nothing(tmp_path):
     """Ray does not restart its own head, and the service cannot answer without it.
 
     A supervisor must restart the service.
     """
     before = folders()
     with service(tmp_path, SCRIPTED) as (process, url, log):
-        assert asked(url)[0] == 200
+        assert send(url)[0] == 200
         started = children(process)
         (victim,) = [child for child in started if Path(child.exe()).name == "raylet"]
         victim.kill()

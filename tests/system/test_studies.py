@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.trainer.studies.made import ROOT, toy, write_study
+from tests.trainer.studies.made import ROOT, small_study, write_study
 
 LIMIT_S = 120
 
@@ -16,7 +16,7 @@ LIMIT_S = 120
 @pytest.fixture
 def study(tmp_path):
     """A study's file, and the folder of its results."""
-    return write_study(tmp_path / "study.toml", toy()), tmp_path / "out"
+    return write_study(tmp_path / "study.toml", small_study()), tmp_path / "out"
 
 
 def start(*words, nap="0"):

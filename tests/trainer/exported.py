@@ -109,7 +109,7 @@ def run_card(folder, library, monkeypatch):
     """Runs the code of a card where a reader would run it, beside the folder. Returns its variables."""
     (folder.parent / "photo.jpg").write_bytes(TALL)
     monkeypatch.chdir(folder.parent)
-    variables = {"__name__": "__main__"}  # the code asks whether it is the program
+    variables = {"__name__": "__main__"}  # the code checks whether it is the main program
     exec(code_of(folder, library), variables)  # noqa: S102
     return variables
 

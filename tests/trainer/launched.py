@@ -28,7 +28,7 @@ def _forget_vllm():
 
 
 def _within(work, folder):
-    torch.set_num_threads(1)  # threads of the parent do not live on in a fork
+    torch.set_num_threads(1)  # the threads of the parent do not exist in a fork
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     found = work()

@@ -101,7 +101,7 @@ def test_signs_of_contents_are_those_of_items(tmp_path, fold):
         ("Straße", "STRASSE", True), ("cafe\u0301", "CAFÉ", True), (" a\u00a0 cat\n", "A cat", True),
     ],
 )  # fmt: skip
-def test_kind_c5_only_letter_case_and_whitespace_are_ignored(one, other, is_same):
+def test_only_letter_case_and_whitespace_are_ignored(one, other, is_same):
     """Texts that only look alike stay different: NFKC would turn 10² into `102`.
 
     (Casefolding itself splits a ligature.)

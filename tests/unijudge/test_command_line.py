@@ -51,7 +51,7 @@ def run(words, capsys):
 @pytest.mark.parametrize(
     "words", ["--version", "mine --version", "train --version", "mine score --version"]
 )
-def test_kind_d4_the_version_is_printed_for_every_command(words, capsys):
+def test_the_version_is_printed_for_every_command(words, capsys):
     status, out, err = run(words.split(), capsys)
     lines = dict(line.split(" ", 1) for line in out.splitlines())
     assert (status, err) == (0, "")
@@ -67,7 +67,7 @@ def test_kind_d4_the_version_is_printed_for_every_command(words, capsys):
         ("help mine score", "to resume"),
     ],
 )
-def test_kind_d4_the_word_help_prints_the_help(words, said, capsys):
+def test_the_word_help_prints_the_help(words, said, capsys):
     status, out, _ = run(words.split(), capsys)
     assert status == 0
     assert said in out
@@ -82,7 +82,7 @@ def test_kind_d4_the_word_help_prints_the_help(words, said, capsys):
         ("mine score --exmple", "--example"),
     ],
 )
-def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
+def test_a_misspelt_command_names_the_nearest(words, nearest, capsys):
     status, _, err = run(words.split(), capsys)
     assert status == 2
     assert nearest in err.splitlines()[-1]
@@ -106,7 +106,7 @@ def test_kind_d4_a_misspelt_command_names_the_nearest(words, nearest, capsys):
         ("s3fs", "describe s3://bucket/x", "unijudge[s3]"),
     ],
 )
-def test_kind_d3_a_command_that_lacks_a_package_names_the_extra(module, words, extra, tmp_path):
+def test_a_command_that_lacks_a_package_names_the_extra(module, words, extra, tmp_path):
     """The message has one line, and nothing is written before."""
     program = (
         f"import sys; sys.modules[{module!r}] = None; from unijudge.__main__ import main; main()"
@@ -202,9 +202,9 @@ def check_brief(status, err, value):
 def test_hostile_values_are_refused_in_brief(value, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # what ~ is
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # the folder of ~
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    # A library's handler keeps another test's stderr.
+    # The handler of a library still writes to the stderr of another test.
     monkeypatch.setattr("logging.raiseExceptions", False)
     faults = []
     for command in COMMANDS:

@@ -29,7 +29,7 @@ def python(*words, **options):
     )  # fmt: skip
 
 
-def test_kind_home_a_leading_tilde_is_the_home_wherever_a_place_is_named(tmp_path, monkeypatch):
+def test_a_leading_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert locate("~/corpus") == tmp_path / "corpus"
     assert locate(Path("~/corpus")) == tmp_path / "corpus"
@@ -59,7 +59,7 @@ def test_kind_home_a_leading_tilde_is_the_home_wherever_a_place_is_named(tmp_pat
     assert (embedded.model.name, embedded.model.adapter) == (str(tmp_path / "m"), tmp_path / "a")
 
 
-def test_kind_home_a_user_without_a_home_folder_is_an_error(monkeypatch):
+def test_a_user_without_a_home_folder_is_an_error(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     with pytest.raises(
@@ -70,9 +70,7 @@ def test_kind_home_a_user_without_a_home_folder_is_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_kind_folder_sync_a_file_system_that_cannot_synchronise_folders_is_written(
-    tmp_path, monkeypatch, number
-):
+def test_a_file_system_that_cannot_synchronise_folders_is_written_to(tmp_path, monkeypatch, number):
     sync = os.fsync
 
     def refuse(descriptor):
@@ -87,7 +85,7 @@ def test_kind_folder_sync_a_file_system_that_cannot_synchronise_folders_is_writt
     assert [path.read_text() for path in sorted(tmp_path.rglob("*.txt"))] == ["a page", "another"]
 
 
-def test_kind_folder_sync_a_disk_that_fails_is_an_error_still(tmp_path, monkeypatch):
+def test_a_disk_that_fails_to_synchronise_is_still_an_error(tmp_path, monkeypatch):
     def refuse(_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -97,7 +95,7 @@ def test_kind_folder_sync_a_disk_that_fails_is_an_error_still(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
-def test_kind_no_locks_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -109,7 +107,7 @@ def test_kind_no_locks_a_file_system_without_locks_is_named(tmp_path, monkeypatc
         pass
 
 
-def test_kind_full_output_is_one_line():
+def test_a_full_output_is_reported_in_one_line():
     with Path("/dev/full").open("w") as full:
         done = python("mine", "select", "--example", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
@@ -118,7 +116,7 @@ def test_kind_full_output_is_one_line():
     )
 
 
-def test_kind_too_many_files_is_one_line(monkeypatch, capsys):
+def test_too_many_open_files_are_reported_in_one_line(monkeypatch, capsys):
     def refuse(_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "corpus/items.parquet")
 
@@ -130,7 +128,7 @@ def test_kind_too_many_files_is_one_line(monkeypatch, capsys):
     )
 
 
-def test_kind_locale_one_that_is_not_utf_8_is_named():
+def test_a_locale_that_is_not_utf_8_is_named():
     plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = python("check", "café", env=plain)
     assert done.returncode == 2
@@ -139,7 +137,7 @@ def test_kind_locale_one_that_is_not_utf_8_is_named():
     assert "rename" not in done.stderr.lower()
 
 
-def test_kind_closed_streams_a_command_without_them_writes_what_it_should(tmp_path):
+def test_a_command_with_closed_streams_writes_its_results(tmp_path):
     (tmp_path / "pairs.csv").write_text("query_text,positive_text\na,b\n")
     command = f"exec {sys.executable} -m unijudge mine import pairs {tmp_path}/pairs.csv {tmp_path}/c <&- >&- 2>&-"
     assert subprocess.run(["/bin/sh", "-c", command], check=False, cwd=ROOT).returncode == 0

@@ -92,7 +92,7 @@ def test_areas_and_curves_are_those_of_scikit_learn(seed):
 
     scores, labels = drawn_scores(seed)
     assert roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    # On an edge of two bins the two differ.
+    # On the edge of two bins, both implementations differ.
     inside = scores + 0.005 * (scores < 0.5) - 0.005 * (scores >= 0.5)
     accuracies, confidences = calibration_curve(labels, inside, n_bins=10)
     found = calibration_bins(inside, labels)

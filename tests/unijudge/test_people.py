@@ -1,4 +1,4 @@
-"""Faults A1, A5 and J23: files from people's editors, file managers and shells."""
+"""Files from people's editors, file managers and shells."""
 
 import base64
 import codecs
@@ -23,7 +23,7 @@ class Bench(Settings):
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
-def test_kind_a1_small_texts_may_begin_with_a_byte_order_mark(tmp_path, mark):
+def test_small_texts_may_begin_with_a_byte_order_mark(tmp_path, mark):
     (tmp_path / "settings.toml").write_bytes(mark + b"size = 3\r\n")
     (tmp_path / "key").write_bytes(mark + b"uj-1\r\n")
     (tmp_path / "a.json").write_bytes(
@@ -36,7 +36,7 @@ def test_kind_a1_small_texts_may_begin_with_a_byte_order_mark(tmp_path, mark):
     assert read_text(tmp_path / "a.txt") == "a\nb"
 
 
-def test_kind_a1_utf_16_is_named(tmp_path):
+def test_utf_16_is_named(tmp_path):
     (tmp_path / "settings.toml").write_bytes("size = 3".encode("utf-16"))
     with pytest.raises(SettingsError, match=r"settings\.toml: .*is UTF-16, .*Save it as UTF-8"):
         load_settings(Bench, tmp_path / "settings.toml")
@@ -47,7 +47,7 @@ def test_kind_a1_utf_16_is_named(tmp_path):
         read_text(tmp_path / "latin")
 
 
-def test_kind_a5_files_of_operating_systems_are_ignored(tmp_path):
+def test_files_of_operating_systems_are_ignored(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "config.json").write_text("{}")
@@ -74,7 +74,7 @@ def test_kind_a5_files_of_operating_systems_are_ignored(tmp_path):
         lambda letters: f" {letters} ",
     ],
 )
-def test_item_j23_base64_is_read_in_common_forms(write):
+def test_base64_is_read_in_common_forms(write):
     for data in (png(), png()[:-1], png()[:-2]):
         letters = base64.b64encode(data).decode()
         assert WireContent(image=write(letters)).image == data
@@ -90,6 +90,6 @@ def test_item_j23_base64_is_read_in_common_forms(write):
         ("ä" * 8, "not base64"),
     ],
 )
-def test_item_j23_other_text_is_named(text, reason):
+def test_other_text_is_named(text, reason):
     with pytest.raises(ValidationError, match=reason):
         WireContent(image=text)

@@ -185,7 +185,7 @@ def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner)
     waits = [dice.uniform(0, LONGEST_WAIT_S) for _ in range(QUESTIONS)]
     places = asyncio.Semaphore(IN_FLIGHT)
 
-    def asked(judge, number):
+    def send(judge, number):
         query, candidate = question(number)
         if number % 3 == 0:
             return judge.choose(query, [candidate, CONTENTS[0]])
@@ -193,11 +193,11 @@ def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner)
 
     async def left_and_back(number):
         async with places:
-            task = asyncio.create_task(asked(judge, number))
+            task = asyncio.create_task(send(judge, number))
             await asyncio.sleep(waits[number])
             task.cancel()
             (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            return outcome, await asyncio.wait_for(asked(judge, number), 60)
+            return outcome, await asyncio.wait_for(send(judge, number), 60)
 
     async def story():
         return await asyncio.gather(*(left_and_back(number) for number in range(QUESTIONS)))
@@ -206,7 +206,7 @@ def test_callers_that_leave_and_ask_again_are_answered(judge, reference, runner)
     left = sum(isinstance(first, asyncio.CancelledError) for first, _ in outcomes)
     largest = 0.0
     for number, (first, second) in enumerate(outcomes):
-        expected = numbers_of(asyncio.run(asked(reference, number)))
+        expected = numbers_of(asyncio.run(send(reference, number)))
         for outcome in (first, second):
             if not isinstance(outcome, asyncio.CancelledError):
                 found = numbers_of(outcome)
@@ -289,7 +289,7 @@ def test_a_hanging_engine_does_not_block_callers(judge, reference, runner):
     assert before < judge.progressed_at < time.monotonic()
 
 
-def test_an_engine_that_is_killed_says_so_to_all_callers(judge, runner):
+def test_the_death_of_an_engine_is_reported_to_all_callers(judge, runner):
     """Waiting and later callers get an error with the cause and the cure."""
 
     async def ask(number):

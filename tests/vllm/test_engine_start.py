@@ -48,13 +48,13 @@ def torn(tiny_model, tmp_path, monkeypatch):
     return folder
 
 
-def test_torn_weights(torn, tmp_path):
+def test_truncated_weights_are_reported(torn, tmp_path):
     message, _ = failure(torn, tmp_path / "logs")
     assert "Error while deserializing header: incomplete metadata" in message
     assert DAMAGED in message
 
 
-def test_an_engine_in_a_separate_process(torn, tmp_path):
+def test_the_cause_in_a_separate_process_of_the_engine_is_reported(torn, tmp_path):
     """The parent process only knows that the engine died. The cause is in the log."""
     message, log = failure(torn, tmp_path / "logs", multiprocessing=True)
     assert "SafetensorError: Error while deserializing header: incomplete metadata" in message
@@ -76,7 +76,7 @@ def test_an_engine_in_a_separate_process(torn, tmp_path):
         ),
     ],
 )
-def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):
+def test_failures_of_a_gpu_are_reported(tiny_model, tmp_path, monkeypatch, error, cure):
     """The call that fails on a GPU is made to fail here."""
     from vllm.v1.worker.cpu_worker import CPUWorker
 
@@ -89,8 +89,6 @@ def test_failures_of_a_gpu(tiny_model, tmp_path, monkeypatch, error, cure):
     assert cure in message
 
 
-def test_kind_service_links_a_kubernetes_service_called_vllm_is_not_a_port(
-    tiny_model, tmp_path, monkeypatch
-):
+def test_a_kubernetes_service_called_vllm_is_not_a_port(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("VLLM_PORT", "tcp://10.0.0.1:8000")
     assert load(tiny_model, tmp_path / "logs").identity.backend == "vllm"

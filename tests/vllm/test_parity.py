@@ -259,14 +259,17 @@ def test_a_missing_device_is_refused(tiny_model):
         load(tiny_model, "vllm", device="cuda")
 
 
-def test_a_dead_engine_says_so_at_once(tiny_model):
+def test_a_dead_engine_is_reported_at_once(tiny_model):
     judge = load(tiny_model, "vllm", max_num_seqs=4)
 
     def die():
         raise RuntimeError("killed by the test")
 
     judge._engine._engine.step = die
-    for kind in (JudgeDied, JudgeUnavailable):  # of what was in it; of what comes later
+    for kind in (
+        JudgeDied,
+        JudgeUnavailable,
+    ):  # errors of running requests, and errors of later requests
         with pytest.raises(
             JudgeUnavailable, match=r"the engine has died.*killed by the test"
         ) as raised:
@@ -276,7 +279,7 @@ def test_a_dead_engine_says_so_at_once(tiny_model):
         assert raised.type is kind
 
 
-def test_its_identity_says_which_engine(vllm, reference):
+def test_the_identity_names_the_engine(vllm, reference):
     import vllm as engine
 
     assert vllm.identity.backend_version == engine.__version__ == "0.32.0"

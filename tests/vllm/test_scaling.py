@@ -72,7 +72,7 @@ def as_bytes(normalised, processor):
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=str)
-def test_the_engine_leaves_our_pictures_alone(folder, budget):
+def test_the_engine_does_not_change_our_pictures(folder, budget):
     inputs = ModelInputs(
         str(folder), None, min_pixels=budget[0], max_pixels=budget[1], max_source_pixels=10**8
     )
@@ -87,12 +87,12 @@ def test_the_engine_leaves_our_pictures_alone(folder, budget):
         ours = inputs.picture_arrays([[out.getvalue()]])
         ids, theirs = processed(processor, inputs.placeholders([out.getvalue()]), picture.image)
         assert tuple(ids) == picture.token_ids, (size, picture.image.size)
-        # One tile more or less, or a pixel scaled again, would show here.
+        # One tile more or less, or a picture that is scaled again, would change the result here.
         (found,) = (
             theirs[name] for name in ("pixel_values", "pixel_values_flat") if name in theirs
         )
         expected = ours["pixel_values"].reshape(found.shape)
-        if found.dtype == torch.uint8:  # the engine normalises them on its device
+        if found.dtype == torch.uint8:  # the engine normalises these pixels on its device
             expected = as_bytes(expected, inputs.family._processor)
         assert np.array_equal(found.numpy(), expected), (size, picture.image.size)
 

@@ -74,7 +74,7 @@ def log_of(cause):
         ),
     ],
 )
-def test_the_cause_and_its_cure(tmp_path, cause, cure):
+def test_the_message_has_the_cause_and_the_cure(tmp_path, cause, cure):
     log = tmp_path / "engine.log"
     log.write_text(
         "(EngineCore pid=4711) WARNING 11-29 20:26:30 [x.py:1] a warning\n" + log_of(cause)

@@ -18,10 +18,10 @@ from tests.families import MAKERS
 from tests.judge_service.gpus import CHIPS, QWEN25_VL, config, gpu, settings, sizes
 from unijudge.errors import ModelError
 
-# The number of parameters that each published checkpoint says of itself.
+# The number of parameters in the metadata of each published checkpoint.
 PUBLISHED = {"3B": 3_754_622_976, "7B": 8_292_166_656, "32B": 33_452_718_336, "72B": 73_410_777_344}
 
-# For each model and GPU: the tokens of a step, and how many GPUs a replica needs.
+# For each model and GPU: the tokens of a step, and the number of GPUs of a replica.
 CHOICES = {
     "3B": {"A100 80": (8192, 1), "H100 80": (8192, 1), "H200": (16384, 1), "L4": (8192, 1), "A10G": (8192, 1),
            "RTX 4090": (8192, 1), "B200": (16384, 1)},
@@ -128,7 +128,7 @@ def test_the_estimate_equals_a_sum_by_hand():
     assert memory.work_space == vision + 2 * 256 * 152064 * 4 + GIB // 2
     assert (
         memory.cache_needed == (513 + 1) * 16 * 28 * 2 * 4 * 128 * 2
-    )  # whole blocks of 16, and one more
+    )  # whole blocks of 16 tokens, and one more block
     assert memory.cache == memory.budget - memory.weights - memory.work_space
 
 
@@ -259,11 +259,11 @@ def test_several_gpus_hold_parts():
     plan = engine_plan(split, sizes("72B"), gpu("H200"))
     assert plan.options["distributed_executor_backend"] == "mp"
     assert plan.memory.weights == one.weights // 8
-    # Eight heads of keys and values are shared out over eight GPUs; sixteen GPUs would hold copies.
+    # Eight GPUs hold one of the eight heads of keys and values each. Sixteen GPUs would hold copies of heads.
     assert plan.memory.cache_needed == pytest.approx(one.cache_needed / 8, abs=1)
 
 
-def test_on_a_cpu():
+def test_options_on_a_cpu():
     plan = engine_plan(settings(gpus_per_replica=0), sizes("3B"), None)
     assert (plan.options["block_size"], plan.options["enforce_eager"], plan.own_process) == (
         32,

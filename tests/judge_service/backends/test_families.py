@@ -68,7 +68,7 @@ def test_tokens_and_pixels_are_the_processors_own(family, kind):
     content = [
         {"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p} for p in parts
     ]
-    # Its template puts pictures first; ours stay where they are.
+    # The template of this family puts pictures first. Our pictures keep their places.
     if kind == "picture" and name == "llava_onevision":
         content = [
             {
@@ -192,7 +192,7 @@ def test_a_picture_keeps_what_a_template_writes_around_it(tmp_path):
     assert found == plain
 
 
-def test_another_family_is_refused_by_name(tmp_path):
+def test_an_unknown_family_is_refused_by_name(tmp_path):
     transformers.GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(
         ModelError,

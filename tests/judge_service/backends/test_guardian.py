@@ -24,7 +24,7 @@ def ended(descriptor, timeout_s=30):
 
 
 @pytest.mark.parametrize("end", ["SIGKILL", "exit"])
-def test_an_engine_ends_with_its_starter(end):
+def test_an_engine_ends_with_its_parent_process(end):
     command = [sys.executable, "-c", STARTS_AN_ENGINE]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -76,7 +76,7 @@ def exact(demo_pairs):
 
 
 @pytest.mark.parametrize("backend", ENGINES)
-def test_scores_in_bfloat16_leave_the_grid(demo_pairs, exact, backend):
+def test_a_float32_head_gives_distinct_scores_in_bfloat16(demo_pairs, exact, backend):
     """Counts the distinct scores of the demo's judge on the demo's pairs, with and without the float32 head."""
     ties, errors = {}, {}
     for head in ("model", "float32"):

@@ -150,7 +150,7 @@ def test_odd_pictures_get_a_verdict_or_an_error_and_other_scores_stay_the_same(j
             assert re.search(due, answer.message), (name, answer.message)
     assert before == after
     named = dict(zip(IMAGES, answers, strict=True))
-    # But for rounding: other company.
+    # The scores differ only by rounding, because other pairs are in the batch.
     for same in ("a PNG", "a lossless WebP", "a PNG that is a ZIP as well"):
         assert abs(named[same].log_odds - before[1].log_odds) < 1e-4
 

@@ -17,7 +17,7 @@ from unijudge.errors import SettingsError
         ("here", "here: holds no config.json, so it is not a model"),
     ],
 )
-def test_a_name_that_can_be_no_model(name, reason, tmp_path, monkeypatch):
+def test_a_name_that_cannot_be_a_model_is_refused(name, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     with pytest.raises(SettingsError) as refused:
@@ -25,7 +25,7 @@ def test_a_name_that_can_be_no_model(name, reason, tmp_path, monkeypatch):
     assert reason in str(refused.value)
 
 
-def test_a_name_that_can_be_a_model(tmp_path, monkeypatch):
+def test_a_name_that_can_be_a_model_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()

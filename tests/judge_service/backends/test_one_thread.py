@@ -80,7 +80,7 @@ async def left_behind(coroutine, gate, way):
 
 
 @pytest.mark.parametrize("way", ["cancelled", "out of time"])
-def test_running_work_of_a_left_caller_stops_at_its_next_chunk(judge, held, way):
+def test_running_work_for_a_client_that_left_stops_at_its_next_chunk(judge, held, way):
     gate, passes = held
 
     async def story():
@@ -99,7 +99,7 @@ def test_running_work_of_a_left_caller_stops_at_its_next_chunk(judge, held, way)
 
 
 @pytest.mark.parametrize("ask", ["judge", "choose"])
-def test_waiting_work_of_a_left_caller_never_begins(judge, held, monkeypatch, ask):
+def test_waiting_work_for_a_client_that_left_never_begins(judge, held, monkeypatch, ask):
     gate, _ = held
     prepared = []
     for name in ("prepare", "prepare_list"):
@@ -117,7 +117,9 @@ def test_waiting_work_of_a_left_caller_never_begins(judge, held, monkeypatch, as
         await asyncio.sleep(0)
         for task in waiting[:4]:
             task.cancel()
-        await asyncio.wait(waiting[:4], timeout=60)  # until each has heard that its caller left
+        await asyncio.wait(
+            waiting[:4], timeout=60
+        )  # until each request knows that its client has left
         gate.opened.set()
         return await first, await waiting[4]
 
@@ -144,7 +146,7 @@ def test_a_list_whose_caller_left_while_it_was_prepared_is_not_run(judge, monkey
     assert not passes
 
 
-def test_a_list_is_progress(judge):
+def test_a_list_counts_as_progress(judge):
     before = time.monotonic()
     assert isinstance(judge, ReplicaProgress)
     assert isinstance(asyncio.run(judge.choose(QUERY, CANDIDATES)), ListVerdict)

@@ -34,16 +34,16 @@ def _tools(monkeypatch, tmp_path):
     monkeypatch.setattr(preflight, "CUDA_FOLDER", tmp_path)
 
 
-def found(chosen, gpus):
+def faults_of(chosen, gpus):
     return list(gpu_faults(chosen, gpus))
 
 
 @pytest.mark.parametrize("chip", ["A100 80", "H100 80", "H200", "L4", "A10G", "RTX 4090", "B200"])
 def test_the_shipped_judge_starts_on_every_new_gpu(chip):
-    assert found(settings(), machine(chip)) == []
-    assert found(settings(replicas=8), machine(chip, count=8)) == []
+    assert faults_of(settings(), machine(chip)) == []
+    assert faults_of(settings(replicas=8), machine(chip, count=8)) == []
     assert (
-        found(
+        faults_of(
             settings(replicas=2, tensor_parallel_size=4, gpus_per_replica=4), machine(chip, count=8)
         )
         == []
@@ -74,7 +74,7 @@ def test_the_shipped_judge_starts_on_every_new_gpu(chip):
     ],
 )
 def test_no_gpu_is_visible(driver, problem, reason, cure):
-    (fault,) = found(settings(), Gpus("13.0", driver, (), problem))
+    (fault,) = faults_of(settings(), Gpus("13.0", driver, (), problem))
     assert reason in fault
     assert cure in fault
     assert "To use the CPU, set gpus_per_replica = 0" in fault
@@ -83,14 +83,14 @@ def test_no_gpu_is_visible(driver, problem, reason, cure):
 def test_a_cuda_build_without_a_gpu(monkeypatch):
     monkeypatch.setattr(preflight, "has_cuda_vllm", lambda: True)
     for chosen in (settings(), settings(gpus_per_replica=0)):
-        (fault,) = found(chosen, Gpus("13.0", None, (), NO_DRIVER))
+        (fault,) = faults_of(chosen, Gpus("13.0", None, (), NO_DRIVER))
         assert fault.startswith(
             "vLLM is a CUDA build, and no GPU is visible: torch is built for CUDA 13.0, and sees no GPU"
         )
         assert "install the extra judge-cpu or set model.backend = 'transformers'" in fault
-    (fault,) = found(settings(gpus_per_replica=0), machine("L4"))
+    (fault,) = faults_of(settings(gpus_per_replica=0), machine("L4"))
     assert "no replica requests a GPU. Set gpus_per_replica = 1" in fault
-    (fault,) = found(settings(model={"device": "cpu"}), machine("L4"))
+    (fault,) = faults_of(settings(model={"device": "cpu"}), machine("L4"))
     assert fault.startswith("model.device = 'cpu': vLLM is a CUDA build and needs a GPU")
     assert preflight.needs_gpu(settings(gpus_per_replica=0))
     assert not preflight.needs_gpu(settings(gpus_per_replica=0, model={"backend": "transformers"}))
@@ -106,47 +106,51 @@ def test_a_cuda_build_without_a_gpu(monkeypatch):
     ],
 )
 def test_more_replicas_than_gpus(service, gpus_here, room):
-    (fault,) = found(settings(**service), machine("H100 80", gpus_here))
+    (fault,) = faults_of(settings(**service), machine("H100 80", gpus_here))
     assert (
         f"this machine has {gpus_here} GPUs (NVIDIA H100 80GB HBM3), enough for {room} replicas"
         in fault
     )
     assert "Lower replicas, or join a cluster with address" in fault
-    assert found(settings(**service | {"replicas": room}), machine("H100 80", gpus_here)) == []
+    assert faults_of(settings(**service | {"replicas": room}), machine("H100 80", gpus_here)) == []
 
 
 def test_half_a_gpu_with_nearly_all_of_its_memory():
     half = {"gpus_per_replica": 0.5, "replicas": 2}
-    (fault,) = found(settings(**half, engine={"gpu_memory_utilization": 0.92}), machine("H100 80"))
+    (fault,) = faults_of(
+        settings(**half, engine={"gpu_memory_utilization": 0.92}), machine("H100 80")
+    )
     assert "puts 2 replicas on one GPU" in fault
     assert "Set at most 0.5, or remove the setting" in fault
-    assert found(settings(**half), machine("H100 80")) == []
+    assert faults_of(settings(**half), machine("H100 80")) == []
     alone = {"gpus_per_replica": 0.5, "replicas": 1}
     assert (
-        found(settings(**alone, engine={"gpu_memory_utilization": 0.9}), machine("H100 80")) == []
+        faults_of(settings(**alone, engine={"gpu_memory_utilization": 0.9}), machine("H100 80"))
+        == []
     )
 
 
 def test_another_program_uses_memory_of_the_gpu():
-    (fault,) = found(settings(), machine("H100 80", free=0.6))
+    (fault,) = faults_of(settings(), machine("H100 80", free=0.6))
     assert fault.startswith(
         "engine.gpu_memory_utilization = 0.92: the engine would use 72.8 GiB of NVIDIA H100 80GB HBM3 (79"
     )
     assert "(79 GiB, 47 GiB free). Set at most 0.6, or stop the other programs on the GPU" in fault
     assert (
-        found(settings(engine={"gpu_memory_utilization": 0.6}), machine("H100 80", free=0.6)) == []
+        faults_of(settings(engine={"gpu_memory_utilization": 0.6}), machine("H100 80", free=0.6))
+        == []
     )
 
 
 def test_every_gpu_to_be_used_is_checked():
     busy, old = gpu("H100 80", free=0.1), gpu("V100")
     mixed = Gpus("13.0", "580.65.06", (gpu("H100 80"), busy, old), "")
-    assert found(settings(), mixed) == []
-    (fault,) = found(settings(replicas=2), mixed)
+    assert faults_of(settings(), mixed) == []
+    (fault,) = faults_of(settings(replicas=2), mixed)
     assert "NVIDIA H100 80GB HBM3 (79 GiB, 8 GiB free). Set at most 0.09" in fault
     assert [
         text
-        for text in found(settings(replicas=3), mixed)
+        for text in faults_of(settings(replicas=3), mixed)
         if "V100-SXM2-16GB has compute capability 7.0" in text
     ]
 
@@ -161,39 +165,39 @@ def test_every_gpu_to_be_used_is_checked():
 def test_attention_kernels_that_the_gpu_cannot_run(monkeypatch, chip, dtype, reason):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("3B"))
     chosen = settings(model={"dtype": dtype}, engine={"attention": "FLASH_ATTN"})
-    assert reason in found(chosen, machine(chip))[0]
+    assert reason in faults_of(chosen, machine(chip))[0]
 
 
 def test_chips_that_are_too_old(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("3B"))
-    (fault,) = found(settings(), machine("T4"))
+    (fault,) = faults_of(settings(), machine("T4"))
     assert (
         "Tesla T4 has compute capability 7.5, and bfloat16 needs 8.0. Set model.dtype = 'float16'"
         in fault
     )
-    faults = found(settings(model={"dtype": "float16"}), machine("V100"))
+    faults = faults_of(settings(model={"dtype": "float16"}), machine("V100"))
     assert "Tesla V100-SXM2-16GB has compute capability 7.0" in faults[0]
 
 
 def test_packed_weights_in_another_dtype(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B AWQ"))
-    (fault,) = found(settings(model={"dtype": "float32"}), machine("H100 80"))
+    (fault,) = faults_of(settings(model={"dtype": "float32"}), machine("H100 80"))
     assert (
         "the weights are quantised with awq, whose kernels compute in 16 bits. Set model.dtype = 'bfloat16'"
         in fault
     )
-    assert found(settings(model={"dtype": "bfloat16"}), machine("H100 80")) == []
+    assert faults_of(settings(model={"dtype": "bfloat16"}), machine("H100 80")) == []
 
 
 def test_a_model_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("72B"))
-    (fault,) = found(settings(), machine("H100 80", count=8))
+    (fault,) = faults_of(settings(), machine("H100 80", count=8))
     assert fault.startswith("the-model does not fit a NVIDIA H100 80GB HBM3: weights 136.7 GiB")
     assert fault.endswith(
         "Set tensor_parallel_size = 2 and gpus_per_replica = 2, or choose a smaller model"
     )
     monkeypatch.setattr(preflight, "load_sizes", lambda *_: sizes("7B"))
-    (fault,) = found(
+    (fault,) = faults_of(
         settings(gpus_per_replica=8, tensor_parallel_size=8), machine("H100 80", count=8)
     )
     assert (
@@ -202,20 +206,20 @@ def test_a_model_that_does_not_fit(monkeypatch):
     )
 
 
-def test_kind_d5_compilers_that_the_engine_calls(monkeypatch, tmp_path):
+def test_compilers_that_the_engine_calls(monkeypatch, tmp_path):
     (tmp_path / "Python.h").unlink()
     monkeypatch.setattr(preflight.shutil, "which", lambda _: None)
     chosen = settings(engine={"sampler": "flashinfer", "attention": "FLASHINFER"})
-    compiler, headers, nvcc = found(chosen, machine("H200"))
+    compiler, headers, nvcc = faults_of(chosen, machine("H200"))
     assert "apt install gcc libc6-dev" in compiler
     assert "Install python3-dev" in headers
     assert nvcc.startswith(
         "engine.sampler = 'flashinfer' and engine.attention = 'FLASHINFER': FlashInfer compiles"
     )
-    assert found(settings(model={"backend": "transformers"}), machine("H200")) == []
+    assert faults_of(settings(model={"backend": "transformers"}), machine("H200")) == []
     monkeypatch.setenv("CC", "/usr/bin/clang")
     monkeypatch.setenv("CUDA_HOME", "/usr/local/cuda")
-    assert found(chosen, machine("H200")) == [headers]
+    assert faults_of(chosen, machine("H200")) == [headers]
 
 
 def test_serve_and_doctor_say_the_same_before_ray_starts(monkeypatch, tmp_path):
@@ -264,7 +268,7 @@ def test_the_gpus_of_a_cluster_are_not_checked_on_this_machine(monkeypatch):
     assert "HF_TOKEN" not in environment
 
 
-def test_what_this_machine_has():
+def test_the_properties_of_this_machine():
     here = visible_gpus()
     if here.cuda is None:
         assert here.found == ()
@@ -277,7 +281,7 @@ def test_what_this_machine_has():
             current_gpu(required=True)
 
 
-def test_a_probe_that_dies(monkeypatch):
+def test_a_probe_that_dies_is_reported(monkeypatch):
     monkeypatch.setattr(gpus.sys, "executable", "/bin/false")
     with pytest.raises(
         ModelError, match=r"GPUs: torch cannot list them \(no message\)\. Check `nvidia-smi`"
@@ -292,7 +296,7 @@ def test_a_probe_that_dies(monkeypatch):
         "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.90.07  Release Build  (root@x)\n",
     ],
 )
-def test_the_drivers_version(tmp_path, text):
+def test_the_version_of_the_driver_is_read(tmp_path, text):
     (tmp_path / "version").write_text(text)
     assert driver_version(tmp_path / "version") == "550.90.07"
     assert str(gpu("L4")) == "NVIDIA L4 (22 GiB, 22 GiB free)"
@@ -348,7 +352,7 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named_before_it_starts(
             check_machine(ServiceSettings())
 
 
-def test_kind_first_user_sessions_of_ray_that_another_user_made_are_named(tmp_path, monkeypatch):
+def test_sessions_of_ray_that_another_user_made_are_named(tmp_path, monkeypatch):
     from judge_service.backends import preflight
 
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))

@@ -200,7 +200,7 @@ def test_a_bad_query_image_is_refused(judge):
         ({"no": "Yes"}, "are the same token"),
     ],
 )
-def test_labels_that_are_not_one_token_refuse_to_start(tiny_model, labels, reason):
+def test_labels_that_are_not_one_token_are_refused(tiny_model, labels, reason):
     with pytest.raises(ModelError, match=reason):
         load(tiny_model, Prompt(**labels))
 
@@ -219,7 +219,7 @@ def test_a_missing_model_is_named(tmp_path):
         ServiceSettings(**split, gpus_per_replica=1)
 
 
-def test_other_weights_are_another_judge(judge, tiny_model, tmp_path):
+def test_other_weights_make_another_judge(judge, tiny_model, tmp_path):
     from demo.tiny_model import make_model
 
     assert load(tiny_model).identity == judge.identity

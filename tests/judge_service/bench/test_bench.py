@@ -43,7 +43,7 @@ class Reading(ScriptedJudge):
 
     def _answer(self, query, candidate):
         answer = super()._answer(query, candidate)
-        # Or the service's own pair.
+        # The text may also be of a known pair of the service.
         if isinstance(answer, PairError) or not (candidate.text or "").startswith("0."):
             return answer
         is_steered = any(text in candidate.text for text in self.steers)
@@ -271,7 +271,7 @@ def test_injections_can_be_left_out_and_an_older_measurement_replaced(tmp_path):
     assert "Not measured" in (out / "bench.html").read_text()
 
 
-def test_the_same_pair_of_two_kinds_is_asked_once(tmp_path):
+def test_a_pair_of_two_kinds_is_judged_once(tmp_path):
     asked = []
 
     class Noting(Reading):
@@ -347,7 +347,7 @@ def test_a_missing_service_is_reported_in_one_line(tmp_path):
     assert not done.stdout
 
 
-def test_a_small_measurement_is_the_same_again(tmp_path):
+def test_a_small_measurement_can_be_repeated_exactly(tmp_path):
     path = pairs_file(tmp_path)
     with serving(ScriptedJudge(Prompt())) as url:
         made = [

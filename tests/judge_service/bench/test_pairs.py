@@ -48,7 +48,7 @@ def test_pairs_of_json_lines(tmp_path, before):
 @pytest.mark.parametrize(
     ("yes", "no"), [(1, 0), (1.0, 0.0), (True, False), ("1", "0"), ("True", "false")]
 )
-def test_labels_as_files_hold_them(tmp_path, yes, no):
+def test_every_form_of_a_label_is_read(tmp_path, yes, no):
     path = tmp_path / "a.parquet"
     columns = {
         "query_image": ["q.png"] * 2,

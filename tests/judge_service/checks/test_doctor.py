@@ -27,7 +27,7 @@ def test_a_machine_with_all_requirements(tiny_model):
     state, text = found["a pair"]
     assert "by tiny (transformers" in text
     assert "scores 0." in text
-    # Random weights may well prefer the mismatch, and the doctor says so.
+    # Random weights may prefer the mismatch. Then the doctor reports this.
     untrained = state == "LACKS"
     assert status == int(untrained)
     assert {thing for thing, (state, _) in found.items() if state == "LACKS"} == (
@@ -114,7 +114,7 @@ class Judge:
         ),
     ],
 )
-def test_kind_b4_a_judge_that_serve_refuses_is_refused_here_too(
+def test_a_judge_that_serve_refuses_is_refused_by_the_doctor(
     identity, monkeypatch, changes, state, text
 ):
     """Also, if an engine raises any error, the other findings are shown."""

@@ -172,7 +172,7 @@ def test_faults_are_reported_before_the_reference_is_loaded(tmp_path, monkeypatc
             assert message in str(done.exception)
 
 
-def test_a_missing_service_is_one_line(tiny_model):
+def test_a_missing_service_is_reported_in_one_line(tiny_model):
     command = [
         sys.executable,
         "-m",

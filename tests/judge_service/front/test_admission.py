@@ -85,26 +85,28 @@ def test_a_wait_is_estimated_from_the_work_ahead(clock):
             admission.check(5.9)
         assert refusal.value.retry_after_s == 1
         assert not refusal.value.is_full, "who waits longer is taken"
-        with pytest.raises(Overloaded) as refusal:  # its own 4 units take 2 s
+        with pytest.raises(Overloaded) as refusal:  # the request's own 4 units take 2 s
             async with admission.turn(4, 5.5):
                 pass
-        assert refusal.value.retry_after_s == 3  # until 6 s have become 3.5
+        assert (
+            refusal.value.retry_after_s == 3
+        )  # in 2.5 s, the estimated wait falls from 6 s to 3.5 s
         for request in requests:
             request.task.cancel()
 
     asyncio.run(story())
 
 
-def test_nobody_waits_longer_than_the_setting(clock):
+def test_no_request_waits_longer_than_the_setting(clock):
     async def story():
         admission = queue(max_wait_s=3)
         await measured(admission, clock, work=1, seconds=2)
         first = Held(admission, "a", [])
         await settled()
-        admission.check(1000)  # 2 s
+        admission.check(1000)  # a wait of 2 s
         second = Held(admission, "b", [])
         await settled()
-        with pytest.raises(Overloaded) as refusal:  # 4 s
+        with pytest.raises(Overloaded) as refusal:  # a wait of 4 s
             admission.check(1000)
         assert refusal.value.is_full
         first.task.cancel()
@@ -174,7 +176,7 @@ def test_an_error_of_the_work_itself_passes_and_frees_its_slot():
     asyncio.run(story())
 
 
-def test_a_caller_that_leaves_gives_its_place_to_the_next():
+def test_a_cancelled_request_gives_its_slot_to_the_next_request():
     async def story():
         admission, order = queue(), []
         requests = [Held(admission, name, order) for name in "abc"]
@@ -217,7 +219,7 @@ def test_an_exclusive_request_waits_for_running_requests_and_delays_later_ones()
             begun.append(list(order))
         return ["".join(names) for names in begun]
 
-    # Two, one of the two, c alone, d alone, then two at once again.
+    # Two requests run, then one of them, then c alone, then d alone, then two requests again.
     assert asyncio.run(story()) == [
         "ab",
         "ab",
@@ -250,7 +252,7 @@ def test_an_exclusive_request_counts_for_all_slots(clock):
     asyncio.run(story())
 
 
-def test_an_exclusive_request_that_leaves_delays_nobody():
+def test_a_cancelled_exclusive_request_delays_no_other_request():
     async def story():
         admission, order = queue(slots=2), []
         requests = [Held(admission, name, order, alone=name == "b") for name in "abc"]

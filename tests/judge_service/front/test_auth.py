@@ -44,9 +44,9 @@ def ask(app, method, path, headers=(), body=None):
         None, "", "Bearer", "Bearer ", f"Bearer {KEY[:-1]}", f"Bearer {KEY}x", f"Bearer {KEY.upper()}", KEY,
         f"Basic {KEY}", f"Bearer {DIGEST}", f"Bearer  {KEY}", f"Bearer {KEY} ,", "Bearer " + "x" * 5000,
     ],
-    ids=range(13),  # keys are new each time, and no names
+    ids=range(13),  # keys are random, so they cannot be names of tests
 )  # fmt: skip
-def test_no_key_no_answer(app, header):
+def test_requests_without_a_valid_key_are_refused(app, header):
     answer = ask(
         app, "POST", "/v1/score", {"Authorization": header} if header is not None else {}, BODY
     )
@@ -55,7 +55,7 @@ def test_no_key_no_answer(app, header):
     assert KEY not in answer.text
 
 
-def test_either_key_opens(app):
+def test_each_of_two_keys_is_accepted(app):
     for key, scheme in [(KEY, "Bearer"), (OTHER, "bearer")]:
         assert (
             ask(app, "POST", "/v1/score", {"Authorization": f"{scheme} {key}"}, BODY).status_code
@@ -77,7 +77,7 @@ def test_every_route_except_the_probes_needs_a_key(app):
     assert ask(app, "GET", "/readyz").status_code == 200
 
 
-def test_the_client_brings_its_key(app):
+def test_the_client_sends_its_key(app):
     async def judge(key):
         async with JudgeClient(
             "http://judge", key=key, transport=httpx2.ASGITransport(app)

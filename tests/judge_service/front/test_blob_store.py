@@ -25,10 +25,12 @@ def test_the_least_recently_used_image_is_removed_first_and_no_recent_one(tmp_pa
     for age, (name, image) in enumerate(zip(names[:4], IMAGES, strict=False)):
         store.put(name, image)
         os.utime(tmp_path / name, (time.time() - 1000 + age,) * 2)
-    (tmp_path / f"{names[5]}.0.unijudge-draft").write_bytes(b"x")  # of a replica that was killed
+    (tmp_path / f"{names[5]}.0.unijudge-draft").write_bytes(
+        b"x"
+    )  # a draft of a replica that was killed
     os.utime(tmp_path / f"{names[5]}.0.unijudge-draft", (0, 0))
     (tmp_path / "README").write_text("not ours")
-    assert store.get(names[0]) == IMAGES[0]  # now it is young
+    assert store.get(names[0]) == IMAGES[0]  # now this image is the most recently used
     store.put(names[4], IMAGES[4])
     left = {path.name for path in tmp_path.iterdir()}
     assert {names[0], names[4], "README"} <= left
@@ -70,7 +72,9 @@ def test_many_writers_and_readers(tmp_path):
 
     def work(turn):
         image = IMAGES[turn % 6]
-        with contextlib.suppress(DataError):  # when the others touch everything at this moment
+        with contextlib.suppress(
+            DataError
+        ):  # possible if the other threads use all images at this moment
             stores[turn % 3].put(sha(image), image)
         return stores[(turn + 1) % 3].get(sha(image)) in (image, None)
 

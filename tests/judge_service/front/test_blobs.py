@@ -73,7 +73,7 @@ def raw(app, method, path, **options):
     return asyncio.run(call())
 
 
-def test_each_image_travels_once(store, tmp_path):
+def test_each_image_is_sent_once(store, tmp_path):
     """Many requests at once, through two replicas with one folder. Each image is in several requests."""
     assert min(map(len, IMAGES)) > INLINE_BYTES
     inside = judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)])
@@ -107,13 +107,13 @@ def test_a_service_that_loses_images_still_answers(tmp_path):
     )
 
 
-def test_a_full_store_does_not_stop_anybody(tmp_path):
+def test_a_full_store_does_not_stop_any_client(tmp_path):
     full = BlobStore(tmp_path / "full", max_bytes=2 * len(IMAGES[0]) + 100)
     answers = judge_all(Replicas(app_of(full)), [(QUERY, CANDIDATES)] * 3)
     assert answers == judge_all(Replicas(app_of(None)), [(QUERY, CANDIDATES)]) * 3
 
 
-def test_bad_images_are_errors_in_their_places(store):
+def test_bad_images_are_errors_at_their_positions(store):
     """The images are large enough for an upload. The uploads are refused, so the images are sent inside the request."""
     candidates = [
         CANDIDATES[0],

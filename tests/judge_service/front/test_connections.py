@@ -68,10 +68,10 @@ async def serving():
         await running
 
 
-async def told(port, *pieces, pause_s=0.0):
-    """The bytes that a client receives until the connection ends, for at most five seconds."""
+async def statuses_of(port, *pieces, pause_s=0.0):
+    """The statuses that a client receives until the connection ends, for at most five seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    hearing = asyncio.create_task(heard(reader))
+    hearing = asyncio.create_task(read_statuses(reader))
     with contextlib.suppress(OSError):
         for piece in pieces:
             writer.write(piece)
@@ -82,7 +82,7 @@ async def told(port, *pieces, pause_s=0.0):
     return found
 
 
-async def heard(reader, answers=1):
+async def read_statuses(reader, answers=1):
     found = b""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(5):
@@ -147,8 +147,8 @@ def test_a_client_with_a_long_head_gets_the_reason():
 async def long_heads(_app, port):
     end = b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     return (
-        await told(port, HEAD + b"X: ", b"a" * HEAD_BYTES, b"a" * 100, pause_s=0.05),
-        await told(port, HEAD + b"X: ", b"a" * (HEAD_BYTES - 1000), end, pause_s=0.05),
+        await statuses_of(port, HEAD + b"X: ", b"a" * HEAD_BYTES, b"a" * 100, pause_s=0.05),
+        await statuses_of(port, HEAD + b"X: ", b"a" * (HEAD_BYTES - 1000), end, pause_s=0.05),
     )
 
 
@@ -162,7 +162,7 @@ def test_bodies_of_any_size_pass():
     async def story(_app, port):
         chunks = (b"400\r\n" + b"x" * 1024 + b"\r\n") * (size // 1024) + b"0\r\n\r\n"
         whole = HEAD + b"Content-Length: %d\r\n\r\n" % size + b"x" * size
-        return await told(port, whole) + await told(port, CHUNKED + chunks)
+        return await statuses_of(port, whole) + await statuses_of(port, CHUNKED + chunks)
 
     statuses, app = run(story)
     assert statuses == [200, 200]
@@ -180,11 +180,11 @@ def test_an_unfinished_head_closes_the_connection(monkeypatch, first):
         (connection,) = BoundedConnection._idle
         connection.timeout_keep_alive = 0.3
         writer.write(first)
-        statuses = await heard(reader) if first else []
+        statuses = await read_statuses(reader) if first else []
         writer.write(HEAD)
         async with asyncio.timeout(10):
             while not reader.at_eof():
-                writer.write(b"X")  # now and then: the time is of the whole head
+                writer.write(b"X")  # the time limit is for the whole head, not for a piece
                 with contextlib.suppress(TimeoutError, OSError):
                     await asyncio.wait_for(reader.read(100), 0.1)
         return statuses
@@ -197,7 +197,7 @@ def test_a_few_requests_may_be_sent_ahead():
     async def story(_app, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write((HEAD + b"Content-Length: 1\r\n\r\nx") * (PIPELINED + 1))
-        statuses = await heard(reader, PIPELINED + 1)
+        statuses = await read_statuses(reader, PIPELINED + 1)
         writer.close()
         return statuses
 
@@ -209,7 +209,7 @@ def test_a_few_requests_may_be_sent_ahead():
 def test_too_many_requests_ahead_close_the_connection_and_cancel_the_running_one():
     async def story(app, port):
         app.hold.clear()
-        statuses = await told(port, (HEAD + b"Content-Length: 1\r\n\r\nx") * 5000)
+        statuses = await statuses_of(port, (HEAD + b"Content-Length: 1\r\n\r\nx") * 5000)
         async with asyncio.timeout(5):
             while not app.left:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -263,7 +263,7 @@ def test_with_too_many_silent_connections_the_oldest_is_closed(monkeypatch):
 
     async def story(_app, port):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
-        answer = await told(port, HEAD + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+        answer = await statuses_of(port, HEAD + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(5):
             closed = [await reader.read() for reader, _ in silent[:3]]
         still = [not reader.at_eof() for reader, _ in silent[3:]]

@@ -177,7 +177,7 @@ def test_all_bodies_together_and_all_requests_together_are_bounded():
     assert headers[b"Retry-After"] == b"1"
 
 
-def test_headers_that_steer_ray_are_taken_away():
+def test_headers_that_control_ray_are_removed():
     inner = Inner()
     given = [
         (b"X-Request-Timeout-Seconds", b"0"),
@@ -382,7 +382,7 @@ def test_after_a_death_running_and_waiting_requests_get_different_errors(tmp_pat
     async def dies(scope, receive, send):
         names.extend(value.decode() for name, value in scope["headers"] if name == HEADER.encode())
         if in_work:
-            (folder / names[-1]).touch()  # as a replica leaves it that is killed
+            (folder / names[-1]).touch()  # a replica that is killed leaves this note
         await send(
             {
                 "type": "http.response.start",
@@ -401,7 +401,7 @@ def test_after_a_death_running_and_waiting_requests_get_different_errors(tmp_pat
 
 
 @pytest.mark.parametrize("name", [None, "", "../state.json", "F" * 32, "0" * 31])
-def test_a_name_that_is_not_the_gates_leaves_no_note(tmp_path, name):
+def test_a_request_name_that_the_gate_did_not_choose_leaves_no_note(tmp_path, name):
     with InWork(tmp_path / "work").noted(name):
         assert not list(tmp_path.iterdir())
 

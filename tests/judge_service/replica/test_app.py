@@ -89,7 +89,7 @@ def test_a_bad_query_refuses_the_request(app):
         run(ask(app, Content(image=b"nothing"), [CAT]))
 
 
-def test_another_judge_scores_nothing(app, identity):
+def test_pairs_are_not_scored_by_another_judge(app, identity):
     with pytest.raises(
         JudgeChanged, match=r"expected test.*but scripted.*model is 'scripted', not 'test'"
     ):
@@ -149,7 +149,7 @@ def test_a_bad_request_is_refused_with_its_reason(app, body, status, reason):
     assert reason in answer.json()["message"]
 
 
-def test_no_client_can_make_it_open_a_file_or_a_url(app):
+def test_no_request_makes_the_service_open_a_file_or_a_url(app):
     """For any request of a client, Python reports no audit event of opening a file or a connection while the answer is
     made.
     """
@@ -197,12 +197,12 @@ def test_other_errors_are_not_retried(app):
     assert run(refused()) == 1
 
 
-def test_a_nonsense_answer_stops_the_caller(app):
+def test_an_invalid_answer_stops_the_client(app):
     with pytest.raises(JudgeBroken, match="the answer is not a score response"):
         run(ask(app, CAT, [CAT], spoil=[httpx2.Response(200, json={"scores": [1]})]))
 
 
-def test_too_few_answers_stop_the_caller(app, judge):
+def test_too_few_answers_stop_the_client(app, judge):
     short = {"identity": judge.identity.model_dump(), "results": []}
     with pytest.raises(JudgeBroken, match="1 candidates sent, 0 answers returned"):
         run(ask(app, CAT, [CAT], spoil=[httpx2.Response(200, json=short)]))
@@ -308,7 +308,7 @@ def test_a_judge_that_does_not_fit_does_not_start(identity, match, other, reason
             run(start())
 
 
-def test_kind_d2_a_refusal_leaves_no_traceback_in_the_log(app, caplog):
+def test_a_refusal_leaves_no_traceback_in_the_log(app, caplog):
     """The client gets an error about its request. A traceback in the log would mean a bug of unijudge."""
     caplog.set_level("DEBUG")
     text, picture = {"text": "a"}, {"image": base64.b64encode(png()[:50]).decode()}
@@ -326,9 +326,9 @@ def test_kind_d2_a_refusal_leaves_no_traceback_in_the_log(app, caplog):
         raw(app, b"x", path=path)
         for path in ("/", "/v1/choose", "/v1/count", "/v1/nothing", "/v1/blobs/0")
     ]
-    # An error of its pair.
+    # This candidate is an error of its pair.
     whole = [raw(app, {"query": text, "candidates": [one]}) for one in (picture, large)]
-    # An empty pair.
+    # This pair is empty.
     assert Counter(answer.status_code // 100 for answer in answers) == {4: len(answers) - 1, 2: 1}
     assert [answer.status_code for answer in whole] == [200, 200]
     assert [
@@ -349,7 +349,7 @@ def test_a_bug_in_the_service_becomes_an_error_body(app, judge, monkeypatch):
     assert "secret" not in answer.text
 
 
-def test_an_answer_tells_its_cost_only_if_it_is_asked_to(app):
+def test_an_answer_has_its_cost_only_if_the_client_requests_the_cost(app):
     """The scripted judge computes nothing.
 
     The tests in `tests/judge_service/backends` check the costs of the real judges.

@@ -123,7 +123,7 @@ def test_the_scripted_judge_prefers_the_pair_that_it_scores_highest():
 
 
 @pytest.mark.parametrize("backend", ["scripted", "transformers"])
-def test_a_list_that_cannot_be_asked_is_an_error_in_a_200(judge, backend):
+def test_a_list_that_cannot_be_judged_is_an_error_with_status_200(judge, backend):
     app = serve(
         judge if backend == "transformers" else ScriptedJudge(Prompt()), max_body_bytes=20_000
     )
@@ -171,7 +171,7 @@ def test_an_answer_has_the_identity_of_the_judge():
     assert set(answer.json()["result"]) == {"place", "logprobs", "mass"}
 
 
-def test_images_travel_once_whether_listed_or_scored(tmp_path):
+def test_images_are_sent_once_for_lists_and_scores(tmp_path):
     app = serve(ScriptedJudge(Prompt()), BlobStore(tmp_path, max_bytes=10**6))
     transport = Counting(app)
     pictures = [Content(image=noise(seed)) for seed in range(3)]
@@ -185,7 +185,7 @@ def test_images_travel_once_whether_listed_or_scored(tmp_path):
     assert sum(request.method == "PUT" for request in transport.seen) == 3
 
 
-def test_a_judge_that_cannot_choose_says_so(identity, judge, monkeypatch):
+def test_a_judge_that_cannot_choose_is_reported(identity, judge, monkeypatch):
     with pytest.raises(JudgeRefused, match="answers only pair by pair"):
         choose(serve(Answering(identity, (0.9, 0.1), (0.1, 0.9))), QUERY, TEXTS[:2])
     monkeypatch.setattr(
@@ -200,7 +200,7 @@ def test_a_judge_that_cannot_choose_says_so(identity, judge, monkeypatch):
         choose(serve(judge), QUERY, TEXTS[:2])
 
 
-def test_too_few_numbers_stop_the_caller():
+def test_too_few_numbers_stop_the_client():
     short = {
         "identity": ScriptedJudge(Prompt()).identity.model_dump(),
         "result": {"place": 0, "logprobs": [-1.0], "mass": 0.4},
@@ -210,7 +210,7 @@ def test_too_few_numbers_stop_the_caller():
         choose(None, QUERY, TEXTS[:2], transport)
 
 
-def test_a_choice_is_a_sign_of_life(judge, monkeypatch):
+def test_a_choice_shows_that_the_judge_works(judge, monkeypatch):
     watched = WatchedJudge(judge, HealthSettings(canary_every_s=0, min_label_mass=0))
     asked = []
     monkeypatch.setattr(judge, "judge", lambda *pair: asked.append(pair))

@@ -53,7 +53,7 @@ async def count(transport, query, candidates):
         return await client.count(query, candidates), client.info
 
 
-def asked(app, query, candidates):
+def counts_and_info(app, query, candidates):
     """Returns (counts, info)."""
     return asyncio.run(count(Counting(app), query, candidates))
 
@@ -96,7 +96,7 @@ def test_the_tokens_are_those_that_the_judge_runs(tiny_model, monkeypatch, order
     judge = load(tiny_model, prompt=Prompt(order=order))
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(query, CONTENTS))
-    counts, _ = asked(serve(judge), query, CONTENTS)
+    counts, _ = counts_and_info(serve(judge), query, CONTENTS)
     ((prefix,), _, cached), *rest = runs
     assert [c.tokens for c in counts] == [length for lengths, *_ in rest for length in lengths]
     assert {c.shared_tokens for c in counts} == {prefix} == {cached}
@@ -105,7 +105,7 @@ def test_the_tokens_are_those_that_the_judge_runs(tiny_model, monkeypatch, order
 def test_a_candidate_alone_shares_nothing(judge, app, monkeypatch):
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(PHOTO, [TEXTS[0]]))
-    ((found,), _) = asked(app, PHOTO, [TEXTS[0]])
+    ((found,), _) = counts_and_info(app, PHOTO, [TEXTS[0]])
     assert [lengths for lengths, *_ in runs] == [[found.tokens]]
     assert found.shared_tokens == 0
 
@@ -116,7 +116,7 @@ def test_pictures_are_counted_as_the_tower_makes_them(judge, app):
     80 × 200 pixels shrink by √(16000 / 12544) = 1.13 to 71 × 177 pixels, which are 2 × 6 tokens.
     """
     wide = Content(image=png("blue", (200, 80)))
-    counts, _ = asked(app, PHOTO, [wide, TEXTS[0], PHOTO])
+    counts, _ = counts_and_info(app, PHOTO, [wide, TEXTS[0], PHOTO])
     assert [c.query_image_tokens for c in counts] == [4, 4, 4]
     assert [c.candidate_image_tokens for c in counts] == [12, 0, 4]
     for content, tokens in [(PHOTO, 4), (wide, 12)]:
@@ -132,7 +132,7 @@ def test_every_family_counts_tokens_and_some_have_a_cost(family, tmp_path, monke
     judge = load(tmp_path, prompt=Prompt(**labels), max_tokens=2048)
     runs = watch(judge, monkeypatch)
     asyncio.run(judge.judge(PHOTO, CONTENTS))
-    counts, info = asked(serve(judge), PHOTO, CONTENTS)
+    counts, info = counts_and_info(serve(judge), PHOTO, CONTENTS)
     assert [c.tokens for c in counts] == [length for lengths, *_ in runs[1:] for length in lengths]
     assert (info.shape is None) == (not family.startswith("qwen"))
 
@@ -141,28 +141,32 @@ def test_a_query_is_split_as_in_scoring(judge):
     app = serve(judge, max_candidates=3)
     transport = Counting(app)
     counts, info = asyncio.run(count(transport, PHOTO, TEXTS))
-    assert [c.tokens for c in counts] == [c.tokens for c in asked(serve(judge), PHOTO, TEXTS)[0]]
+    assert [c.tokens for c in counts] == [
+        c.tokens for c in counts_and_info(serve(judge), PHOTO, TEXTS)[0]
+    ]
     assert [request.url.path for request in transport.seen] == ["/v1/identity", *["/v1/count"] * 3]
-    assert [bool(c.shared_tokens) for c in counts] == [True] * 6 + [False]  # the seventh came alone
+    assert [bool(c.shared_tokens) for c in counts] == [True] * 6 + [
+        False
+    ]  # the seventh candidate was alone in its request
     assert info.shape.vision.patches_per_token == 4
     assert info.replicas == 3
 
 
 def test_an_error_has_its_position_as_in_scoring(judge, app):
     candidates = [TEXTS[0], Content(image=b"junk"), Content(text="word " * 900), TEXTS[1]]
-    counts, _ = asked(app, PHOTO, candidates)
+    counts, _ = counts_and_info(app, PHOTO, candidates)
     answers = asyncio.run(judge.judge(PHOTO, candidates))
     assert [type(c) for c in counts] == [TokenCount, PairError, PairError, TokenCount]
     assert counts[1:3] == answers[1:3]
     assert [c.code for c in counts[1:3]] == ["bad_image", "too_long"]
     with pytest.raises(JudgeRefused, match="422: query: not a JPEG"):
-        asked(app, Content(image=b"junk"), TEXTS)
+        counts_and_info(app, Content(image=b"junk"), TEXTS)
     small = serve(judge, max_body_bytes=5000)
-    counts, _ = asked(small, TEXTS[0], [TEXTS[1], Content(text="x" * 9000)])
+    counts, _ = counts_and_info(small, TEXTS[0], [TEXTS[1], Content(text="x" * 9000)])
     assert counts[1].code == "too_large"
 
 
-def test_images_travel_once_whether_counted_or_judged(judge, tmp_path):
+def test_images_are_sent_once_for_counts_and_verdicts(judge, tmp_path):
     pictures = [Content(image=noise(seed)) for seed in range(3)]
     transport = Counting(serve(judge, BlobStore(tmp_path, max_bytes=10**6)))
 
@@ -174,7 +178,7 @@ def test_images_travel_once_whether_counted_or_judged(judge, tmp_path):
     counts, verdicts = asyncio.run(both())
     assert len(counts) == len(verdicts) == 3
     assert sum(request.method == "PUT" for request in transport.seen) == 3
-    assert counts == asked(serve(judge), pictures[0], pictures)[0]
+    assert counts == counts_and_info(serve(judge), pictures[0], pictures)[0]
 
 
 BODY = {"query": {"text": "a"}, "candidates": [{"text": "b"}]}
@@ -201,7 +205,7 @@ def test_an_answer_has_the_identity_of_the_counting_judge(app, judge):
     assert answer.json()["identity"] == judge.identity.model_dump()
 
 
-def test_a_judge_without_tokens_says_so(identity):
+def test_a_judge_without_tokens_is_reported(identity):
     scripted = ScriptedJudge(Prompt())
     assert counter_of(scripted) is None
     app = serve(scripted)
@@ -213,7 +217,7 @@ def test_a_judge_without_tokens_says_so(identity):
         match=r"404: scripted .* the judge has no tokens to count. Use a service that runs",
     ):
         asyncio.run(count(transport, TEXTS[0], TEXTS))
-    assert len(transport.seen) == 2  # not asked again
+    assert len(transport.seen) == 2  # no further request
     assert raw(app, BODY, {"If-Match": f'"{identity.digest}"'}).status_code == 412
 
 

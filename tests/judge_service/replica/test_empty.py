@@ -105,7 +105,7 @@ def test_a_blank_text_beside_a_picture_says_nothing(real):
     assert counts[2] == EMPTY
 
 
-def test_on_the_wire(judge):
+def test_empty_contents_of_a_foreign_client(judge):
     """The request is as a foreign client would send it."""
     app = create_app(WatchedJudge(judge, HealthSettings(canary_every_s=0)), LimitSettings())
     body = {
@@ -120,7 +120,7 @@ def test_on_the_wire(judge):
     assert len(large) > 4096
 
 
-def test_the_wording_of_both_questions_is_the_judges_identity(monkeypatch):
+def test_the_wording_of_both_questions_is_part_of_the_identity(monkeypatch):
     known = Prompt().fingerprint
     assert (
         len({known, Prompt(order="candidate_first").fingerprint, Prompt(yes="Y").fingerprint}) == 3

@@ -71,7 +71,7 @@ def test_an_unfit_judge_scores_nothing_until_it_passes_again(identity):
             listed = await http.post("/v1/choose", json=PAIR)
             ready = await http.get("/readyz")
             with pytest.raises(JudgeUnavailable, match="is unfit"):
-                watched.check_fit()  # so Ray replaces the replica
+                watched.check_fit()  # the error makes Ray replace the replica
             inner.inverted = False
             return fit, unfit, listed, ready, await first_with(200)
 
@@ -108,7 +108,7 @@ def test_a_judge_that_reports_its_death_is_checked_at_once(identity):
         for _ in range(20):
             await asyncio.sleep(0)
         with pytest.raises(JudgeUnavailable, match="is dead: the engine has died"):
-            watched.check_well()  # so Ray replaces the replica
+            watched.check_well()  # the error makes Ray replace the replica
         watching.cancel()
 
     asyncio.run(story())
@@ -117,7 +117,7 @@ def test_a_judge_that_reports_its_death_is_checked_at_once(identity):
     )
 
 
-def test_it_stops_looking_when_the_application_stops(identity):
+def test_the_checks_stop_with_the_application(identity):
     inner = Moody(identity)
     watched = WatchedJudge(inner, OFTEN)
 
@@ -141,7 +141,7 @@ def test_a_judge_that_fails_on_pictures_does_not_start(identity, fault):
 
 
 @pytest.mark.parametrize("always", [0.05, 0.9])
-def test_kind_b4_a_judge_that_answers_the_same_to_every_picture_is_unfit(identity, always):
+def test_a_judge_that_answers_the_same_to_every_picture_is_unfit(identity, always):
     """A judge without a working vision tower behaves like this: it tells texts apart, but not pictures."""
     inner = Moody(identity)
     inner.on_pictures = Verdict(

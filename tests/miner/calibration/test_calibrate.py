@@ -290,7 +290,7 @@ def test_only_an_older_calibration_is_replaced(world, tmp_path):
     assert calibrate(settings) == calibrate(settings)
 
 
-def test_the_command_says_what_was_fitted(world, tmp_path):
+def test_the_command_prints_the_fit(world, tmp_path):
     folder, _, labels, _ = world
     words = [
         f"scores={folder / 'scores'}",

@@ -56,7 +56,7 @@ def test_known_pairs_cost_nothing(job, tmp_path):
         score(job(url, k=5), quiet)
         larger = job(url, k=12, out=tmp_path / "larger", reuse=(job(url).out,))
         made = estimate_cost(larger, 50)
-        # Another search may find others of equal similarity.
+        # Another search may find other items with equal similarity.
         assert made.tally.to_ask(5) < made.tally.pairs(5) / 20
         assert score(larger, quiet).counts.asked == made.tally.to_ask(12)
         assert estimate_cost(larger, 50).tally.to_ask(12) == 0
@@ -161,7 +161,7 @@ def test_the_predicted_cost_is_the_cost_of_the_job(job, tiny_model):
     assert predicted.computed_tokens == pytest.approx(actual.computed_tokens, rel=0.05)
 
 
-def test_nothing_to_probe(job):
+def test_an_estimate_without_pairs_to_probe_is_refused(job):
     with (
         serving(Counting()) as url,
         pytest.raises(SettingsError, match="no query of this job has pairs to ask"),

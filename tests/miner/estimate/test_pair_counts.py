@@ -88,7 +88,7 @@ def test_a_resumed_job_requests_nothing_for_existing_shards(world, tmp_path):
     assert 0 < tally.to_ask(K) == scored(settings, world, judge, known, apart=False) < 14 * (K + 1)
 
 
-def test_only_pictures_of_pairs_to_ask_are_counted(corpus, job):
+def test_only_pictures_of_requested_pairs_are_counted(corpus, job):
     """All scores are known except those of one query, from rank 2 on.
 
     Only the pictures of these pairs and of this query are counted.
@@ -155,7 +155,7 @@ def test_exactly_the_pairs_with_a_verdict_are_known(world, tmp_path, identity):
     assert known.of(b"b" * 16) == known.of(b"c" * 16) == {}
 
 
-def test_a_question_is_looked_up_once_however_many_rows_ask_it(world, tmp_path, monkeypatch):
+def test_a_question_of_many_rows_is_looked_up_once(world, tmp_path, monkeypatch):
     """This holds for the count and for the job. In a shuffled folder, each look-up reads many groups."""
     judge = Counting()
     settings = settings_of(world, tmp_path / "scores")

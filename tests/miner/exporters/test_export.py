@@ -199,7 +199,7 @@ def test_a_text_that_the_library_would_download_is_left_out_and_named(make, tmp_
 @pytest.mark.parametrize(
     "text", ["https://host/page", "see https://host/a.jpg", "https://host/a.jpg shows it"]
 )
-def test_a_text_with_an_address_in_it_stays(make, tmp_path, text):
+def test_a_text_that_contains_a_url_is_kept(make, tmp_path, text):
     rows = make([replace(TEXT_ITEMS[0], text=text), *TEXT_ITEMS[1:]], TEXT_QUERIES)
     export_sentence_transformers(rows, tmp_path / "st.parquet", negatives=2)
     cells = [row.values() for row in pq.read_table(tmp_path / "st.parquet").to_pylist()]

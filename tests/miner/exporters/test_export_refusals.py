@@ -116,7 +116,7 @@ def test_exports_that_the_layout_cannot_hold_are_refused(make, tmp_path):
         TrainingRows(tmp_path / "triples", tmp_path / "corpus")
 
 
-def test_the_commands_say_what_they_wrote(make, tmp_path):
+def test_the_commands_print_what_they_wrote(make, tmp_path):
     make(TEXT_ITEMS, TEXT_QUERIES)
     where = [str(tmp_path / "triples")], ["--corpus", str(tmp_path / "corpus")]
     commands = {
@@ -197,7 +197,7 @@ def test_only_an_older_export_of_the_same_layout_is_replaced(make, tmp_path, lay
     assert ours.read_bytes() == before
 
 
-def test_kind_c9_rows_with_too_few_distinct_negatives_are_reported_with_the_cure(make, tmp_path):
+def test_rows_with_too_few_distinct_negatives_are_reported_with_the_cure(make, tmp_path):
     """Ten rows have three negatives each. In nine rows only two negatives are distinct, in the tenth row all three."""
     short = replace(TRIPLES[0], query_id="q0")
     make(TEXT_ITEMS, TEXT_QUERIES, [short] * 9 + [TRIPLES[1]])
@@ -289,7 +289,7 @@ def test_memory_does_not_grow_with_the_rows(many, tmp_path, layout):
     assert grown < 15
 
 
-def test_parquet_goes_out_in_groups(many, tmp_path):
+def test_parquet_is_written_in_groups(many, tmp_path):
     small, _, corpus = many
     export_sentence_transformers(TrainingRows(small, corpus), tmp_path / "st.parquet")
     groups = pq.ParquetFile(tmp_path / "st.parquet").metadata

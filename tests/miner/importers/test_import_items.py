@@ -47,7 +47,7 @@ def run_import(tmp_path, images, items, *more):
     return result.stdout
 
 
-def test_items_join_the_pool_and_bring_no_query(tmp_path, images):
+def test_items_enlarge_the_pool_without_queries(tmp_path, images):
     run_import(tmp_path, images, ITEMS)
     corpus = Corpus(tmp_path / "corpus")
     assert [(query.text, query.subset) for query in corpus.queries] == [("find the first", "s")]

@@ -65,7 +65,7 @@ def test_mmeb_eval_has_closed_lists(tmp_path, images):
     corpus, rejects = take(read_mmeb_eval(images), tmp_path, images, max_rejects=0.7)
     first, second = corpus.queries
     assert (first.text, first.image, first.subset) == ("Which?\n", "a.png", "VisDial")
-    assert texts(corpus, first) == ["seven", "six", "one"]  # an item is listed once
+    assert texts(corpus, first) == ["seven", "six", "one"]  # each item is listed once
     assert texts(corpus, second) == ["b.png", "a.png"]
     for query in corpus.queries:
         assert query.positive_ids == (corpus.items[query.candidates[0]].item_id,)

@@ -161,7 +161,7 @@ def test_bad_released_rows_are_rejected(tmp_path, images, changes, reason):
     corpus, rejects = take(read_unime(path), tmp_path, images, 0.5, published)
     assert rejects == [(f"{path.name}:2", reason)]
     assert len(corpus.queries) == 1
-    assert len(corpus.items) == 4  # a rejected row leaves nothing behind
+    assert len(corpus.items) == 4  # a rejected row adds no item
 
 
 def test_an_export_of_unijudge_can_be_imported(tmp_path):
@@ -346,7 +346,7 @@ def test_columns_without_tuples_are_refused(tmp_path, images, row, reason):
         take(read_tuples(tmp_path / "t.jsonl"), tmp_path, images)
 
 
-def test_kind_a11_scores_outside_of_0_to_1_are_kept_as_similarities(tmp_path, images, caplog):
+def test_scores_outside_of_0_to_1_are_kept_as_similarities(tmp_path, images, caplog):
     path = tmp_path / "t.jsonl"
     rows = [
         {"query": "q", "answer": "p", "negative_1": "n", "scores": [0.5, -0.25]},
@@ -366,7 +366,7 @@ def test_kind_a11_scores_outside_of_0_to_1_are_kept_as_similarities(tmp_path, im
         take(read_tuples(path), tmp_path / "b", images, max_rejects=0.5, published=strict)
 
 
-def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path, images):
+def test_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path, images):
     path = tmp_path / "t.jsonl"
     rows = [
         {"query": "q", "documents": ["a", "b", "c"], "labels": [0, 1, 0]},
@@ -385,7 +385,7 @@ def test_kind_a11_a_labelled_list_of_documents_is_matches_and_negatives(tmp_path
     ]
 
 
-def test_kind_a11_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, images, caplog):
+def test_labelled_mismatches_are_counted_apart_from_rejects(tmp_path, images, caplog):
     """Labelled mismatches are half of the file, and are not rejects. A row that cannot be read is a reject."""
     caplog.set_level("INFO")
     path = tmp_path / "t.jsonl"
@@ -418,7 +418,7 @@ def test_requested_scores_must_exist(tmp_path, images):
     assert not (tmp_path / "scores").exists()
 
 
-def test_the_commands(tmp_path, images):
+def test_the_commands_import_published_rows(tmp_path, images):
     path, _ = unime(tmp_path, [unime_row()])
     (tmp_path / "t.jsonl").write_text(json.dumps(TUPLES[0]) + "\n")
     (tmp_path / "data").mkdir()

@@ -50,7 +50,7 @@ def rounded(value):
     return None if value is None else round(value, 4)
 
 
-def told(query, chosen_by):
+def explanation_of(query, chosen_by):
     choice = select_negatives(Case(query), chosen_by)
     positives, candidates = explain(choice, chosen_by)
     alphas = [rounded(e.alpha) for e in candidates]
@@ -64,7 +64,7 @@ def told(query, chosen_by):
 
 def test_every_decision_has_a_reason_in_words():
     made = settings(num_negatives=2, stride=2)
-    choice, positives, candidates, alphas = told(
+    choice, positives, candidates, alphas = explanation_of(
         row([0.71, 0.2], [0.62, 0.1, None, 0.2, 0.3]), made
     )
     assert positives == [
@@ -83,29 +83,31 @@ def test_every_decision_has_a_reason_in_words():
 
 
 def test_a_relaxed_margin_a_fallback_and_an_empty_row_are_explained():
-    choice, _, candidates, _ = told(row([0.5], [0.45, 0.6]), settings())
+    choice, _, candidates, _ = explanation_of(row([0.5], [0.45, 0.6]), settings())
     assert candidates == [
         ("chosen", "score 0.450 ≤ 0.500 − 0.01 (β relaxed from 0.1); negative 1"),
         ("dropped", "score 0.600 > 0.500 − 0.01 (β relaxed from 0.1)"),
     ]
     assert outcome(choice, 10) == "1 negative of 10, repeated to fill the row, β = 0.01"
-    choice, _, candidates, _ = told(row([0.3], [0.6]), settings("paper"))
+    choice, _, candidates, _ = explanation_of(row([0.3], [0.6]), settings("paper"))
     assert candidates == [
         ("chosen", "score 0.600 > 0.300 − 0.01; but drawn at random as negative 1")
     ]
     assert outcome(choice, 10) == "1 negative, drawn at random: no candidate survived"
-    choice, _, _, _ = told(row([0.3], [0.6]), settings())
+    choice, _, _, _ = explanation_of(row([0.3], [0.6]), settings())
     assert outcome(choice, 10) == "left out: every candidate is dropped as a false negative"
 
 
 def test_without_a_judge_or_without_a_judged_positive_nothing_is_compared():
-    _, _, candidates, alphas = told(row([0.5], [0.9, 0.1]), settings("topk", num_negatives=1))
+    _, _, candidates, alphas = explanation_of(
+        row([0.5], [0.9, 0.1]), settings("topk", num_negatives=1)
+    )
     assert candidates == [
         ("chosen", "negative 1, chosen without the judge"),
         ("kept", "not taken by the walk"),
     ]
     assert alphas == [None, None]
-    choice, positives, candidates, _ = told(row([None], [0.1]), settings())
+    choice, positives, candidates, _ = explanation_of(row([None], [0.1]), settings())
     assert positives == [("error", "no verdict: bad_image: x")]
     assert candidates == [("kept", "not compared: no positive has a verdict")]
     assert outcome(choice, 10) == "left out: no positive has a verdict"
@@ -188,7 +190,7 @@ def test_a_sample_has_a_limit_that_its_groups_share_fairly(files, size):
         sample.add(str(number), [] if file == UNREMARKABLE else [file], number)
         assert sample.shown.total() == min(size, number + 1)
     for file in set(files):
-        # It gave places up: no other has more than one above it.
+        # If a group is not shown completely, no group shows more than one row more than this group.
         if sample.shown[file] < sample.read[file]:
             assert max(sample.shown.values()) <= sample.shown[file] + 1
 
@@ -317,7 +319,7 @@ def test_a_persons_override_is_explained():
     ]
 
 
-def test_beyond_the_first_k_nothing_is_compared():
+def test_candidates_after_the_first_k_are_not_compared():
     told, _ = seen(row([0.9], [0.2, 0.3, 0.95]), settings(num_negatives=1, k=1))
     assert told == [
         ("chosen", 0.2, "score 0.200 ≤ 0.900 − 0.1; negative 1"),

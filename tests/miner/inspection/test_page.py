@@ -96,7 +96,7 @@ def test_margins_belong_to_the_candidates_of_the_selection(folder, monkeypatch):
     )
     inspect(settings(folder))
     inspect(settings(folder, k=2))
-    _, every, _, near = map(sum, drawn)  # on a page scores come first, then margins
+    _, every, _, near = map(sum, drawn)  # a page has the scores first, then the margins
     assert (every, near) == (35 * 4 - 1, 35 * 2 - 1), "one candidate has no verdict"
 
 

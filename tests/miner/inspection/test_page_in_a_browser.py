@@ -50,7 +50,7 @@ class Person:
         driver.get(page.as_uri())
         driver.execute_script("localStorage.clear()")
         driver.refresh()
-        self.errors()  # of the page before
+        self.errors()  # removes the errors of the previous page
 
     def all(self, selector):
         return self.driver.find_elements("css selector", selector)
@@ -152,7 +152,7 @@ def test_each_bar_shows_its_own_cut_and_the_row_shows_a_common_cut(person):
     assert person.read(*tick)[:3] == [["61%"]] * 3
     assert person.read(*line)[0] == ["by similarity; dropped above α = 0.610"]
     assert not person.all("article .asked .bar s"), "a positive meets no cut"
-    # As if another judge had cut here.
+    # The page looks as if another judge had another cut here.
     person.driver.execute_script("data.rows[0].candidates[1][4] = 0.8; render()")
     assert person.read(*tick)[:3] == [["61%"], ["80%"], ["61%"]]
     assert person.read(*line)[0] == ["by similarity"]
@@ -242,7 +242,7 @@ def test_overrides_are_set_kept_exported_and_read_again(person, folder):
     assert person.errors() == []
 
 
-def waited(path):
+def wait_for_file(path):
     deadline = time.monotonic() + 20
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -266,7 +266,7 @@ def test_an_override_shows_at_once_and_on_the_next_page(person, folder, chromium
     assert person.cells("query-0")[0][0] == "✓ negative, by a person"
     person.click("#export")
     corpus = Corpus(folder / "corpus").fingerprint
-    file = waited(folder / "downloads" / f"overrides-{corpus[:12]}.json")
+    file = wait_for_file(folder / "downloads" / f"overrides-{corpus[:12]}.json")
 
     inspect(settings(folder, overrides=file))
     again = Person(chromium, folder / "page.html")
@@ -306,7 +306,9 @@ def test_a_random_sample_is_labelled_without_its_scores(person, folder, chromium
     assert page.one("#export-labels").text == "export 2 of 12 labels"
     page.click("#export-labels")
     corpus = Corpus(folder / "corpus").fingerprint
-    read = read_label_file(waited(folder / "downloads" / f"labels-{corpus[:12]}.json"), corpus)
+    read = read_label_file(
+        wait_for_file(folder / "downloads" / f"labels-{corpus[:12]}.json"), corpus
+    )
     assert (read.sampled, [one.match for one in read.labels]) == (12, [True, False])
     pairs = {
         (row.query_id, one.item_id)

@@ -78,7 +78,7 @@ def test_positives_of_the_question_are_excluded_in_every_spelling(corpus):
     )
 
 
-def test_rows_repeat_a_question_only_where_the_judge_reads_the_same(tmp_path):
+def test_rows_have_the_same_question_only_if_the_judge_reads_the_same_content(tmp_path):
     items = [Item("cat", ("x",), text="a cat")]
     asked = [
         Query(f"q{n}", "x", ("cat",), text=text)
@@ -90,7 +90,7 @@ def test_rows_repeat_a_question_only_where_the_judge_reads_the_same(tmp_path):
     assert repeated_questions(corpus, [1, 2]) == {}
 
 
-def test_the_querys_own_picture_is_excluded_under_any_name_unless_it_may(corpus):
+def test_the_querys_own_picture_is_excluded_under_any_name_unless_it_is_allowed(corpus):
     assert names(corpus, Pools(corpus, "global").excluded(2)) == ["pic", "both", "other", "copy"]
     assert names(corpus, Pools(corpus, "global", allow_query_image=True).excluded(2)) == [
         "other",

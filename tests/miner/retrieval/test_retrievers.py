@@ -151,7 +151,7 @@ def test_both_retrievers_agree_with_the_definition(seed, num_items, k, skip, dep
     st.integers(0, 10_000), st.integers(1, 80), st.integers(1, 30), st.integers(0, 9), st.none() | st.integers(1, 90),
     st.integers(1, 4),
 )  # fmt: skip
-def test_rows_that_ask_one_question_are_answered_like_any_other(
+def test_rows_with_the_same_question_are_searched_like_other_rows(
     seed, num_items, k, skip, depth, many
 ):
     """Each row has its own ceiling. Most items are excluded, so the nearest few items are not enough."""
@@ -175,7 +175,7 @@ def test_rows_that_ask_one_question_are_answered_like_any_other(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("miner.retrieval.positive_aware.MANY", many)
         patch.setattr("miner.retrieval.positive_aware.QUERIES_AT_ONCE", many)
-        # Questions that are put in order together.
+        # Questions that are sorted together.
         patch.setattr("miner.retrieval.positive_aware.SIMILARITIES_AT_ONCE", many * 20)
         found = candidates_below(
             FaissRetriever(vectors),
@@ -213,9 +213,9 @@ def test_a_stopped_search_ends_within_a_part():
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 200), st.integers(1, 60))
-def test_flat_search_is_the_exact_one(seed, num_items, k):
+def test_flat_search_is_exact(seed, num_items, k):
     dice = np.random.default_rng(seed)
-    # Many ties.
+    # There are many ties.
     items, queries = unit(dice, num_items, width=3).round(1), unit(dice, 5, width=3).round(1)
     vectors, pool = Blocks(items), np.flatnonzero(dice.uniform(size=num_items) < 0.8)
     (left, rows), (right, other) = (
@@ -266,7 +266,7 @@ def test_a_pool_reads_its_own_blocks_only():
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_an_index_finds_most_within_a_pool(kind, dtype):
+def test_an_index_finds_most_items_of_a_pool(kind, dtype):
     dice = np.random.default_rng(0)
     items = unit(dice, 4000, width=16).astype(dtype).astype(np.float32)
     vectors, queries, pool = (
@@ -286,7 +286,7 @@ def test_an_index_finds_most_within_a_pool(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_kind_c1_items_of_a_small_pool_that_an_index_misses_are_found_by_exact_search(kind):
+def test_items_of_a_small_pool_that_an_index_misses_are_found_by_exact_search(kind):
     """The pool has every fortieth of 2,000 items. An index that ignores the pool finds few of the fifty items."""
     dice = np.random.default_rng(0)
     vectors, queries, pool = Blocks(unit(dice, 2000), 512), unit(dice, 20), np.arange(0, 2000, 40)
@@ -300,7 +300,7 @@ def test_kind_c1_items_of_a_small_pool_that_an_index_misses_are_found_by_exact_s
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_kind_c1_a_small_pool_is_searched_exactly(monkeypatch, kind):
+def test_a_small_pool_is_searched_exactly(monkeypatch, kind):
     """The pool has `SMALL_POOL` items, or one item more."""
     monkeypatch.setattr(candidates, "SMALL_POOL", 200)
     dice = np.random.default_rng(0)

@@ -62,14 +62,14 @@ def test_a_job_killed_at_any_write_loses_and_duplicates_nothing(small, tmp_path)
             capture_output=True,
         )
     ends = [json.loads(line) for line in kills.stdout.splitlines()]
-    # candidates.json and a part, manifest.json, the shards, totals.json.
+    # The writes are candidates.json and a part, manifest.json, the shards, and totals.json.
     assert len(ends) == number == 3 * (2 + 1 + whole.shards + 1)
     assert all(end["killed"] and end["end"] == 0 for end in ends)
     expected, rows = pairs_of(tmp_path / "whole"), list(read_scores(tmp_path / "whole"))
     assert set(expected.values()) == {1}
     most = max(len(row.positives) + len(row.candidates) for row in rows)
     repeated = judge.pairs.total() - number * whole.counts.asked
-    # A kill costs a shard and what was in flight.
+    # A kill costs one shard and the pairs in flight.
     assert 0 < repeated <= number * (SHARD + IN_FLIGHT) * most
     shards_left = set()
     for at, end in enumerate(ends):
@@ -109,13 +109,13 @@ def test_a_kill_costs_at_most_a_shard_and_what_is_in_flight(small, tmp_path):
         deadline = time.monotonic() + 60
         while len(judge.queries) < 1 + SHARD + IN_FLIGHT and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.5)  # more than the job may begin would come now
+        time.sleep(0.5)  # if the job began too many queries, they would come now
         begun, written = len(judge.queries), list(settings.out.glob("part-*"))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         over.set()
     assert not written
-    assert begun == 1 + SHARD + IN_FLIGHT  # and the service's own known pair
+    assert begun == 1 + SHARD + IN_FLIGHT  # the last one is the known pair of the service
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_disk_fault_at_any_write_leaves_no_partial_file(
     The code is the same for all kinds.
     """
     with serving(Counting()) as url:
-        for at in (*places, 3 * (3 + 4)):  # the last: as many as there are
+        for at in (*places, 3 * (3 + 4)):  # the last value is the number of all operations
             monkeypatch.setattr(files, "_sync", files._sync)
             monkeypatch.setattr(Path, "replace", Path.replace)
             settings = small(url, out=tmp_path / f"{at}")
@@ -181,7 +181,7 @@ def test_after_a_signal_the_running_shards_finish(small, tmp_path):
             return await super().judge(query, candidates)
 
     judge = Held()
-    threads = threading.active_count()  # of earlier tests too
+    threads = threading.active_count()  # this includes threads of earlier tests
     with serving(judge) as url:
         settings = small(url)
         process = subprocess.Popen(

@@ -90,7 +90,7 @@ def run_on(monkeypatch, ends, shards, tasks=2):
     return found.value, told, fake.asked
 
 
-def test_kind_c2_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypatch):
+def test_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypatch):
     ends = {1: WorkerCrashedError(), 4: WorkerCrashedError()}
     error, told, asked = run_on(monkeypatch, ends, range(8))
     assert isinstance(error, TaskFailed)
@@ -100,7 +100,7 @@ def test_kind_c2_a_shard_that_kills_its_tasks_does_not_stop_the_others(monkeypat
     assert asked == list(range(8))
 
 
-def test_kind_c2_the_job_ends_if_every_task_dies(monkeypatch):
+def test_the_job_ends_if_every_task_dies(monkeypatch):
     error, told, asked = run_on(
         monkeypatch, {shard: WorkerCrashedError() for shard in range(100)}, range(100)
     )
@@ -108,13 +108,13 @@ def test_kind_c2_the_job_ends_if_every_task_dies(monkeypatch):
     assert (told, len(asked)) == ([], 7), "more than five died, and one was running"
 
 
-def test_kind_c2_after_an_error_the_running_shards_finish(monkeypatch):
+def test_after_an_error_the_running_shards_finish(monkeypatch):
     own = DataError("shard 0: 3 of 4 pairs have no verdict")
     error, told, asked = run_on(monkeypatch, {0: RayTaskError("f", "traceback", own)}, range(8))
     assert (error, told, asked) == (own, [1], [0, 1])
 
 
-def test_kind_c2_a_cluster_that_is_lost_is_one_line(monkeypatch):
+def test_a_lost_cluster_is_reported_in_one_line(monkeypatch):
     from miner.scoring import ray_executor
 
     monkeypatch.setattr(
@@ -130,7 +130,7 @@ def test_kind_c2_a_cluster_that_is_lost_is_one_line(monkeypatch):
     assert ray_executor.RETRIES == 2
 
 
-def test_kind_c2_a_long_wait_is_reported(monkeypatch, caplog):
+def test_a_long_wait_is_reported(monkeypatch, caplog):
     """The first report comes after a minute in which no task ended, and another report after the next such minute."""
     from miner.scoring import ray_executor
 

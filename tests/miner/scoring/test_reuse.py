@@ -52,7 +52,7 @@ def test_a_larger_k_asks_for_new_pairs_only(job, tmp_path):
         assert second.counts.asked == len(pairs_in(larger.out) - pairs_in(job(url).out))
         fresh = job(url, k=12, out=tmp_path / "fresh")
         score(fresh, quiet)
-    # Ranks and similarities are the new search's.
+    # Ranks and similarities come from the new search.
     assert list(read_scores(larger.out)) == list(read_scores(fresh.out))
 
 

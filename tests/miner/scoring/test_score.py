@@ -60,7 +60,7 @@ def test_positives_of_the_same_question_are_never_candidates(corpus, job, servic
         assert not positives & {judged.item_id for judged in row.candidates}
 
 
-def test_kind_c6_an_item_too_long_for_the_embedder_is_not_a_candidate(
+def test_an_item_too_long_for_the_embedder_is_not_a_candidate(
     corpus, job, service, tmp_path, caplog
 ):
     """A query has no candidates if the query or all its positives have no vector. Other queries are complete."""
@@ -91,7 +91,7 @@ def test_kind_c6_an_item_too_long_for_the_embedder_is_not_a_candidate(
 
 
 @pytest.mark.parametrize("index", ["flat", "exact", "ivf", "hnsw"])
-def test_kind_c6_an_item_without_a_vector_is_never_found(
+def test_an_item_without_a_vector_is_never_found(
     corpus, job, service, tmp_path, index, monkeypatch
 ):
     monkeypatch.setattr(candidates, "SMALL_POOL", 0)
@@ -103,7 +103,7 @@ def test_kind_c6_an_item_without_a_vector_is_never_found(
     assert not skipped & found
 
 
-def test_a_pool_of_its_own(corpus, job, service):
+def test_candidates_come_from_the_pool_of_the_subset(corpus, job, service):
     score(job(service, pool="subset", k=200), quiet)
     for row in read_scores(job(service).out):
         for judged in row.candidates:
@@ -163,7 +163,7 @@ def test_a_job_killed_twice_scores_every_pair_exactly_once(tmp_path, corpus, job
     first_left = sum(len(r.positives) + len(r.candidates) for r in rows[8 * finished[1] :])
     assert done.counts.asked <= first_left
     assert not list(settings.out.glob("*.unijudge-draft"))
-    # and the whole is what one run without kills writes
+    # all files equal the files of one run without kills
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url, out=tmp_path / "again"), quiet)
     assert list(read_scores(tmp_path / "again")) == rows
@@ -188,7 +188,7 @@ def test_a_judge_swapped_under_a_running_job_stops_it(job, service, monkeypatch)
     assert not list(job(service).out.glob("*.unijudge-draft"))
 
 
-def test_a_missing_judge(job):
+def test_a_missing_judge_stops_the_job(job):
     with pytest.raises(JudgeUnavailable, match="no judge answers there"):
         score(job("http://127.0.0.1:9", retry_for_s=0.1), quiet)
 

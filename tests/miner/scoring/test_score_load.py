@@ -61,7 +61,7 @@ def test_a_job_with_128_in_flight_on_one_slow_replica_finishes(
     )
     assert set(pairs.values()) == {1}
     assert [row.query_id for row in rows] == [query.query_id for query in corpus.queries]
-    # and each has the score that a patient job gets from a quick judge
+    # Each pair has the score that a patient job gets from a fast judge.
     with serving(ScriptedJudge(Prompt())) as url:
         score(job(url, out=tmp_path / "again"), quiet)
     assert list(read_scores(tmp_path / "again")) == rows

@@ -83,7 +83,7 @@ def test_a_plan_stops_while_it_probes(job):
         pass
 
 
-def test_a_plan_that_lost_its_lease_says_so(job, service, monkeypatch):
+def test_a_plan_that_lost_its_lease_is_reported(job, service, monkeypatch):
     @contextlib.contextmanager
     def lost(out):
         with lease(out) as stop:
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_the_process_at_once(job):
         process.stderr.close()
 
 
-def test_one_signal_is_heard_and_handlers_come_back():
+def test_one_signal_stops_the_job_and_the_handlers_are_restored():
     before, heard = [signal.getsignal(number) for number in SIGNALS], []
 
     async def run():

@@ -127,7 +127,9 @@ def test_overrides_that_contradict_by_content_are_refused(world, tmp_path):
         world(("q0", "dog", "match"), ("q1", "dog", "negative"))
 
 
-def test_published_rows_that_ask_the_same_do_not_train_each_others_positives(tmp_path):
+def test_published_rows_with_the_same_question_do_not_use_each_others_positives_as_negatives(
+    tmp_path,
+):
     """As in published rows, the negative of each row is the positive of the other row."""
     rows = [
         {

@@ -161,7 +161,7 @@ def test_suspect_positives_are_flagged_and_may_weigh_less_or_be_left_out():
     assert (good.suspect, good.weight) == (False, 1.0)
 
 
-def test_candidates_as_good_as_the_positive_are_offered_when_asked():
+def test_candidates_as_good_as_the_positive_are_offered_on_request():
     row = query(0.6, [0.9, 0.1, 0.6, 0.59])
     offered = select_negatives(Case(row), settings("unime-v2", extra_positives=True)).triple
     assert [one.item_id for one in offered.extra_positives] == ["c0", "c2"]
@@ -174,7 +174,7 @@ def test_candidates_as_good_as_the_positive_are_offered_when_asked():
     )
 
 
-def test_several_positives_the_best_counts():
+def test_the_best_of_several_positives_counts():
     row = query(0.4, [0.5])
     row.positives.append(judged("p2", 0.8))
     choice = select_negatives(Case(row), settings("unime-v2"))
@@ -279,7 +279,7 @@ def test_a_whole_selection(tmp_path, corpus, scored, preset):
         select(made)
 
 
-def test_a_partial_folder_is_refused_unless_told(tmp_path, corpus, scored):
+def test_a_partial_folder_is_refused_unless_it_is_allowed(tmp_path, corpus, scored):
     (scored.out / "part-00000.parquet").unlink()
     made = SelectSettings(
         scores=scored.out, corpus=corpus.folder, vectors=scored.vectors, out=tmp_path / "triples"

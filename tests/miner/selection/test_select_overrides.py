@@ -114,7 +114,7 @@ def test_a_confirmed_positive_is_not_suspect_and_a_row_may_be_dropped():
     assert select_negatives(Case(row, overrides={None: "drop"}), SETTINGS).reason == "override"
 
 
-def test_a_file_of_overrides_is_honoured_and_a_strange_one_is_named(tmp_path):
+def test_a_file_of_overrides_is_applied_and_a_foreign_file_is_named(tmp_path):
     corpus = text_corpus(tmp_path, 30)
     rows = random_rows(corpus)
     scores = score_folder(tmp_path / "scores", corpus, rows)

@@ -137,7 +137,7 @@ def test_the_sample_is_even_and_the_same_on_every_run():
     assert first == again != other
     assert len(set(first)) == SAMPLED_ROWS
     quarters = np.histogram(first, bins=4, range=(0, 4 * SAMPLED_ROWS))[0]
-    # chi², 3 degrees, p = .001.
+    # The limit is χ² with 3 degrees of freedom at p = .001.
     assert ((quarters - SAMPLED_ROWS / 4) ** 2 / (SAMPLED_ROWS / 4)).sum() < 16.3
 
 

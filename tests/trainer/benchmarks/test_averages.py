@@ -84,7 +84,7 @@ def test_averages_of_averages_by_hand():
     cells = average_cells(measured, {"a": 10, "b": 10, "c": 10}, averages)
     assert set(cells) == {"a", "b", "c", "ab", "abc"}, "what lacks a part is not there"
     assert cells["ab"].value == pytest.approx(0.6)
-    assert cells["abc"].value == pytest.approx(0.4)  # of two, not of three
+    assert cells["abc"].value == pytest.approx(0.4)  # the mean of two values, not of three
     assert [name for name, cell in cells.items() if cell.partial] == ["c", "abc"]
     assert all(cell.low <= cell.value <= cell.high for cell in cells.values())
     again = average_cells({"b": measured["b"]}, {"b": 10}, averages)

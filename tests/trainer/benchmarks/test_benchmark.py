@@ -58,7 +58,7 @@ def test_missing_images_are_named_and_partial_sets_are_marked(tmp_path, colors):
     table = benchmark(settings(tmp_path, tmp_path / "out", allow_partial=True, **only), quiet)
     assert table.systems["colors"].cells["HatefulMemes"].partial
     assert "colors: partial sets are HatefulMemes (750 of 1,000 queries)." in table.text()
-    # Mended: made anew, and not taken for what was measured.
+    # The set is repaired and imported again. The old measurement is not used for it.
     write_mmeb(tmp_path, "HatefulMemes", 1000)
     with pytest.raises(DataError, match="HatefulMemes: was measured with another corpus"):
         benchmark(settings(tmp_path, tmp_path / "out", **only), quiet)
@@ -186,7 +186,7 @@ def test_the_modality_gap_is_between_images_and_texts(measured):
 def test_captions_are_the_first_five_and_images_have_the_instruction(measured):
     _, _, system = measured
     texts = [content.text for content in system.embedded if content.image is None]
-    # Candidate and query both, embedded once.
+    # The content is both a candidate and a query, and is embedded once.
     assert len([text for text in texts if "number" in text]) == 2 * 2 * 5
     assert "red square number 4" in texts
     assert "red square number 5" not in texts

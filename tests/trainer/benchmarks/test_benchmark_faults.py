@@ -30,9 +30,7 @@ def failing(job, *names):
     return str(refusal.value)
 
 
-def test_kind_c7_a_set_without_its_pictures_does_not_stop_other_sets(
-    root, tmp_path, colors, caplog
-):
+def test_a_set_without_its_pictures_does_not_stop_other_sets(root, tmp_path, colors, caplog):
     """The folder of the pictures is missing, and later empty. The set is named in `benchmarks`, or is not named."""
     shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
     shutil.copytree(root / "flickr30k", tmp_path / "root" / "flickr30k")
@@ -52,7 +50,7 @@ def test_kind_c7_a_set_without_its_pictures_does_not_stop_other_sets(
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "text", "foreign"])
-def test_kind_c7_a_damaged_parquet_file_does_not_stop_other_sets(root, tmp_path, colors, damage):
+def test_a_damaged_parquet_file_does_not_stop_other_sets(root, tmp_path, colors, damage):
     write_mmeb(tmp_path / "root", "VOC2007", 3)
     shutil.copytree(root / "Urban1k", tmp_path / "root" / "Urban1k")
     path = next((tmp_path / "root" / "MMEB-eval" / "VOC2007").iterdir())
@@ -73,7 +71,7 @@ def test_kind_c7_a_damaged_parquet_file_does_not_stop_other_sets(root, tmp_path,
     assert "VOC2007" in said
 
 
-def test_kind_c7_a_changed_picture_does_not_stop_other_sets(root, tmp_path, colors):
+def test_a_changed_picture_does_not_stop_other_sets(root, tmp_path, colors):
     """Also, a content without a vector does not stop other sets. Both faults occur while a set is embedded."""
     shutil.copytree(root, tmp_path / "root")
     job = settings(
@@ -87,9 +85,7 @@ def test_kind_c7_a_changed_picture_does_not_stop_other_sets(root, tmp_path, colo
     assert "red.png: changed since it was imported" in failing(job, "flickr30k")
 
 
-def test_kind_c7_a_partial_set_is_imported_again_only_if_its_pictures_change(
-    tmp_path, colors, monkeypatch
-):
+def test_a_partial_set_is_imported_again_only_if_its_pictures_change(tmp_path, colors, monkeypatch):
     imported, real = [], running.run
     monkeypatch.setattr(running, "run", lambda words: imported.append(words[2]) or real(words))
     write_mmeb(tmp_path / "root", "HatefulMemes", 1000)
@@ -126,7 +122,7 @@ def broken_for_two(root, out):
             (out / f"said-{os.environ.get('RANK', '0')}").write_text(str(error))
 
 
-def test_kind_c7_no_process_waits_for_one_whose_set_failed(root, tmp_path):
+def test_no_process_waits_for_a_process_whose_set_failed(root, tmp_path):
     launched(partial(broken_for_two, root, tmp_path), 2, tmp_path / "ranks")
     assert "not finite" in (tmp_path / "said-0").read_text()
     assert set(json.loads((tmp_path / "table.json").read_text())["systems"]["colors"]["subsets"]) == {

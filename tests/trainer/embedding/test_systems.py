@@ -207,7 +207,7 @@ def odd():
 
 
 @pytest.mark.parametrize("place", ["head", "body"])
-def test_an_endpoint_that_answers_drop_by_drop_is_given_up(odd, tmp_path, place):
+def test_an_endpoint_that_answers_byte_by_byte_is_given_up(odd, tmp_path, place):
     options = {"url": f"{odd}/{place}", "model": "tiny", "timeout_s": 0.5, "retry_for_s": 0.1}
     with pytest.raises(
         EndpointBusy, match=r"no complete answer within endpoint\.timeout_s = 0\.5\. Raise"
@@ -215,7 +215,7 @@ def test_an_endpoint_that_answers_drop_by_drop_is_given_up(odd, tmp_path, place)
         vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
 
 
-def test_an_answer_that_cannot_be_unpacked_is_one_line(odd, tmp_path):
+def test_an_answer_that_cannot_be_unpacked_is_reported_in_one_line(odd, tmp_path):
     options = {"url": f"{odd}/gzip", "model": "tiny"}
     with pytest.raises(EndpointError, match=r"the answer cannot be read .DecodingError"):
         vectors_of(opened(tmp_path, system="endpoint", endpoint=options), CONTENTS[:1])
@@ -280,7 +280,7 @@ def test_a_sentence_transformers_folder_embeds_texts_images_and_both(tiny_model,
             tmp_path, system="sentence-transformers", sentence_transformers=name
         ).identity.weights
 
-    for left in (".cache/huggingface/download", "empty"):  # by a download, by a person
+    for left in (".cache/huggingface/download", "empty"):  # left by a download, and by a person
         (tmp_path / "st" / left).mkdir(parents=True)
     (tmp_path / "st" / ".cache" / "notes.json").write_text("{}")
     assert system.identity.weights == weights()
@@ -348,7 +348,7 @@ def test_the_retry_time_counts_from_the_last_answer_to_any_request(monkeypatch):
     assert patience.is_over(begun), "who gave up has given up for all"
 
 
-def test_kind_c3_an_endpoint_with_an_unknown_host_name_is_given_up_soon(monkeypatch):
+def test_an_endpoint_with_an_unknown_host_name_is_given_up_soon(monkeypatch):
     def nowhere():
         raise httpx2.ConnectError("Name or service not known") from socket.gaierror(
             -2, "Name or service not known"
@@ -393,7 +393,7 @@ class LikeClip:
         )
 
 
-def test_kind_c8_a_model_like_clip_is_asked_kind_by_kind_and_without_the_instruction(
+def test_a_model_like_clip_embeds_texts_and_pictures_separately_without_the_instruction(
     tmp_path, monkeypatch
 ):
     import sentence_transformers

@@ -125,7 +125,7 @@ def test_an_evaluation_of_something_else_is_replaced_only_with_overwrite(tmp_pat
     measured(tmp_path, SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     job = EvaluateSettings(corpus=tmp_path, vectors=tmp_path / "v", out=tmp_path / "e")
     before = (tmp_path / "e" / "rankings.parquet").read_bytes()
-    evaluate(job)  # the same once more
+    evaluate(job)  # the same command again
     (tmp_path / "v").rename(tmp_path / "older")
     other = [[1, 0, 0], [1, 0.1, 0], [0, 0, 1], [0, 0.1, 1]]
     with pytest.raises(

@@ -65,7 +65,7 @@ def test_as_many_queries_as_needed_are_enough():
     assert Power(10, 0.3).lacking(None) is None, "nothing is looked for"
 
 
-def test_an_evaluation_that_is_too_small_is_warned_of(tmp_path, caplog):
+def test_a_warning_names_an_evaluation_that_is_too_small(tmp_path, caplog):
     """Four of four queries are right: p = 6 / 8, so a fifth of the results differ, and 1.96 √(0.2 / 4) = 0.438."""
     measured(tmp_path / "none", SWAPPED, BOTH_WAYS, PAIRS, PAIRS)
     measured(tmp_path / "large", SWAPPED, BOTH_WAYS, PAIRS, PAIRS, detect=0.44)

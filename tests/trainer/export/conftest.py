@@ -15,7 +15,7 @@ def wide(model):
 
 @pytest.fixture(scope="module")
 def embedder(corpus, triples, wide, folder):
-    # As a card's reader puts an adapter's base beside.
+    # A reader of the card puts the base beside the adapter in the same way.
     (folder / Path(wide.name).name).symlink_to(wide.name)
     return trained_embedder(corpus, triples, wide, folder / "embedder-run")
 

@@ -44,7 +44,7 @@ def test_an_adapter_is_refused_on_other_weights_whose_shapes_fit(
 ):
     run = trained(corpus, triples, base, tmp_path / "run")
     adapted = model.model_copy(update={"adapter": run / "adapter"})
-    open_backbone(adapted)  # the same weights elsewhere
+    open_backbone(adapted)  # the same weights in another folder
     overwrite(base)
     with pytest.raises(
         ModelError, match=r"adapter: was trained on other weights .* Give the base model"
@@ -88,7 +88,7 @@ def test_a_revision_and_a_digest_cannot_be_compared_and_a_warning_says_so(tmp_pa
     assert "It is unknown whether the weights bbbbbbbbbbbbbbbb are the same" in caplog.text
     with pytest.raises(ModelError):
         check_base(tmp_path, "b" * 40)
-    check_base(tmp_path / "foreign", "b" * 40)  # says nothing of its base
+    check_base(tmp_path / "foreign", "b" * 40)  # this folder does not record its base
 
 
 def test_a_models_digest_covers_the_loaded_files(model, tmp_path):

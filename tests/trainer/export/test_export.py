@@ -36,7 +36,7 @@ from unijudge.content import Content
 from unijudge.judging.prompt import Prompt
 from unijudge.settings import load_settings
 
-pytest.importorskip("torchvision")  # transformers' processors want it
+pytest.importorskip("torchvision")  # transformers' processors need torchvision
 TOLERANCE = 1e-4
 BOTH = Content("Find an image like this one.", TALL)
 """What the cards' code asks about."""

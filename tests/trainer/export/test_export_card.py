@@ -25,7 +25,7 @@ from unijudge.formats.scores import ScoreManifest
 from unijudge.provenance import Beginning
 from unijudge.storage.files import file_sha256, folder_sha256, publish_json, read_json
 
-pytest.importorskip("torchvision")  # transformers' processors want it
+pytest.importorskip("torchvision")  # transformers' processors need torchvision
 
 
 @pytest.mark.parametrize("licence", [None, "apache-2.0"])
@@ -82,7 +82,7 @@ def limits(folder):
     return (folder / "README.md").read_text().split("## Limits")[1].split("\n## ")[0]
 
 
-def test_kind_c10_the_card_states_only_measured_numbers(corpus, triples, wide, tmp_path):
+def test_the_card_states_only_measured_numbers(corpus, triples, wide, tmp_path):
     """The difference is almost zero in float32.
 
     A model merged in bfloat16 has a larger difference, and the card states it.
@@ -165,7 +165,7 @@ def test_an_evaluation_without_its_vectors_is_not_attributed_to_this_run(
         ({"kind": "reranker", "pairs": False}, "transformers"),
     ],
 )
-def test_the_hub_is_told_the_library_that_loads_it(changes, library):
+def test_the_card_names_the_library_that_loads_the_model(changes, library):
     assert (
         _library(SimpleNamespace(**{"kind": "embedder", "pairs": False, "bare": None} | changes))
         == library

@@ -15,7 +15,7 @@ from tests.trainer.exported import (
 from trainer.export.export import export
 from unijudge.errors import DataError, ModelError, SettingsError
 
-pytest.importorskip("torchvision")  # transformers' processors want it
+pytest.importorskip("torchvision")  # transformers' processors need torchvision
 
 
 @pytest.mark.parametrize(("family", "encoding"), [("qwen2_vl", "lamra"), ("llava_next", "vlm2vec")])

@@ -79,7 +79,7 @@ def test_an_embedders_card_names_a_judge_only_if_it_was_used(
     ("preset", "how", "judged"),
     [
         ("unime-v2", f", {JUDGED} {PAPER}.", True),
-        ("topk", f", {UNJUDGED}.", True),  # its scores tell the hardest of these
+        ("topk", f", {UNJUDGED}.", True),  # the judge's scores determine the hardest of these
         ("random", f", {UNJUDGED.replace('topk', 'random')}.", False),
     ],
 )

@@ -151,7 +151,9 @@ def test_a_batch_of_one_row_that_has_no_negative_costs_nothing_and_ends_no_train
 def test_infonce_refuses_a_masked_target_and_a_single_candidate():
     with pytest.raises(ValueError, match="target is masked"):
         infonce(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[True, False]]), temperature=1)
-    with pytest.raises(ValueError, match="target is masked"):  # of one row of two
+    with pytest.raises(
+        ValueError, match="target is masked"
+    ):  # the target is masked in one of two rows
         infonce(
             torch.zeros(2, 2),
             torch.tensor([0, 1]),

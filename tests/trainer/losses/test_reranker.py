@@ -125,7 +125,7 @@ def test_the_positive_has_every_position_with_equal_probability(backbone):
     )
     assert set(found) == {"1", "2", "3", "4"}
     expected = 200 / 4
-    # chi², 3 degrees, p = .001.
+    # The limit is χ² with 3 degrees of freedom at p = .001.
     assert sum((count - expected) ** 2 / expected for count in found.values()) < 16.3
 
 
@@ -148,7 +148,7 @@ def test_a_pair_takes_one_of_the_hardest_negatives(backbone):
     assert negatives(1, None) == set(COLORS[1:]), "where nobody judged, any"
 
 
-def test_the_same_rows_are_asked_in_the_same_way(backbone):
+def test_the_same_rows_give_the_same_prompts(backbone):
     one, other = (Lessons(backbone, Prompt(), RerankerLossSettings(), seed=3) for _ in range(2))
     assert one.of([example(1), example(2)], 1) == other.of([example(1), example(2)], 1)
     assert one.of([example(1)], 1) != Lessons(
@@ -301,7 +301,7 @@ def test_a_list_that_is_too_long_loses_candidates_and_keeps_its_positive(backbon
         assert [f"It is {color}." in listed for color in COLORS].count(True) == 5
 
 
-def test_a_list_is_measured_in_the_order_in_which_it_is_asked(backbone, monkeypatch):
+def test_a_list_is_measured_in_the_order_of_its_prompt(backbone, monkeypatch):
     """In this prompt, a positive that is not the first item costs 60 more tokens.
 
     Such lists are shortened, and no list is refused.
@@ -394,7 +394,7 @@ def test_a_reranker_learns_and_serves_what_it_learned(corpus, triples, model, tm
     assert choice.mass > 0.5, "it has learned to answer with a number"
 
 
-def test_a_question_weighs_as_its_row(backbone):
+def test_a_question_has_the_weight_of_its_row(backbone):
     lesson = Lessons(backbone, Prompt(), RerankerLossSettings(), seed=0).of(
         [replace(example(), weight=0.5)], 1
     )

@@ -139,7 +139,7 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(
     Rows of a good judge cause no warning.
     """
 
-    def said(rows, **loss):
+    def warnings_about(rows, **loss):
         caplog.clear()
         settings = run_settings(
             corpus, rows, model, tmp_path / f"run{len(list(tmp_path.iterdir()))}", max_steps=1
@@ -151,12 +151,12 @@ def test_a_judge_that_cannot_teach_is_warned_of_before_training(
             if "teaches little" in record.getMessage()
         ]
 
-    assert said(triples) == []
+    assert warnings_about(triples) == []
     drawn = write_rows(corpus, tmp_path / "fallback", fallback=True)
-    (warning,) = said(drawn)
+    (warning,) = warnings_about(drawn)
     assert warning.startswith(f"{drawn}: the judge teaches little: ")
     assert "does not rank the positive first in 100% of 8 rows" in warning
-    assert said(drawn, name="infonce") == [], "hard labels do not ask the judge"
+    assert warnings_about(drawn, name="infonce") == [], "hard labels do not ask the judge"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_soft_labels_that_are_hard_are_warned_of_before_training(
         ("random", 2, 0, None),
         ("random", 3, 0, "84 negatives are drawn from 8 items, each about 10 times"),
         ("topk", 3, 0, None),
-        # With the positives of other rows 4 × 8 × 3.
+        # With the positives of other rows, 4 × 8 × 3 items are drawn.
         ("topk", 3, 1, "96 negatives are drawn from 8 items, each about 12 times"),
     ],
 )
@@ -283,7 +283,9 @@ def test_training_learns_the_colours(corpus, triples, model, tmp_path, loss):
         "a finished run is not repeated, but its page is drawn"
     )
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    other = math.exp(-8)  # seven of them: the judge says .9 and .1, at a temperature of .1
+    other = math.exp(
+        -8
+    )  # seven negatives: the judge's scores are .9 and .1, and the temperature is .1
     entropy = math.log(1 + 7 * other) + 8 * 7 * other / (1 + 7 * other)
     assert first["teacher_entropy"] == pytest.approx(entropy, rel=1e-5)
     assert first["teacher_one_hot"] == 1
@@ -323,7 +325,7 @@ def test_embedding_resumes_by_part_and_names_damaged_parts(corpus, model, tmp_pa
     with pytest.raises(DataError, match=r"holds other vectors .inputs_version differ"):
         embed_corpus(settings, quiet)
     monkeypatch.undo()
-    # A folder of something else is refused before the model is opened.
+    # A foreign folder is refused before the model is opened.
     monkeypatch.setattr("trainer.embedding.embed.OurModel", None)
     with pytest.raises(DataError, match=r"holds .* already, which would be mixed"):
         embed_corpus(settings.model_copy(update={"out": corpus.folder}), quiet)

@@ -87,7 +87,7 @@ def embedded(corpus, model, out, **changes):
     return VectorFolder(out, corpus)
 
 
-def test_kind_c6_a_long_text_is_cut_and_its_template_stays(corpus, model):
+def test_a_long_text_is_cut_and_its_template_stays(corpus, model):
     """The text keeps as many letters as fit, so one more letter would not fit.
 
     The picture and the template stay whole.
@@ -100,11 +100,11 @@ def test_kind_c6_a_long_text_is_cut_and_its_template_stays(corpus, model):
     assert backbone.inputs.length(cut) == 60
     before, after = shared_prefix([one, other]), shared_prefix([one[::-1], other[::-1]])
     assert picture in one[:before]
-    assert after > 3  # the turn's end, and where the answer begins
+    assert after > 3  # the end of the turn, and the begin of the answer
     assert (cut[:before], cut[-after:]) == (one[:before], one[-after:])
 
 
-def test_kind_c6_a_cut_text_has_the_vector_of_its_beginning(corpus, model, tmp_path, caplog):
+def test_a_cut_text_has_the_vector_of_its_beginning(corpus, model, tmp_path, caplog):
     long = long_texts(corpus, tmp_path / "c")
     vectors = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="truncate").whole(
         "items"
@@ -123,7 +123,7 @@ def test_kind_c6_a_cut_text_has_the_vector_of_its_beginning(corpus, model, tmp_p
     )
 
 
-def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model, tmp_path, caplog):
+def test_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model, tmp_path, caplog):
     """Two of eight colours have no vector. They are not candidates, and the two queries for them have no pairs."""
     long = long_texts(corpus, tmp_path / "c")
     folder = embedded(long, model, tmp_path / "v", max_tokens=100, on_long="skip")
@@ -141,14 +141,14 @@ def test_kind_c6_a_skipped_text_has_no_vector_and_is_not_measured(corpus, model,
     assert "2 items and 0 queries were too long for the embedder" in caplog.text
 
 
-def test_kind_c6_nothing_is_left_to_measure(corpus, model, tmp_path):
+def test_nothing_is_left_to_measure(corpus, model, tmp_path):
     folder = embedded(corpus, model, tmp_path / "v", max_tokens=1, on_long="skip")
     assert len(folder.skipped("items")) == len(corpus.items)
     with pytest.raises(DataError, match="no query has a vector and a positive with a vector"):
         evaluate(EvaluateSettings(corpus=corpus.folder, vectors=tmp_path / "v", out=tmp_path / "e"))
 
 
-def test_kind_c6_an_unfinished_folder_resumes_with_another_setting(corpus, model, tmp_path):
+def test_an_unfinished_folder_resumes_with_another_setting(corpus, model, tmp_path):
     """The long text of an item with a picture is met in the middle of the job.
 
     No existing vector depends on the setting.
@@ -167,7 +167,7 @@ def test_kind_c6_an_unfinished_folder_resumes_with_another_setting(corpus, model
         embedded(corpus, model, tmp_path / "v", max_tokens=30, on_long="truncate")
 
 
-def test_kind_c6_a_corrected_corpus_is_named(corpus, model, tmp_path):
+def test_a_corrected_corpus_is_named(corpus, model, tmp_path):
     embedded(corpus, model, tmp_path / "v")
     long = long_texts(corpus, tmp_path / "c")
     with pytest.raises(DataError, match=r"corpus differ: .*\. The corpus was imported again"):
@@ -175,9 +175,7 @@ def test_kind_c6_a_corrected_corpus_is_named(corpus, model, tmp_path):
 
 
 @pytest.mark.parametrize("train", [train_embedder, train_reranker])
-def test_kind_c6_rows_that_are_too_long_are_left_out_of_a_training(
-    corpus, model, tmp_path, train, caplog
-):
+def test_rows_that_are_too_long_are_left_out_of_a_training(corpus, model, tmp_path, train, caplog):
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
     skipping = model.model_copy(update={"max_tokens": 300, "on_long": "skip"})
@@ -187,13 +185,13 @@ def test_kind_c6_rows_that_are_too_long_are_left_out_of_a_training(
             include={"corpus", "triples", "out", "num_negatives", "max_steps", "model"}
         )
         settings = RerankerSettings(**same)
-    # Each has all others for negatives.
+    # All other items are negatives of each row.
     with pytest.raises(TrainingError, match="all 8 rows are left out"):
         train(settings, quiet)
     assert not (tmp_path / "run").exists()
 
 
-def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, caplog):
+def test_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, caplog):
     long = long_texts(corpus, tmp_path / "c")
     rows = write_rows(long, tmp_path / "rows")
     cutting = model.model_copy(update={"max_tokens": 100, "on_long": "truncate"})
@@ -208,7 +206,7 @@ def test_kind_c6_an_embedder_is_trained_on_cut_texts(corpus, model, tmp_path, ca
         train_embedder(changed, quiet)
 
 
-def test_kind_c6_rerankers_do_not_truncate_and_benchmarks_do_not_skip():
+def test_rerankers_do_not_truncate_and_benchmarks_do_not_skip():
     """A judge never answers a truncated question, and a benchmark evaluates every query."""
     with pytest.raises(ValueError, match="on_long = 'truncate' is a setting of an embedder"):
         RerankerSettings(corpus="c", triples="t", out="o", model={"on_long": "truncate"})

@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_is_named(model, monkeypatch):
     load = transformers.AutoModelForImageTextToText.from_pretrained
 
     def full(*given, **named):
-        if named.get("device_map") == "meta":  # the check of the checkpoint, which holds no weights
+        if named.get("device_map") == "meta":  # the check of the checkpoint loads no weights
             return load(*given, **named)
         raise torch.OutOfMemoryError(MESSAGE)
 

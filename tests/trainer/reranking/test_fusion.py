@@ -121,10 +121,10 @@ def test_fusing_by_hand():
 @pytest.mark.parametrize(
     ("queries", "gained", "lost", "reranked"),
     [
-        (100, 6, 5, True),  # enough of them: any gain
+        (100, 6, 5, True),  # enough queries, so any gain counts
         (100, 5, 5, False),
         (100, 5, 6, False),
-        (49, 6, 5, False),  # few: 1 < √11
+        (49, 6, 5, False),  # few queries, and 1 < √11
         (49, 9, 3, True),  # 6 > √12
         (49, 7, 3, True),  # 4 > √10
         (49, 6, 3, False),  # 3 = √9

@@ -298,7 +298,9 @@ def test_more_items_than_stored_are_refused_with_both_cures(
             rerank(job(evaluation=tmp_path / "three", **changes), quiet)
         assert not (tmp_path / "r").exists(), "nothing was written"
     run(ScriptedJudge(Prompt()), job(evaluation=tmp_path / "three", top=3))
-    run(ScriptedJudge(Prompt()), job(top=50, out=tmp_path / "all"))  # there are eight in all
+    run(
+        ScriptedJudge(Prompt()), job(top=50, out=tmp_path / "all")
+    )  # the corpus has only eight items
 
 
 def test_a_reranking_of_something_else_is_replaced_only_with_overwrite(job, world, tmp_path):
@@ -315,6 +317,6 @@ def test_a_reranking_of_something_else_is_replaced_only_with_overwrite(job, worl
             run(judge, settings)
         assert not judge.listed, "nothing was asked"
         assert (tmp_path / "r" / "metrics.json").read_bytes() == before
-    run(Answering(1), job(method="listwise", max_in_flight=3))  # the same once more
+    run(Answering(1), job(method="listwise", max_in_flight=3))  # the same command again
     run(Answering(2), job(method="listwise"), overwrite=True)
     assert (tmp_path / "r" / "metrics.json").read_bytes() != before

@@ -34,7 +34,7 @@ def run(study: Study, out: Path, folder: Path = ROOT) -> tuple[StudyProgress, li
     return progress, runner.ran, lines
 
 
-def toy(**changes: Any) -> Study:
+def small_study(**changes: Any) -> Study:
     """A study with three seeds, two ways and two numbers. A higher way is better."""
     values: dict[str, Any] = {
         "question": "Is the good way better?",

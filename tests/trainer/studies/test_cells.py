@@ -1,7 +1,9 @@
+"""The steps of a study that run: one run for each combination of values that a step depends on, and refused studies."""
+
 import pytest
 from pydantic import ValidationError
 
-from tests.trainer.studies.made import STEP, toy
+from tests.trainer.studies.made import STEP, small_study
 from trainer.studies.cells import cells_of
 from trainer.studies.commands import check_commands
 from trainer.studies.study import placeholders
@@ -9,7 +11,7 @@ from unijudge.errors import SettingsError
 
 
 def test_a_step_runs_once_for_each_value_that_it_depends_on():
-    cells = cells_of(toy())
+    cells = cells_of(small_study())
     worlds = [name for name in cells if name.startswith("world/")]
     runs = [name for name in cells if name.startswith("run/")]
     assert worlds == ["world/seed=0", "world/seed=1", "world/seed=2"]
@@ -19,36 +21,36 @@ def test_a_step_runs_once_for_each_value_that_it_depends_on():
 
 
 def test_needed_cells_come_first():
-    order = list(cells_of(toy()))
+    order = list(cells_of(small_study()))
     assert order.index("world/seed=2") < order.index("run/k=4,way=good,seed=0")
 
 
 def test_a_step_that_names_no_seed_runs_once():
     steps = {"base": {"command": f"{STEP} world {{out}} 0"}}
-    assert list(cells_of(toy(steps=steps, measures={}, comparisons={}))) == ["base/all"]
+    assert list(cells_of(small_study(steps=steps, measures={}, comparisons={}))) == ["base/all"]
 
 
-def test_what_a_step_depends_on_through_another_one_counts():
+def test_indirect_dependencies_of_a_step_count():
     steps = {
         "rows": {"command": f"{STEP} world {{out}} {{way}}"},
         "student": {"command": f"{STEP} run {{out}} {{rows}} {{k}}"},
         "evaluation": {"command": f"{STEP} run {{out}} {{student}}"},
     }
-    cells = cells_of(toy(steps=steps, measures={}, comparisons={}))
+    cells = cells_of(small_study(steps=steps, measures={}, comparisons={}))
     assert cells["evaluation/k=4,way=bad"].needs == ("student/k=4,way=bad",)
 
 
 def test_a_combination_that_is_left_out_has_no_cells():
-    cells = cells_of(toy(leave_out=[{"k": "8", "way": "bad"}]))
+    cells = cells_of(small_study(leave_out=[{"k": "8", "way": "bad"}]))
     assert sum(name.startswith("run/") for name in cells) == 9
 
 
 def test_a_digest_follows_what_the_step_needs():
-    before, after = cells_of(toy()), cells_of(toy(names={"x": "y"}))
+    before, after = cells_of(small_study()), cells_of(small_study(names={"x": "y"}))
     assert before["run/k=4,way=good,seed=0"].digest == after["run/k=4,way=good,seed=0"].digest
-    steps = toy().model_dump()["steps"]
+    steps = small_study().model_dump()["steps"]
     steps["world"]["command"] += " --other"
-    changed = cells_of(toy(steps=steps))
+    changed = cells_of(small_study(steps=steps))
     assert before["run/k=4,way=good,seed=0"].digest != changed["run/k=4,way=good,seed=0"].digest
 
 
@@ -76,7 +78,7 @@ def test_a_digest_follows_what_the_step_needs():
 )
 def test_a_study_that_cannot_be_run_is_refused_by_name(steps, message):
     with pytest.raises(SettingsError, match=r".*") as caught:
-        cells_of(toy(steps=steps, measures={}, comparisons={}))
+        cells_of(small_study(steps=steps, measures={}, comparisons={}))
     assert message in str(caught.value)
 
 
@@ -106,7 +108,7 @@ def test_a_study_that_cannot_be_run_is_refused_by_name(steps, message):
 )
 def test_a_study_that_contradicts_itself_is_refused(changes, message):
     with pytest.raises(ValidationError) as caught:
-        toy(**changes)
+        small_study(**changes)
     assert message in str(caught.value)
 
 
@@ -122,7 +124,7 @@ def test_a_study_that_contradicts_itself_is_refused(changes, message):
     ],
 )
 def test_an_unknown_command_is_named_before_anything_runs(command, message):
-    cells = cells_of(toy(steps={"a": {"command": command}}, measures={}, comparisons={}))
+    cells = cells_of(small_study(steps={"a": {"command": command}}, measures={}, comparisons={}))
     with pytest.raises(SettingsError) as caught:
         check_commands(cells.values())
     assert message in str(caught.value)
@@ -131,7 +133,7 @@ def test_an_unknown_command_is_named_before_anything_runs(command, message):
 def test_commands_that_exist_are_accepted():
     commands = ["unijudge mine select out={out}", "python -m json.tool {out}", "true {out}"]
     steps = {f"step{number}": {"command": command} for number, command in enumerate(commands)}
-    check_commands(cells_of(toy(steps=steps, measures={}, comparisons={})).values())
+    check_commands(cells_of(small_study(steps=steps, measures={}, comparisons={})).values())
 
 
 def test_a_doubled_brace_is_a_brace():

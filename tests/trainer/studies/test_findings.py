@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.trainer.studies.made import run, toy
+from tests.trainer.studies.made import run, small_study
 from trainer.studies.findings import Results, StudyFinding, powers
 from trainer.studies.plan import Plan
 from trainer.studies.statistics import Difference
@@ -36,7 +36,7 @@ def test_a_study_reports_the_smallest_difference_that_its_queries_detect():
 
 
 def test_the_answer_is_the_named_comparison_at_the_named_values(tmp_path):
-    study = toy(answer={"better": {"k": "8"}})
+    study = small_study(answer={"better": {"k": "8"}})
     run(study, tmp_path)
     (sentence,) = Results.of(Plan.of(study, tmp_path)).answers()
     assert sentence.startswith("The good way, against the bad one (k 8) helped: score +1.000")
@@ -44,7 +44,7 @@ def test_the_answer_is_the_named_comparison_at_the_named_values(tmp_path):
 
 def test_an_answer_without_runs_names_what_is_missing(tmp_path):
     """Only the bad way runs, so no seed has both sides of the comparison."""
-    bad_way_only = toy(leave_out=({"way": "good"},), answer={"better": {}})
+    bad_way_only = small_study(leave_out=({"way": "good"},), answer={"better": {}})
     run(bad_way_only, tmp_path)
     (sentence,) = Results.of(Plan.of(bad_way_only, tmp_path)).answers()
     assert sentence == "The good way, against the bad one: no seed has finished both sides."
@@ -59,4 +59,4 @@ def test_an_answer_without_runs_names_what_is_missing(tmp_path):
 )
 def test_an_answer_names_a_comparison_and_values_of_the_study(answer, message):
     with pytest.raises(ValueError, match=message):
-        toy(answer=answer)
+        small_study(answer=answer)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.trainer.studies.made import run, toy
+from tests.trainer.studies.made import run, small_study
 from trainer.studies.finished import FINISHED, read_finished
 from trainer.studies.plan import Plan
 from trainer.studies.report import write_study_report
@@ -19,7 +19,7 @@ AXES = {"k": [4], "way": {"good": "1", "bad": "0"}}
 @pytest.fixture
 def elsewhere(tmp_path):
     """The folder of results on another machine. It has only finished.jsonl."""
-    study = toy(seeds=[0], axes=AXES)
+    study = small_study(seeds=[0], axes=AXES)
     run(study, tmp_path / "here")
     write_study_report(Plan.of(study, tmp_path / "here"))
     folder = tmp_path / "elsewhere"
@@ -29,7 +29,7 @@ def elsewhere(tmp_path):
 
 
 def test_a_copy_of_the_file_is_enough_for_the_report(elsewhere):
-    study = toy(seeds=[0], axes=AXES)
+    study = small_study(seeds=[0], axes=AXES)
     _, ran, _ = run(study, elsewhere)
     assert ran == []
     write_study_report(Plan.of(study, elsewhere))
@@ -39,7 +39,7 @@ def test_a_copy_of_the_file_is_enough_for_the_report(elsewhere):
 
 
 def test_more_seeds_run_without_the_finished_ones(elsewhere):
-    study = toy(seeds=[0, 2], axes=AXES)
+    study = small_study(seeds=[0, 2], axes=AXES)
     progress, ran, _ = run(study, elsewhere)
     assert sorted(ran) == ["run/k=4,way=bad,seed=2", "run/k=4,way=good,seed=2", "world/seed=2"]
     assert len(progress.done) == 6
@@ -50,14 +50,14 @@ def test_more_seeds_run_without_the_finished_ones(elsewhere):
 
 def test_a_step_whose_output_is_needed_runs_again(elsewhere):
     """The world of seed 0 finished elsewhere, but the new value of the axis needs its output."""
-    study = toy(seeds=[0], axes=AXES | {"k": [4, 8]})
+    study = small_study(seeds=[0], axes=AXES | {"k": [4, 8]})
     _, ran, _ = run(study, elsewhere)
     assert sorted(ran) == ["run/k=8,way=bad,seed=0", "run/k=8,way=good,seed=0", "world/seed=0"]
 
 
 def test_a_new_measure_runs_the_measured_steps_again(elsewhere):
-    score = toy().measures["score"]
-    study = toy(seeds=[0], axes=AXES, measures={"score": score, "again": score})
+    score = small_study().measures["score"]
+    study = small_study(seeds=[0], axes=AXES, measures={"score": score, "again": score})
     _, ran, _ = run(study, elsewhere)
     assert len(ran) == 3
 
@@ -65,17 +65,17 @@ def test_a_new_measure_runs_the_measured_steps_again(elsewhere):
 def test_an_output_that_was_deleted_here_is_made_again(tmp_path, elsewhere):
     here = tmp_path / "here"
     shutil.rmtree(here / "run/k=4,way=bad,seed=0")
-    _, ran, _ = run(toy(seeds=[0], axes=AXES), here)
+    _, ran, _ = run(small_study(seeds=[0], axes=AXES), here)
     assert ran == ["run/k=4,way=bad,seed=0"]
 
 
 def test_steps_of_other_settings_are_refused(elsewhere):
-    steps = toy().model_dump()["steps"]
+    steps = small_study().model_dump()["steps"]
     steps["world"]["command"] += " more"
     with pytest.raises(
         DataError, match=r"finished\.jsonl: run/.* was made with other settings .*Delete its line"
     ):
-        Plan.of(toy(seeds=[0], axes=AXES, steps=steps), elsewhere)
+        Plan.of(small_study(seeds=[0], axes=AXES, steps=steps), elsewhere)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"name": "a"}', '{"nan": NaN}'])
@@ -85,13 +85,13 @@ def test_a_damaged_line_is_named(elsewhere, line):
     with pytest.raises(
         DataError, match=r"finished\.jsonl:4: not a finished step .*Delete this line"
     ):
-        Plan.of(toy(seeds=[0], axes=AXES), elsewhere)
+        Plan.of(small_study(seeds=[0], axes=AXES), elsewhere)
 
 
-def test_the_results_of_single_queries_travel(tmp_path):
+def test_the_results_of_single_queries_are_in_the_file(tmp_path):
     """A comparison paired by query gives the same interval from the file as from the rankings."""
     measures = {"precision@1": Measure(steps=("run",))}
-    study = toy(seeds=[0], axes=AXES, measures=measures)
+    study = small_study(seeds=[0], axes=AXES, measures=measures)
     run(study, tmp_path / "here")
     for way, ranks in (("good", (1, 2, 1, 1, 1, 1, 1, 1, 2)), ("bad", (1, 2, 1, 3, 1, 2, 1, 1, 1))):
         rankings = [
@@ -106,9 +106,11 @@ def test_the_results_of_single_queries_travel(tmp_path):
     assert write_study_report(Plan.of(study, tmp_path / "elsewhere")) == sentences
 
 
-def test_a_number_that_a_step_lacks_is_lacking_elsewhere(tmp_path):
-    measures = toy().measures | {"some": Measure(steps=("run",), file="metrics.json", key="some")}
-    study = toy(seeds=[0], axes=AXES, measures=measures)
+def test_a_missing_number_of_a_step_is_also_missing_elsewhere(tmp_path):
+    measures = small_study().measures | {
+        "some": Measure(steps=("run",), file="metrics.json", key="some")
+    }
+    study = small_study(seeds=[0], axes=AXES, measures=measures)
     run(study, tmp_path / "here")
     metrics = tmp_path / "here/run/k=4,way=good,seed=0/metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"some": 7}))
@@ -119,6 +121,6 @@ def test_a_number_that_a_step_lacks_is_lacking_elsewhere(tmp_path):
 
 
 def test_the_times_of_finished_steps_are_the_estimate(elsewhere):
-    seconds = Plan.of(toy(seeds=[0, 1], axes=AXES), elsewhere).seconds()
+    seconds = Plan.of(small_study(seeds=[0, 1], axes=AXES), elsewhere).seconds()
     assert seconds["run"] > 0
     assert seconds["world"] > 0

@@ -1,3 +1,5 @@
+"""A study that is run and resumed: failed steps, foreign folders, its report, and the table of all studies."""
+
 import signal
 import subprocess
 import sys
@@ -7,7 +9,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from tests.trainer.studies.made import ROOT, STEP, run, toy, write_study
+from tests.trainer.studies.made import ROOT, STEP, run, small_study, write_study
 from trainer.studies.cells import cells_of
 from trainer.studies.cli import app
 from trainer.studies.findings import Results
@@ -22,7 +24,7 @@ from unijudge.storage.locations import locate
 
 
 def test_a_failed_cell_is_named_and_the_others_run(tmp_path):
-    progress, ran, lines = run(toy(), tmp_path / "out")
+    progress, ran, lines = run(small_study(), tmp_path / "out")
     assert list(progress.failed) == ["run/k=8,way=bad,seed=1"]
     assert len(ran) == 15
     assert len(progress.done) == 14
@@ -33,84 +35,86 @@ def test_a_failed_cell_is_named_and_the_others_run(tmp_path):
 
 
 def test_the_same_command_runs_only_unfinished_cells(tmp_path):
-    run(toy(), tmp_path / "out")
-    _, ran, _ = run(toy(), tmp_path / "out")
+    run(small_study(), tmp_path / "out")
+    _, ran, _ = run(small_study(), tmp_path / "out")
     assert ran == ["run/k=8,way=bad,seed=1"]
 
 
 def test_cells_that_need_a_failed_cell_are_skipped(tmp_path):
-    steps = toy().model_dump()["steps"]
+    steps = small_study().model_dump()["steps"]
     steps["after"] = {"command": f"{STEP} world {{out}} {{run}}"}
-    progress, _, _ = run(toy(steps=steps), tmp_path / "out")
+    progress, _, _ = run(small_study(steps=steps), tmp_path / "out")
     assert progress.left_out == {"after/k=8,way=bad,seed=1"}
     assert "after/k=8,way=good,seed=1" in progress.done
 
 
-def test_seeds_are_done_one_after_another(tmp_path):
-    _, ran, _ = run(toy(), tmp_path / "out")
+def test_seeds_run_one_after_another(tmp_path):
+    _, ran, _ = run(small_study(), tmp_path / "out")
     seeds = [name[-1] for name in ran]
     assert seeds == sorted(seeds)
 
 
 def test_more_seeds_are_added_to_the_same_folder(tmp_path):
-    run(toy(seeds=[0]), tmp_path / "out")
-    _, ran, _ = run(toy(seeds=[0, 2]), tmp_path / "out")
+    run(small_study(seeds=[0]), tmp_path / "out")
+    _, ran, _ = run(small_study(seeds=[0, 2]), tmp_path / "out")
     assert all(name.endswith("seed=2") for name in ran)
     assert len(ran) == 5
 
 
 def test_an_output_of_other_settings_is_refused_and_kept(tmp_path):
-    run(toy(seeds=[0]), tmp_path / "out")
-    steps = toy().model_dump()["steps"]
+    run(small_study(seeds=[0]), tmp_path / "out")
+    steps = small_study().model_dump()["steps"]
     steps["world"]["command"] += " more"
     with pytest.raises(
         DataError,
         match=r"world/seed=0: this output, or one of its inputs, was made with other settings",
     ):
-        Plan.of(toy(seeds=[0], steps=steps), tmp_path / "out")
+        Plan.of(small_study(seeds=[0], steps=steps), tmp_path / "out")
     assert (tmp_path / "out/world/seed=0/world.txt").exists()
 
 
 def test_an_output_that_was_deleted_is_made_again(tmp_path):
-    run(toy(seeds=[0]), tmp_path / "out")
+    run(small_study(seeds=[0]), tmp_path / "out")
     output = tmp_path / "out/run/k=4,way=bad,seed=0"
     (output / "metrics.json").unlink()
     output.rmdir()
-    _, ran, _ = run(toy(seeds=[0]), tmp_path / "out")
+    _, ran, _ = run(small_study(seeds=[0]), tmp_path / "out")
     assert ran == ["run/k=4,way=bad,seed=0"]
 
 
 def test_a_folder_of_another_study_is_refused(tmp_path):
-    run(toy(seeds=[0]), tmp_path / "out")
+    run(small_study(seeds=[0]), tmp_path / "out")
     with pytest.raises(SettingsError, match="holds the results of another study"):
-        Plan.of(toy(question="Something else?"), tmp_path / "out")
+        Plan.of(small_study(question="Something else?"), tmp_path / "out")
 
 
 def test_results_in_a_store_are_refused():
     with pytest.raises(SettingsError, match="the results of a study must be on a local disk"):
-        Plan.of(toy(), locate("memory://results"))
+        Plan.of(small_study(), locate("memory://results"))
 
 
 def test_two_runs_of_one_study_do_not_mix(tmp_path):
     with lease(tmp_path / "out"), pytest.raises(FolderBusy):
-        run(toy(), tmp_path / "out")
+        run(small_study(), tmp_path / "out")
 
 
 def test_a_step_that_writes_no_output_has_failed(tmp_path):
-    study = toy(seeds=[0], steps={"a": {"command": "true {out}"}}, measures={}, comparisons={})
+    study = small_study(
+        seeds=[0], steps={"a": {"command": "true {out}"}}, measures={}, comparisons={}
+    )
     progress, _, _ = run(study, tmp_path / "out")
     assert "wrote no {out}" in progress.failed["a/all"]
 
 
 def test_a_folder_with_spaces_in_its_name(tmp_path):
-    progress, _, _ = run(toy(seeds=[0]), tmp_path / "my results")
+    progress, _, _ = run(small_study(seeds=[0]), tmp_path / "my results")
     assert len(progress.done) == 5
 
 
 def test_the_time_of_finished_steps_is_the_estimate(tmp_path):
-    steps = toy().model_dump()["steps"]
+    steps = small_study().model_dump()["steps"]
     steps["run"]["seconds"] = 5
-    study = toy(seeds=[0], steps=steps)
+    study = small_study(seeds=[0], steps=steps)
     assert Plan.of(study, tmp_path / "out").seconds() == {"run": 5, "world": None}
     run(study, tmp_path / "out")
     assert 0 < Plan.of(study, tmp_path / "out").seconds()["run"] < 5
@@ -151,7 +155,7 @@ def _is_gone(pid):
 
 
 def test_the_sentences_of_the_report_follow_from_the_numbers(tmp_path):
-    study = toy()
+    study = small_study()
     run(study, tmp_path / "out")
     sentences = write_study_report(Plan.of(study, tmp_path / "out"))
     assert sentences[0] == (
@@ -171,7 +175,7 @@ def test_the_report_gives_the_smallest_detectable_difference(tmp_path):
     """Of four queries, the good way answers one more: the differences are 0 0 0 1, so the half-width is 1.96 · 0.5 /
     √4.
     """
-    study = toy(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, detect=0.25)
+    study = small_study(seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, detect=0.25)
     run(study, tmp_path / "out")
     for way, ranks in (("good", (1, 2, 1, 1)), ("bad", (1, 2, 1, 3))):
         rankings = [
@@ -191,11 +195,11 @@ def test_the_report_gives_the_smallest_detectable_difference(tmp_path):
 
 def test_a_study_without_results_has_no_report(tmp_path):
     with pytest.raises(DataError, match="no measured step of the study is finished"):
-        Results.of(Plan.of(toy(), tmp_path / "out"))
+        Results.of(Plan.of(small_study(), tmp_path / "out"))
 
 
 def test_every_cell_is_part_of_the_plan(tmp_path):
-    assert set(Plan.of(toy(), tmp_path / "out").cells) == set(cells_of(toy()))
+    assert set(Plan.of(small_study(), tmp_path / "out").cells) == set(cells_of(small_study()))
 
 
 def test_measures_of_one_training_are_in_one_row(tmp_path):
@@ -204,9 +208,9 @@ def test_measures_of_one_training_are_in_one_row(tmp_path):
         "again": {"steps": ["again"], "file": "metrics.json", "key": "all.score"},
         "both": {"steps": ["run", "again"], "file": "metrics.json", "key": "all.score"},
     }
-    steps = toy().model_dump()["steps"]
+    steps = small_study().model_dump()["steps"]
     steps["again"] = {"command": f"{STEP} run {{out}} {{world}} {{k}} {{way}} {{seed}}"}
-    study = toy(
+    study = small_study(
         seeds=[0],
         axes={"k": [4], "way": {"good": "1"}},
         measures=measures,
@@ -226,7 +230,7 @@ def test_measures_of_one_training_are_in_one_row(tmp_path):
 
 
 def test_all_studies_are_in_one_file_and_the_text_above_stays(tmp_path):
-    study = toy()
+    study = small_study()
     run(study, tmp_path / "results" / "toy")
     out = tmp_path / "results.md"
     out.write_text("# Results\n\nBy hand.\n\n## What agrees with the paper\n\nold\n")
@@ -255,10 +259,10 @@ def test_all_studies_are_in_one_file_and_the_text_above_stays(tmp_path):
 
 
 def test_a_number_missing_in_some_runs_is_empty_and_one_missing_in_all_is_an_error(tmp_path):
-    steps = toy().model_dump()["steps"]
-    measures = {"score": toy().model_dump()["measures"]["score"]}
+    steps = small_study().model_dump()["steps"]
+    measures = {"score": small_study().model_dump()["measures"]["score"]}
     measures["some"] = {"steps": ["run"], "file": "metrics.json", "key": "only_good"}
-    study = toy(
+    study = small_study(
         seeds=[0], axes={"k": [4], "way": {"good": "1", "bad": "0"}}, steps=steps, measures=measures
     )
     run(study, tmp_path / "out")

@@ -32,7 +32,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_study_is_sound(path):
+def test_a_shipped_study_is_valid(path):
     study = read_study(path, [])
     cells = cells_of(study)
     check_commands(cells.values())

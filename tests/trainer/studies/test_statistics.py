@@ -1,3 +1,5 @@
+"""The comparison of two sides of a study, over seeds and over queries."""
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_queries_are_paired_and_averaged_over_seeds():
     assert found.over_queries == pytest.approx((0.375 - half, 0.375 + half))
 
 
-def test_one_seed_settles_nothing():
+def test_one_seed_does_not_settle_an_effect():
     found = difference(of([0.1], [[0, 0, 0, 1]]), of([0.9], [[1, 1, 1, 1]]))
     assert found.over_seeds is None
     assert found.finding == "not settled"

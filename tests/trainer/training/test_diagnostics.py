@@ -37,7 +37,7 @@ def test_clear_scores_can_teach():
     assert teacher_warning(np.empty((0, 3)), 0.02) is None, "no judge, no doubt"
 
 
-def test_scores_that_are_all_alike_say_nothing_at_a_high_temperature():
+def test_equal_scores_teach_nothing_at_a_high_temperature():
     said = teacher_warning(np.array([CLEAR] * 3), 10.0)
     assert (
         "median entropy of its soft labels is 1.10 of at most 1.10 nats, at loss.teacher_temperature = 10"

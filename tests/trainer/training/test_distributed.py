@@ -201,7 +201,7 @@ def split(model):
     before, expected = sizes(backbone.model), gradient(backbone, contents)
     shard_frozen(backbone)
     differences = [(expected - gradient(backbone, contents)).abs().max().item()]
-    backbone.model.eval()  # without dropout, which draws otherwise for chunks
+    backbone.model.eval()  # without dropout, because chunks draw other random numbers
     cached = functools.partial(embed_in_chunks, size=2)
     differences.append(
         (gradient(backbone, contents) - gradient(backbone, contents, cached)).abs().max().item()
@@ -294,7 +294,7 @@ def test_a_configuration_that_would_empty_the_weights_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["DEEPSPEED", "MEGATRON_LM"])
 def test_another_way_to_split_a_model_is_refused(kind, tmp_path, monkeypatch):
-    # Neither library is here to be configured.
+    # Neither library is installed here.
     found = SimpleNamespace(distributed_type=DistributedType[kind])
     monkeypatch.setattr("trainer.training.distributed.Accelerator", lambda **_: found)
     told = rf"{kind}: .* Use deploy/recipes/accelerate/ddp.yaml or fsdp.yaml"

@@ -64,7 +64,7 @@ def test_accelerate_takes_the_recipes(monkeypatch, recipe, wanted):
     ("variables", "named"),
     [({"LOCAL_RANK": ""}, "LOCAL_RANK"), ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK, WORLD_SIZE")],
 )
-def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variables, named):
+def test_launcher_variables_that_no_launcher_set_are_named(tmp_path, variables, named):
     """The variables are a cluster's own, or belong to another job. torch and accelerate only check that the numbers fit
     together.
     """
@@ -97,7 +97,7 @@ def test_kind_launcher_variables_that_no_launcher_set_are_named(tmp_path, variab
         ({"RANK": "1", "WORLD_SIZE": "2"}, False),
     ],
 )
-def test_kind_launcher_variables_a_single_process_says_what_it_did(
+def test_a_single_process_with_launcher_variables_prints_what_it_did(
     monkeypatch, capsys, variables, is_told
 ):
     for name in LAUNCHED:

@@ -14,7 +14,7 @@ from unijudge.errors import DataError
 from unijudge.pages.charts import SERIES
 
 
-def made(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1, settings=None):
+def make_run(folder, *, steps=20, finished=True, terms=("kl", "in_batch"), seed=1, settings=None):
     """A run whose loss equals its step."""
     run = Run(folder, settings or LoopSettings(max_steps=20, seed=seed), {"the rows": "5e1ec7ed"})
     for step in range(1, steps + 1):
@@ -39,7 +39,7 @@ def labels(html):
 
 
 def test_one_run_has_a_curve_for_each_metric_and_all_that_made_it(tmp_path):
-    write_report([made(tmp_path / "run<1>")], tmp_path / "report.html")
+    write_report([make_run(tmp_path / "run<1>")], tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert labels(html) == ["loss", "nats", "share of rows", "gradient norm", "learning rate"]
     legends = re.findall(r'<rect class="key s\d"[^>]*/><text[^>]*>([^<]+)</text>', html)
@@ -70,7 +70,7 @@ def test_one_run_has_a_curve_for_each_metric_and_all_that_made_it(tmp_path):
 
 
 def test_only_a_page_of_train_report_is_replaced(tmp_path):
-    run, page = made(tmp_path / "run"), tmp_path / "report.html"
+    run, page = make_run(tmp_path / "run"), tmp_path / "report.html"
     for _ in range(2):
         write_report([run], page)
     page.write_text("<p>notes</p>")
@@ -83,12 +83,14 @@ def test_only_a_page_of_train_report_is_replaced(tmp_path):
 
 
 def test_the_only_term_of_a_loss_is_the_loss(tmp_path):
-    assert Reading.of(made(tmp_path / "run", terms=("kl",))).terms == []
+    assert Reading.of(make_run(tmp_path / "run", terms=("kl",))).terms == []
 
 
 def test_several_runs_share_a_chart_and_their_differences_come_first(tmp_path):
-    one = made(tmp_path / "one")
-    two = made(tmp_path / "two", terms=("pairwise", "listwise"), seed=2, steps=5, finished=False)
+    one = make_run(tmp_path / "one")
+    two = make_run(
+        tmp_path / "two", terms=("pairwise", "listwise"), seed=2, steps=5, finished=False
+    )
     write_report([one, two], tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert labels(html)[:5] == ["loss", "kl", "in batch", "pairwise", "listwise"]
@@ -114,7 +116,7 @@ def test_incomparable_losses_are_warned_of_once(tmp_path):
     runs = [tmp_path / name for name in ("a", "b", "c")]
     for run, name in zip(runs, ("kl", "infonce", "kl"), strict=True):
         settings = Taught(max_steps=20, out=str(run), loss=LossSettings(name=name))
-        made(run, settings=settings, terms=(name, "in_batch"))
+        make_run(run, settings=settings, terms=(name, "in_batch"))
     pages = []
     for chosen in (runs, [runs[0], runs[2]]):
         write_report(chosen, tmp_path / "report.html")
@@ -133,7 +135,7 @@ def test_incomparable_losses_are_warned_of_once(tmp_path):
 
 
 def test_a_line_that_is_being_written_is_left_out_and_a_broken_one_is_named(tmp_path):
-    folder = made(tmp_path / "run", steps=3)
+    folder = make_run(tmp_path / "run", steps=3)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     assert [line["step"] for line in Reading.of(folder).steps] == [1, 2, 3]
@@ -149,7 +151,7 @@ def test_too_many_runs_or_other_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"settings\.json: no such file"):
         write_report([tmp_path], tmp_path / "report.html")
     with pytest.raises(DataError, match="no step is logged yet"):
-        write_report([made(tmp_path / "run", steps=0)], tmp_path / "report.html")
+        write_report([make_run(tmp_path / "run", steps=0)], tmp_path / "report.html")
     with pytest.raises(DataError, match=f"Give at most {SERIES}"):
         write_report([tmp_path / "run"] * (SERIES + 1), tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
@@ -157,7 +159,7 @@ def test_too_many_runs_or_other_folders_are_refused(tmp_path):
 
 def test_the_command_writes_into_the_run_or_to_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = [str(made(tmp_path / name / "run")) for name in ("a", "b")]
+    runs = [str(make_run(tmp_path / name / "run")) for name in ("a", "b")]
     for arguments, page in (
         (runs[:1], tmp_path / "a" / "run" / "report.html"),
         (runs, tmp_path / "report.html"),

@@ -34,7 +34,7 @@ def app():
     return create_app(judge, LimitSettings(max_candidates=3))
 
 
-def asked(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_for_s=30):
+def answers_and_count(app, method="judge", candidates=SEVEN, spoil=(), change=None, retry_for_s=30):
     """Returns the answers, and the number of requests that were sent."""
 
     async def ask():
@@ -64,8 +64,8 @@ def refusing(*numbers, status=422, code="bad_query"):
 )
 @pytest.mark.parametrize("refused", [1, 2, 3])
 def test_a_refused_request_fails_only_its_own_candidates(app, refused, status, code):
-    whole, _ = asked(app)
-    found, sent = asked(app, change=refusing(refused, status=status, code=code))
+    whole, _ = answers_and_count(app)
+    found, sent = answers_and_count(app, change=refusing(refused, status=status, code=code))
     lost = range(3 * (refused - 1), min(3 * refused, 7))
     assert sent == 3
     for place, (answer, expected) in enumerate(zip(found, whole, strict=True)):
@@ -77,11 +77,11 @@ def test_a_refused_request_fails_only_its_own_candidates(app, refused, status, c
             assert answer == expected
 
 
-def test_a_query_that_every_request_is_refused_for_is_refused(app):
+def test_a_query_whose_requests_are_all_refused_is_refused(app):
     with pytest.raises(JudgeRefused, match="422: no"):
-        asked(app, change=refusing(1, 2, 3))
+        answers_and_count(app, change=refusing(1, 2, 3))
     with pytest.raises(JudgeRefused, match="422: no"):
-        asked(app, candidates=SEVEN[:2], change=refusing(1))
+        answers_and_count(app, candidates=SEVEN[:2], change=refusing(1))
 
 
 def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, monkeypatch):
@@ -94,16 +94,18 @@ def test_a_request_that_the_service_fails_on_is_refused_after_a_few_tries(app, m
         500, json=ErrorBody(code="internal", message="its log says why").model_dump()
     )
     with pytest.raises(JudgeRefused, match=r"500: its log says why\. It was sent 3 times"):
-        asked(app, candidates=SEVEN[:1], spoil=[broken] * 9)
-    found, sent = asked(app, candidates=SEVEN[:1], spoil=[broken] * (FAILED_TRIES - 1))
+        answers_and_count(app, candidates=SEVEN[:1], spoil=[broken] * 9)
+    found, sent = answers_and_count(app, candidates=SEVEN[:1], spoil=[broken] * (FAILED_TRIES - 1))
     assert isinstance(found[0], Verdict)
     assert sent == FAILED_TRIES
     busy = httpx2.Response(503)
-    found, sent = asked(app, candidates=SEVEN[:1], spoil=[busy, broken, busy, busy, broken, busy])
+    found, sent = answers_and_count(
+        app, candidates=SEVEN[:1], spoil=[busy, broken, busy, busy, broken, busy]
+    )
     assert isinstance(found[0], Verdict)
     assert sent == 7
     with pytest.raises(JudgeUnavailable, match="503"):
-        asked(app, candidates=SEVEN[:1], spoil=[busy] * 99, retry_for_s=0.5)
+        answers_and_count(app, candidates=SEVEN[:1], spoil=[busy] * 99, retry_for_s=0.5)
 
 
 def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
@@ -115,13 +117,13 @@ def test_a_request_that_always_fails_costs_its_own_pairs(app, monkeypatch):
             return httpx2.Response(500, json=ErrorBody(code="internal", message="no").model_dump())
         return await go_on(request)
 
-    found, sent = asked(app, change=change)
+    found, sent = answers_and_count(app, change=change)
     assert [isinstance(answer, Verdict) for answer in found] == [True] * 3 + [False] * 3 + [True]
     assert sent == 2 + FAILED_TRIES
 
 
 @pytest.mark.parametrize("method", ["judge", "choose"])
-def test_an_answer_of_another_judge_is_not_taken(app, method):
+def test_an_answer_of_another_judge_is_not_accepted(app, method):
     """A proxy drops the pin, and sends the request to another judge."""
     other = WatchedJudge(
         ScriptedJudge(Prompt(instruction="Another?")), HealthSettings(canary_every_s=0)
@@ -136,31 +138,31 @@ def test_an_answer_of_another_judge_is_not_taken(app, method):
         JudgeChanged,
         match=r"/v1/\w+: asked scripted \(.*answers: prompt_fingerprint is '\w+', not '",
     ):
-        asked(app, method, SEVEN[:3], change=change)
+        answers_and_count(app, method, SEVEN[:3], change=change)
 
 
 def test_half_a_character_fails_only_its_own_pair(app):
     """The text was cut inside an emoji. JSON in UTF-8 cannot represent half of it."""
-    whole, _ = asked(app)
-    found, sent = asked(app, candidates=[*SEVEN[:3], Content("cut \ud83d"), *SEVEN[3:]])
+    whole, _ = answers_and_count(app)
+    found, sent = answers_and_count(app, candidates=[*SEVEN[:3], Content("cut \ud83d"), *SEVEN[3:]])
     assert (found[:3], found[4:]) == (whole[:3], whole[3:])
     assert (found[3].code, "half a character" in found[3].message) == ("bad_text", True)
-    chosen, sent = asked(app, "choose", candidates=[SEVEN[0], Content("cut \ud83d")])
+    chosen, sent = answers_and_count(app, "choose", candidates=[SEVEN[0], Content("cut \ud83d")])
     assert (chosen.code, sent) == ("bad_text", 0)
     with pytest.raises(JudgeRefused, match="the query: its text holds half a character"):
-        asyncio.run(judged(app, Content("cut \ud83d")))
+        asyncio.run(verdicts_of_seven(app, Content("cut \ud83d")))
 
 
-async def judged(app, query):
+async def verdicts_of_seven(app, query):
     async with JudgeClient("http://judge", transport=Counting(app)) as client:
         return await client.judge(query, SEVEN)
 
 
-def test_an_empty_image_is_an_error_in_its_own_place(app):
+def test_an_empty_image_is_an_error_at_its_position(app):
     """The candidate gets the same error as any candidate without content, and never the verdict of its text alone."""
-    whole, _ = asked(app)
+    whole, _ = answers_and_count(app)
     odd = [Content("a cat", b""), Content(""), Content("  \u200b"), Content(image=b"")]
-    found, _ = asked(app, candidates=[SEVEN[0], *odd])
+    found, _ = answers_and_count(app, candidates=[SEVEN[0], *odd])
     assert found[0] == whole[0]
     assert [getattr(answer, "code", "verdict") for answer in found[1:]] == [
         "bad_image",
@@ -176,9 +178,9 @@ def test_a_damaged_answer_is_requested_again(app):
             return httpx2.Response(200, headers={"Content-Encoding": "gzip"}, stream=Broken())
         return await go_on(request)
 
-    assert asked(app, change=damaged)[0] == asked(app)[0]
+    assert answers_and_count(app, change=damaged)[0] == answers_and_count(app)[0]
     with pytest.raises(JudgeUnavailable, match=r"its answer cannot be read \(DecodingError"):
-        asked(app, change=always_damaged, retry_for_s=0.1)
+        answers_and_count(app, change=always_damaged, retry_for_s=0.1)
 
 
 async def always_damaged(number, request, go_on):
@@ -245,7 +247,7 @@ def test_an_unusable_proxy_or_certificate_is_named_and_not_used_for_local_servic
             asyncio.run(enter(here))
 
 
-def test_kind_too_many_files_is_not_reported_as_a_missing_judge():
+def test_too_many_open_files_are_not_reported_as_a_missing_judge():
     """A client that cannot open a socket says so, and does not tell the user to start a service."""
 
     class Full(httpx2.AsyncBaseTransport):
@@ -264,7 +266,7 @@ def test_kind_too_many_files_is_not_reported_as_a_missing_judge():
         asyncio.run(ask())
 
 
-def test_kind_port_that_is_too_large_is_one_line():
+def test_a_port_that_is_too_large_is_reported_in_one_line():
     with pytest.raises(
         JudgeRefused, match=r"http://h:80000: not a URL \(port 80000 is larger than 65535\)"
     ):

@@ -38,14 +38,14 @@ class Service(httpx2.AsyncBaseTransport):
     """A service whose slots take some seconds for each request, with a queue in order."""
 
     def __init__(self, *, seconds, slots=1, waiting=10**9, drops=True, retry_after_s=1):
-        """An idle one.
+        """Starts without requests.
 
         Args:
-            seconds: That a request takes in its slot.
-            slots: How many work at once.
-            waiting: How many may wait; beyond it they are refused with 429.
-            drops: Whether it gives up the work for callers who have left.
-            retry_after_s: What it tells those that it refuses.
+            seconds: Seconds of a request in its slot.
+            slots: Number of requests that run at once.
+            waiting: Number of requests that may wait. Further requests are refused with 429.
+            drops: Whether the service stops the work for clients that have left.
+            retry_after_s: The `Retry-After` of refused requests.
         """
         self.seconds, self.slots, self.waiting, self.drops = seconds, slots, waiting, drops
         self.retry_after_s = retry_after_s
@@ -125,7 +125,7 @@ def test_a_miner_outlives_a_service_that_becomes_ten_times_as_slow(monkeypatch, 
     async def run():
         service = Service(seconds=0.5, drops=drops)
         working = asyncio.create_task(job(service, 1000, **MINER))
-        await asyncio.sleep(250)  # half of it, at half a second each
+        await asyncio.sleep(250)  # half of the requests, at half a second each
         service.seconds = 5
         return await working, service, asyncio.get_running_loop().time()
 
@@ -192,7 +192,7 @@ class Nowhere(httpx2.AsyncBaseTransport):
 
 
 @pytest.mark.parametrize(("refuses", "least_s", "most_s"), [(0, 15, 30), (3, 250, 300)])
-def test_kind_c3_a_service_with_an_unknown_host_name_is_given_up_soon(
+def test_a_service_with_an_unknown_host_name_is_given_up_soon(
     monkeypatch, refuses, least_s, most_s
 ):
     """If the host was known before, its name may come back."""

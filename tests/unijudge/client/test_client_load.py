@@ -84,7 +84,7 @@ async def dribbling(part, identity):
             await answer(await reader.readuntil(b"\r\n\r\n"), writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
-        finally:  # also where the test is over, and this task is cancelled
+        finally:  # also if the test has ended and this task is cancelled
             writer.transport.abort()
 
     async def answer(head, writer):
@@ -115,8 +115,8 @@ async def dribbling(part, identity):
 
 
 @pytest.mark.parametrize("part", ["head", "body", "nothing"])
-def test_a_server_that_answers_one_byte_at_a_time_holds_nobody(identity, part):
-    # More than the sockets' buffers take: sending it does not end either.
+def test_a_server_that_answers_one_byte_at_a_time_is_given_up(identity, part):
+    # The body is larger than the buffers of the sockets, so sending does not end either.
     large = [Content("x" * 2**23)]
 
     async def ask():
@@ -133,7 +133,7 @@ def test_a_server_that_answers_one_byte_at_a_time_holds_nobody(identity, part):
 
 
 @pytest.mark.parametrize(("timeout_s", "told"), [(120, "119.5"), (5, "4.5"), (1, "0.9")])
-def test_each_try_tells_the_service_its_deadline(app, timeout_s, told):
+def test_each_try_sends_its_deadline_to_the_service(app, timeout_s, told):
     """The deadline leaves time for the transport of the answer."""
 
     async def change(number, request, go_on):
@@ -149,7 +149,7 @@ def test_each_try_tells_the_service_its_deadline(app, timeout_s, told):
 
 
 @pytest.mark.parametrize("asked_s", [0.5, 1, 30, 120, 3600])
-def test_retries_wait_as_long_as_the_service_said_and_are_spread(asked_s):
+def test_retries_wait_as_long_as_the_service_requires_and_are_spread(asked_s):
     waits = set()
     for tries in range(1, 200):
         error = JudgeBusy("no")
@@ -163,7 +163,7 @@ def test_retries_wait_as_long_as_the_service_said_and_are_spread(asked_s):
     assert 1.4 * asked_s < max(waits) <= 1.5 * asked_s
 
 
-def test_a_request_waits_as_long_as_the_service_said(app, monkeypatch):
+def test_a_request_waits_as_long_as_the_service_requires(app, monkeypatch):
     waited = []
 
     def wait(state):
@@ -215,7 +215,9 @@ def test_overload_answers_halve_the_requests_in_flight(app, monkeypatch, status,
 
     async def ask():
         async def change(number, request, go_on):
-            await asyncio.sleep(0.02 if number == 1 else 0.1)  # the sixteen are in flight together
+            await asyncio.sleep(
+                0.02 if number == 1 else 0.1
+            )  # so the sixteen requests are in flight together
             if number == 1:
                 return busy(status, code)
             return await go_on(request)

@@ -183,7 +183,7 @@ def test_after_a_halving_nothing_is_sent_until_few_enough_are_left():
         await back
         return seen
 
-    # Four may be in flight; seven are when the first comes back, and it is sent when three are left.
+    # Four requests may be in flight. Seven are in flight when the first one is retried. It is sent when three are left.
     assert asyncio.run(left()) == [
         (7, False),
         (6, False),

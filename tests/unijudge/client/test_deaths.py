@@ -29,7 +29,7 @@ class Mortal(ScriptedJudge):
         super().__init__(Prompt())
         self.seconds = seconds
         self.inside = set()
-        self.deaths = Counter()  # by query and candidate
+        self.deaths = Counter()  # deaths by query and candidate
         self.company = []  # the number of requests that ran at each question
 
     async def judge(self, query, candidates):
@@ -146,7 +146,7 @@ def test_a_candidate_that_always_kills_the_judge_is_no_longer_requested():
 
 
 @pytest.mark.parametrize("candidates", [1, 5])
-def test_a_query_that_kills_is_refused_and_convicts_no_candidate(candidates):
+def test_a_query_that_kills_is_refused_and_no_candidate_is_blamed(candidates):
     """This also holds if the query takes several requests: the deaths of the first request are enough."""
     judge = Mortal()
     others = [Content(f"candidate {n}") for n in range(candidates)]
@@ -174,7 +174,7 @@ def test_a_list_that_kills_is_an_error_and_others_get_their_choice():
     assert judge.deaths.total() == 3
 
 
-def test_a_death_or_two_beside_a_request_cost_it_nothing():
+def test_one_or_two_deaths_beside_a_request_do_not_change_its_answer():
     """The judge dies by itself, independent of the requests. Every pair has its verdict."""
     judge = Mortal(seconds=0.01)
     questions = [(Content(f"query {n}"), [Content("b"), Content("c")]) for n in range(40)]

@@ -163,7 +163,7 @@ def rewritten(tmp_path, identity, name, part, column, row, value):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_kind_a6_text_that_is_not_utf8_in_a_table_of_ours_is_named_with_its_place(
+def test_text_that_is_not_utf8_in_a_table_of_the_product_is_named_with_its_place(
     tmp_path, identity, name
 ):
     part, column = TEXTS[name]
@@ -178,7 +178,7 @@ def test_kind_a6_text_that_is_not_utf8_in_a_table_of_ours_is_named_with_its_plac
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_kind_a6_a_null_in_a_table_of_ours_is_named_with_its_place(tmp_path, identity, name):
+def test_a_null_in_a_table_of_the_product_is_named_with_its_place(tmp_path, identity, name):
     part, column = LISTS[name]
     folder, path = rewritten(tmp_path, identity, name, part, column, 1, None)
     with pytest.raises(DataError, match=path.name) as refusal:
@@ -186,7 +186,7 @@ def test_kind_a6_a_null_in_a_table_of_ours_is_named_with_its_place(tmp_path, ide
     assert f"row 2, column '{column}': null where a value belongs" in str(refusal.value)
 
 
-def test_kind_a6_a_null_inside_of_a_list_is_found(tmp_path, identity):
+def test_a_null_inside_of_a_list_is_found(tmp_path, identity):
     pairs = pq.read_table(make_scores_at(tmp_path, identity))["candidates"].to_pylist()
     pairs[0][1]["item_id"] = None
     folder, _ = rewritten(
@@ -202,7 +202,7 @@ def make_scores_at(tmp_path, identity):
 
 
 @pytest.mark.parametrize("unit", ["ms", "ns"])
-def test_kind_a6_a_column_of_times_in_a_table_of_ours_is_no_column_of_it(tmp_path, identity, unit):
+def test_a_column_of_times_in_a_table_of_the_product_is_not_read(tmp_path, identity, unit):
     """The times are out of Python's range, or have nanoseconds. No cell of the column is read."""
     path = make_scores_at(tmp_path, identity)
     table = pq.read_table(path)

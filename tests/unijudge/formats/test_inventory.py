@@ -93,7 +93,7 @@ def test_fewer_rows_than_promised_are_named(folders):
 
 @pytest.mark.parametrize("name", ["environment.json", "adapter/adapter_config.json"])
 @pytest.mark.parametrize("torn", ["", "{", "[]"])
-def test_kind_b5_a_truncated_small_file_of_a_run_is_found(folders, name, torn):
+def test_a_truncated_small_file_of_a_run_is_found(folders, name, torn):
     assert "whole" in check(folders["run"])
     (folders["run"] / name).write_text(torn)
     with pytest.raises(DataError, match=f"{name}: no "):

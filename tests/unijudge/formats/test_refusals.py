@@ -145,7 +145,7 @@ def test_a_lease_that_was_lost_tells_its_holder(bucket, monkeypatch):
     other = {"holder": "process 1 on another machine", "token": "t", "until": 4e9}
     with lease(out) as lost:
         assert not lost.wait(0.1)
-        for _ in range(100):  # a renewal that is under way comes after what it has not seen
+        for _ in range(100):  # a running renewal may end after the change that it has not read
             if lost.wait(0.1):
                 break
             lock.fs.pipe_file(lock.path, json.dumps(other).encode())

@@ -177,7 +177,7 @@ def test_the_counted_operations_equal_those_of_the_backend(
     )
     assert run.get_total_flops() == pytest.approx(expected + squares, rel=1e-6)
 
-    # After the candidate it is in no prefix.
+    # After the candidate, a query is in no prefix.
     times = 1 if order == "query_first" else num_candidates
     pictures = [counts[0].query_image_tokens] * times + [
         count.candidate_image_tokens for count in counts

@@ -67,7 +67,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_kind_b1_a_checkpoint_that_does_not_fit_is_refused_everywhere(
+def test_a_checkpoint_that_does_not_fit_is_refused_everywhere(
     tiny_model, tmp_path, monkeypatch, fault
 ):
     change, message = FAULTS[fault]
@@ -82,7 +82,7 @@ def test_kind_b1_a_checkpoint_that_does_not_fit_is_refused_everywhere(
         open_backbone(BackboneSettings(name=str(folder)))
 
 
-def test_kind_b1_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
+def test_a_checkpoint_with_fewer_layers_than_its_configuration_is_refused(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
     with_more_layers(tmp_path / "model")
     with pytest.raises(ModelError, match=r"tensors missing: 12 \(model.language_model.layers.3\."):
@@ -90,7 +90,7 @@ def test_kind_b1_fewer_layers_than_the_configuration_says(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_kind_b1_complete_checkpoints_pass_and_truncated_towers_do_not(family, tmp_path):
+def test_complete_checkpoints_pass_and_truncated_towers_do_not(family, tmp_path):
     """The published names of towers differ from the names that transformers uses today."""
     MAKERS[family](tmp_path / "whole")
     check_checkpoint(str(tmp_path / "whole"), None)
@@ -112,7 +112,9 @@ def test_a_tied_head_is_not_missing(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"{" * 999]
 )
-def test_kind_b3_a_file_that_is_not_a_checkpoint_is_one_short_line(tiny_model, tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_reported_in_one_short_line(
+    tiny_model, tmp_path, content
+):
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).write_bytes(content)
     with pytest.raises(
@@ -123,9 +125,7 @@ def test_kind_b3_a_file_that_is_not_a_checkpoint_is_one_short_line(tiny_model, t
 
 
 @pytest.mark.parametrize("content", [b"nothing", b"cos\nsystem\n(S'true'\ntR."])
-def test_kind_b3_damaged_pickled_weights_are_named_without_torchs_advice(
-    tiny_model, tmp_path, content
-):
+def test_damaged_pickled_weights_are_named_without_torchs_advice(tiny_model, tmp_path, content):
     """torch's own message explains how to run the code in the file."""
     shutil.copytree(tiny_model, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
@@ -296,7 +296,7 @@ def test_two_sets_of_weights_are_refused(tiny_model, tmp_path):
     (folder / WEIGHTS).unlink()
     check_checkpoint(str(folder), None)  # an index and its shards
     shutil.copy(folder / shard, folder / "older.safetensors")
-    check_checkpoint(str(folder), None)  # which both engines leave alone
+    check_checkpoint(str(folder), None)  # both engines ignore this file
     shutil.copy(folder / shard, folder / "consolidated.safetensors")
     with pytest.raises(
         ModelError, match=f"transformers would read {shard}, vLLM consolidated.safetensors"
@@ -308,7 +308,7 @@ def test_pickled_weights_beside_others(tiny_model, tmp_path):
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_model, folder)
     torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
-    check_checkpoint(str(folder), None)  # both engines take the other format first
+    check_checkpoint(str(folder), None)  # both engines prefer the other format
     (folder / WEIGHTS).rename(folder / "older.safetensors")
     with pytest.raises(
         ModelError,
@@ -333,7 +333,7 @@ ADAPTERS = {
 
 
 @pytest.mark.parametrize("fault", ADAPTERS)
-def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, fault):
+def test_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, fault):
     change, message = ADAPTERS[fault]
     settings = BackboneSettings(name=str(tiny_model))
     backbone = open_backbone(settings)
@@ -346,5 +346,5 @@ def test_kind_b1_an_adapter_that_does_not_fit_is_refused(tiny_model, tmp_path, f
     assert str(refused.value).startswith(
         f"{folder}: this adapter does not match the model (tensors "
     )
-    with pytest.raises(ModelError, match=message):  # a run that goes on
+    with pytest.raises(ModelError, match=message):  # a run that is resumed
         Adapter(backbone.model).load(folder)

@@ -46,7 +46,7 @@ def damaged(tiny_model, folder, file, text):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_kind_b3_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
+def test_a_damaged_file_is_reported_in_one_line(tiny_model, tmp_path, fault):
     file, text, reason = FAULTS[fault]
     name = damaged(tiny_model, tmp_path / "model", file, text)
     cure = r"\. Check the name, or download its files again\)$"
@@ -61,7 +61,7 @@ def test_kind_b3_a_damaged_file_is_one_line(tiny_model, tmp_path, fault):
 @pytest.mark.parametrize(
     "fault", [fault for fault, (file, *_) in FAULTS.items() if file == "config.json"]
 )
-def test_kind_b3_a_damaged_configuration_is_one_line_in_training(tiny_model, tmp_path, fault):
+def test_a_damaged_configuration_is_reported_in_one_line_in_training(tiny_model, tmp_path, fault):
     name = damaged(tiny_model, tmp_path / "model", *FAULTS[fault][:2])
     with pytest.raises(
         ModelError, match=f"^{name}: cannot be loaded as a model .*{FAULTS[fault][2]}"
@@ -97,7 +97,7 @@ OLD_PATTERN = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj
 
 
 @pytest.mark.parametrize("pattern", [r".*\.layers\..*\.(q|k|v|o|gate|up|down)_proj", OLD_PATTERN])
-def test_kind_b2_an_adapter_of_an_older_transformers_gives_its_vectors(
+def test_an_adapter_of_an_older_transformers_gives_its_vectors(
     tiny_model, adapter, tmp_path, caplog, pattern
 ):
     old = tmp_path / "old"
@@ -141,7 +141,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_kind_b3_a_spoiled_adapter_is_one_line(tiny_model, adapter, tmp_path, fault):
+def test_a_damaged_adapter_is_reported_in_one_line(tiny_model, adapter, tmp_path, fault):
     file, data, reason = SPOILED[fault]
     spoiled = tmp_path / "spoiled"
     shutil.copytree(adapter, spoiled)
@@ -155,7 +155,7 @@ def test_kind_b3_a_spoiled_adapter_is_one_line(tiny_model, adapter, tmp_path, fa
     assert len(str(refused.value)) < 400 + len(str(spoiled))
 
 
-def test_kind_b3_invalid_numbers_are_one_line(tiny_model, tmp_path):
+def test_invalid_numbers_are_reported_in_one_line(tiny_model, tmp_path):
     spoiled = json.loads((tiny_model / "preprocessor_config.json").read_text()) | {
         "patch_size": "a"
     }

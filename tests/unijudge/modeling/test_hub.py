@@ -98,7 +98,7 @@ def test_the_doctor_scores_a_pair(hub):
     assert "by acme/tiny (transformers" in pair.found
 
 
-def test_a_model_missing_in_the_cache_is_one_line(hub):
+def test_a_model_missing_in_the_cache_is_reported_in_one_line(hub):
     for name, revision in [("acme/gone", None), (NAME, "v2"), (NAME, "0" * 40)]:
         with pytest.raises(ModelError, match=r"Check the name") as refused:
             open_judge(settings_of(name=name, revision=revision))
@@ -113,9 +113,7 @@ def test_a_folder_has_a_digest_and_no_commit(tiny_model):
     assert len(weights_of(str(tiny_model), "main")) == 16
 
 
-def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_found(
-    hub, monkeypatch
-):
+def test_hub_variables_of_the_environment_are_named_if_a_model_is_not_found(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "127.0.0.1:9")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:1")
     with pytest.raises(
@@ -127,7 +125,7 @@ def test_kind_hub_variables_of_the_environment_are_named_where_a_model_is_not_fo
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "./missing", "models/acme/tiny", "my model"])
-def test_kind_path_a_missing_folder_is_not_searched_on_a_hub(hub, name):
+def test_a_missing_folder_is_not_searched_on_a_hub(hub, name):
     with pytest.raises(
         ModelError, match=r"^no such folder, and not a hub name \(owner/model\)\. Check the path$"
     ):

@@ -189,7 +189,7 @@ REFUSED = {
 }
 
 
-def spoiled(tiny_model, folder, spoil):
+def damaged_copy(tiny_model, folder, spoil):
     shutil.copytree(tiny_model, folder)
     spoil(folder)
     return str(folder)
@@ -207,27 +207,25 @@ def vectors(name, **settings):
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_kind_of_model_folder_that_is_read_as_before(tiny_model, tmp_path, kind):
-    name = spoiled(tiny_model, tmp_path / "model", READ[kind])
+def test_a_model_folder_of_this_kind_is_read(tiny_model, tmp_path, kind):
+    name = damaged_copy(tiny_model, tmp_path / "model", READ[kind])
     assert scores(name) == scores(str(tiny_model))
     assert torch.equal(vectors(name), vectors(str(tiny_model)))
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_kind_of_model_folder_that_is_refused_in_one_line(tiny_model, tmp_path, kind):
+def test_a_model_folder_of_this_kind_is_refused_in_one_line(tiny_model, tmp_path, kind):
     spoil, reason = REFUSED[kind]
-    name = spoiled(tiny_model, tmp_path / "model", spoil)
+    name = damaged_copy(tiny_model, tmp_path / "model", spoil)
     for use in (scores, vectors):
         with pytest.raises(ModelError, match=reason) as refused:
             use(name)
         assert "\n" not in str(refused.value)
 
 
-def test_kind_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(
-    tiny_model, tmp_path
-):
+def test_the_first_and_last_token_of_the_tokenizer_stand_around_a_bare_string(tiny_model, tmp_path):
     """In a chat, the template writes the special tokens, so only the first token is before the chat."""
-    name = spoiled(
+    name = damaged_copy(
         tiny_model, tmp_path / "model", lambda folder: last_token(folder, before="<|endoftext|> ")
     )
     encoder = open_backbone(BackboneSettings(name=name, device="cpu")).inputs.encoder
@@ -255,7 +253,7 @@ def sharded(tiny_model, folder, name="model-00001-of-00002.safetensors", **index
     return folder
 
 
-def test_kind_index_a_total_size_that_is_a_float_is_read(tiny_model, tmp_path):
+def test_an_index_whose_total_size_is_a_float_is_read(tiny_model, tmp_path):
     assert scores(str(sharded(tiny_model, tmp_path / "model"))) == scores(str(tiny_model))
 
 
@@ -263,7 +261,7 @@ def test_kind_index_a_total_size_that_is_a_float_is_read(tiny_model, tmp_path):
     "name",
     ["../other/model-00001.safetensors", "weights/model-00001.safetensors", "./model.safetensors"],
 )
-def test_kind_index_weights_outside_of_the_folder_are_refused(tiny_model, tmp_path, name):
+def test_an_index_with_weights_outside_of_the_folder_is_refused(tiny_model, tmp_path, name):
     """The files in its folder identify a model. A file outside of the folder could change unnoticed."""
     with pytest.raises(
         ModelError, match=r"index\.json names weights in other folders .*into the model's folder"
@@ -271,12 +269,12 @@ def test_kind_index_weights_outside_of_the_folder_are_refused(tiny_model, tmp_pa
         weight_files(sharded(tiny_model, tmp_path / "model", name))
 
 
-def test_kind_index_one_that_transformers_cannot_read_is_named(tiny_model, tmp_path):
+def test_an_index_that_transformers_cannot_read_is_named(tiny_model, tmp_path):
     with pytest.raises(ModelError, match='has no "metadata", which transformers needs'):
         weight_files(sharded(tiny_model, tmp_path / "model", metadata=None))
 
 
-def test_kind_index_a_tensor_in_two_files_is_refused(tiny_model, tmp_path):
+def test_an_index_with_a_tensor_in_two_files_is_refused(tiny_model, tmp_path):
     folder = sharded(tiny_model, tmp_path / "model")
     first, second = weight_files(folder)
     twice = min(load_file(first))
@@ -287,9 +285,9 @@ def test_kind_index_a_tensor_in_two_files_is_refused(tiny_model, tmp_path):
         check_numbers(weight_files(folder), "none")
 
 
-def test_kind_generation_that_contradicts_itself_can_be_merged(tiny_model, tmp_path):
+def test_a_generation_config_that_contradicts_itself_can_be_merged(tiny_model, tmp_path):
     """After a training, transformers reads such a file, but refuses to write one."""
-    name = spoiled(tiny_model, tmp_path / "model", generation_that_contradicts_itself)
+    name = damaged_copy(tiny_model, tmp_path / "model", generation_that_contradicts_itself)
     backbone = open_backbone(BackboneSettings(name=name, device="cpu"))
     add_lora(backbone, LoraSettings(rank=2))
     Adapter(backbone.model).save(tmp_path / "adapter")

@@ -80,7 +80,7 @@ def test_an_older_output_is_removed_after_success_and_restored_after_a_failure(t
     write("second")
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lease"}
     assert (out / "thing.txt").read_text() == "second"
-    out.rename(tmp_path / ".out.replaced.unijudge-draft")  # as a kill leaves it
+    out.rename(tmp_path / ".out.replaced.unijudge-draft")  # a kill leaves this name
     with pytest.raises(DataError, match="exists already"):
         write("third", overwrite=False)
     assert (out / "thing.txt").read_text() == "second"

@@ -198,7 +198,7 @@ def test_a_lease_is_renewed_while_its_holder_lives(bucket, quick):
         assert renewals(lock) > 0
 
 
-def test_kind_c4_clocks_of_two_machines_are_never_compared(bucket, quick, monkeypatch):
+def test_clocks_of_two_machines_are_never_compared(bucket, quick, monkeypatch):
     """A lease of an old version, or of a machine with a wrong clock, is checked by watching its renewals."""
     out, lock = locate(bucket) / "out", locate(bucket) / ".out.lease"
     left = {"holder": "process 1 on a machine that is gone", "token": "t", "until": 4e9}
@@ -319,7 +319,7 @@ class Refusing:
         return self.method(*args, **options)
 
 
-def test_kind_c3_a_store_that_refuses_once_loses_nothing(bucket, identity, monkeypatch):
+def test_a_store_that_refuses_once_loses_nothing(bucket, identity, monkeypatch):
     root = locate(bucket)
     methods = ["cat_file", "open", "put_file", "ls", "find", "pipe_file"]
     refusing = {
@@ -335,7 +335,7 @@ def test_kind_c3_a_store_that_refuses_once_loses_nothing(bucket, identity, monke
     assert [name for name in methods if refusing[name].left] == []
 
 
-def test_kind_c3_temporary_and_final_errors_are_distinguished(bucket, monkeypatch):
+def test_temporary_and_final_errors_are_distinguished(bucket, monkeypatch):
     """A missing or forbidden file is requested only once."""
     root = locate(bucket)
     corpus = make_corpus(root / "corpus", root / "images")
@@ -378,7 +378,7 @@ class Answer(Exception):
         (PermissionError("Forbidden"), False),
     ],
 )
-def test_kind_c3_a_silent_store_is_not_an_empty_store(bucket, monkeypatch, error, is_known):
+def test_a_silent_store_is_not_an_empty_store(bucket, monkeypatch, error, is_known):
     place = locate(bucket) / "a.txt"
     publish_text(place, "text")
     assert stores.exists(place)
@@ -400,7 +400,7 @@ def test_kind_c3_a_silent_store_is_not_an_empty_store(bucket, monkeypatch, error
         assert stores.exists(place), "asked again"
 
 
-def test_kind_c3_no_result_is_overwritten_while_a_store_is_silent(bucket, monkeypatch):
+def test_no_result_is_overwritten_while_a_store_is_silent(bucket, monkeypatch):
     """If a store does not answer, a path's own `exists` returns False."""
     place = locate(bucket) / "page.html"
     publish_text(place, "somebody's own")
@@ -415,7 +415,7 @@ def test_kind_c3_no_result_is_overwritten_while_a_store_is_silent(bucket, monkey
     assert place.fs.cat_file(place.path) == b"somebody's own"
 
 
-def test_kind_c3_a_listing_that_is_refused_once_lacks_nothing(bucket, monkeypatch):
+def test_a_listing_that_is_refused_once_lacks_nothing(bucket, monkeypatch):
     place = locate(bucket) / "folder"
     for name in ("a.zip", "sub/b.ZIP", "._a.zip"):
         publish_text(place / name, name)
