@@ -117,10 +117,12 @@ def _locked(path: Path) -> Iterator[None]:
             raise _busy(path, _process_in(holder)) from error
         except OSError as error:
             raise unwritable(path, error) from error
-        holder.seek(0)
-        holder.truncate()
-        holder.write(str(os.getpid()))
-        holder.flush()
+        try:
+            # Without Python's buffer: closing the file would write the buffer again, and fail again on a full disk.
+            os.ftruncate(holder.fileno(), 0)
+            os.pwrite(holder.fileno(), str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise unwritable(lock, error, BESIDE) from error
         yield
 
 
