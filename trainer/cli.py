@@ -17,6 +17,7 @@ from trainer.training.settings import EmbedderSettings, RerankerSettings
 from unijudge.cli import AsJson, Overwrite
 from unijudge.job import ExampleOption, FileAndSettings, command_settings, in_order, job
 from unijudge.pages.terminal import print_table
+from unijudge.storage.leases import check_free
 from unijudge.storage.locations import locate
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def embed(words: FileAndSettings = None, example: ExampleOption = False) -> None
     the files.
     """
     resolved = command_settings(EmbedSettings, words, example)
+    _check_free(resolved.out)
     from trainer.embedding.embed import embed_corpus
 
     with _bar() as bar:
@@ -83,6 +85,7 @@ def embedder(words: FileAndSettings = None, example: ExampleOption = False) -> N
     change an update.
     """
     resolved = command_settings(EmbedderSettings, words, example)
+    _check_free(resolved.out)
     from trainer.training.embedder import train_embedder
 
     with _bar() as bar:
@@ -97,6 +100,7 @@ def reranker(words: FileAndSettings = None, example: ExampleOption = False) -> N
     The same command resumes from the last checkpoint. Several GPUs work as for `embedder`.
     """
     resolved = command_settings(RerankerSettings, words, example)
+    _check_free(resolved.out)
     from trainer.training.reranker import train_reranker
 
     with _bar() as bar:
@@ -146,6 +150,7 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Export a run with a model card, as a folder for transformers, PEFT, sentence-transformers, vLLM and mteb."""
+    _check_free(out)
     from trainer.export.export import export as run_export
 
     made = run_export(run, out, form, evaluation or (), license=license, overwrite=overwrite)
@@ -198,6 +203,7 @@ def benchmark(
 
         typer.echo("\n".join(listing(resolved.root)))
         return
+    _check_free(resolved.out)
     from trainer.benchmarks.run import benchmark as run
 
     with _bar() as bar:
@@ -230,6 +236,15 @@ def _is_first() -> bool:
     """Returns whether this process is the only process or the first of several processes, which prints the messages."""
     # A cluster may also give a rank to a job with a single process.
     return os.environ.get("WORLD_SIZE", "1") in ("", "1") or os.environ.get("RANK", "0") == "0"
+
+
+def _check_free(out: Path) -> None:
+    """Refuses an output that another job writes, before torch is loaded, which takes seconds.
+
+    Only the first of several processes looks, since the others would find the lease of the first process.
+    """
+    if _is_first():
+        check_free(out)
 
 
 def _tell_once(text: str) -> None:

@@ -15,6 +15,7 @@ from unijudge.errors import SettingsError, TaskFailed
 from unijudge.job import KeyValueOption
 from unijudge.pages.terminal import aligned
 from unijudge.shown import NAMED
+from unijudge.storage.leases import check_free
 from unijudge.storage.listing import foreign_files
 from unijudge.storage.locations import locate
 from unijudge.storage.stores import exists
@@ -69,6 +70,7 @@ def run(
             f"{out}: all {len(plan.cells)} steps are finished. Next: unijudge study report {file} {out}"
         )
         return
+    check_free(plan.out)  # before Ray starts
     with opened(engine, address) as runner:
         progress = run_plan(plan, runner, Path.cwd(), typer.echo)
     typer.echo(f"{out}: {len(progress.done)} of {len(plan.cells)} steps are finished")

@@ -66,20 +66,20 @@ def run_job(job: CellJob) -> Ended:
     An interrupt (KeyboardInterrupt) ends the processes and is raised again.
     """
     begun = time.monotonic()
-    job.log.parent.mkdir(parents=True, exist_ok=True)
     if not is_ours(job.command):  # commands of unijudge resume from the files of an interrupted run
         shutil.rmtree(job.results / job.name, ignore_errors=True)
-    with job.log.open("w", encoding="utf-8") as log:
-        try:
-            with (
-                _service(job, log) as url,
-                _process(job, job.command, {SERVICE: url or ""}, log) as process,
-            ):
-                status = process.wait()
-            failure = f"status {status}" if status else None
-        except OSError as error:
-            failure = str(error)
-    if failure:
+    try:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            job.log.open("w", encoding="utf-8") as log,
+            _service(job, log) as url,
+            _process(job, job.command, {SERVICE: url or ""}, log) as process,
+        ):
+            status = process.wait()
+        failure = f"status {status}" if status else None
+    except OSError as error:  # also a full disk below the log
+        failure = str(error)
+    if failure and job.log.is_file():
         failure = f"{failure}: {_last_line(job.log)} (full output: {job.log})"
     return Ended(job.name, time.monotonic() - begun, failure)
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel
 
@@ -35,6 +35,8 @@ VOID_AFTER_S = 60
 STOP_BEFORE_S = 10
 """Seconds before that limit at which the holder stops writing."""
 LEASE_LOOK_EVERY_S = 1
+PEEK_S = 0.1
+"""Seconds after which a lock is tried once more: another process may hold the lock only to look (`check_free`)."""
 
 BESIDE = CURE_OF_ERRNO | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS),
@@ -71,10 +73,35 @@ def lease(path: Path) -> Iterator[threading.Event]:
             yield lost
 
 
+def check_free(path: Path) -> None:
+    """Refuses an output on a disk that another process writes. This process does not take the lease.
+
+    A command calls this before it loads large libraries or starts a cluster, and takes the lease later. So a person
+    waits only for a moment.
+
+    Raises:
+        FolderBusy: Another live process holds the lease.
+    """
+    if not is_local(path):
+        return
+    path = path.resolve()
+    try:
+        holder = _lock_of(path).open(encoding="utf-8")
+    except OSError:
+        return  # there is no lock yet, or `lease` names the fault
+    with holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _busy(path, _process_in(holder)) from error
+        except OSError:
+            return
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path = path.resolve()
-    lock = path.with_name(f".{path.name}.lease")
+    lock = _lock_of(path)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         # O_NOFOLLOW: if the lock is a symbolic link, its target must not be overwritten.
@@ -85,17 +112,42 @@ def _locked(path: Path) -> Iterator[None]:
         raise unwritable(lock, error, BESIDE) from error
     with holder:
         try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(holder)
         except BlockingIOError as error:
-            holder.seek(0)
-            raise _busy(path, f"process {holder.read().strip() or 'unknown'}") from error
+            raise _busy(path, _process_in(holder)) from error
         except OSError as error:
             raise unwritable(path, error) from error
-        holder.seek(0)
-        holder.truncate()
-        holder.write(str(os.getpid()))
-        holder.flush()
+        try:
+            # Without Python's buffer: closing the file would write the buffer again, and fail again on a full disk.
+            os.ftruncate(holder.fileno(), 0)
+            os.pwrite(holder.fileno(), str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise unwritable(lock, error, BESIDE) from error
         yield
+
+
+def _lock_of(path: Path) -> Path:
+    """Returns the path of the lock of an output."""
+    return path.with_name(f".{path.name}.lease")
+
+
+def _lock(holder: IO[str]) -> None:
+    """Takes the lock of an open file.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+    """
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(PEEK_S)
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _process_in(holder: IO[str]) -> str:
+    """Returns the holder of a lock in words."""
+    holder.seek(0)
+    return f"process {holder.read().strip() or 'unknown'}"
 
 
 class _Claim(BaseModel):
@@ -110,7 +162,7 @@ class _Claim(BaseModel):
 
 @contextlib.contextmanager
 def _object(path: Any) -> Iterator[threading.Event]:
-    lock = path.with_name(f".{path.name}.lease")
+    lock: Any = _lock_of(path)
     try:
         holder = _Holder(lock, *_taken(path, lock))
     except FolderBusy:

@@ -106,6 +106,15 @@ def test_a_step_that_writes_no_output_has_failed(tmp_path):
     assert "wrote no {out}" in progress.failed["a/all"]
 
 
+def test_a_log_that_cannot_be_written_fails_its_step_alone(tmp_path):
+    """A full disk and a log without permission end in the same way."""
+    (tmp_path / "out/run/k=4,way=good,seed=0.log").mkdir(parents=True)
+    progress, ran, _ = run(toy(seeds=[0]), tmp_path / "out")
+    assert list(progress.failed) == ["run/k=4,way=good,seed=0"]
+    assert progress.failed["run/k=4,way=good,seed=0"].startswith("[Errno 21] Is a directory")
+    assert len(ran) == 5
+
+
 def test_a_folder_with_spaces_in_its_name(tmp_path):
     progress, _, _ = run(small_study(seeds=[0]), tmp_path / "my results")
     assert len(progress.done) == 5
