@@ -44,6 +44,9 @@ class ModelSettings(Settings):
     """The longest prompt of a pair or a list, in tokens. A longer prompt gets an error, and is never truncated."""
     batch_tokens: int = Field(16384, gt=0)
     """transformers: the number of tokens in a batch, including padding. Lower this value if memory runs out."""
+    vision_cache_mb: int = Field(1024, ge=0)
+    """transformers: MiB of main memory for image features. A picture that occurs in several queries then passes through
+    the vision tower once, as long as its features are kept. The scores do not depend on this value."""
     max_num_seqs: int = Field(256, gt=0)
     """vLLM: the largest number of pairs that run at the same time."""
     scripted_delay_s: float = Field(0.0, ge=0)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "unijudge": {
         "pydantic", "numpy", "pyarrow", "PIL", "anyio", "httpx2", "tenacity", "typer", "transformers", "jinja2",
-        "markupsafe", "upath", "packaging", "rich", "cachetools",
+        "markupsafe", "upath", "packaging", "rich", "cachetools", "torch",
     },
     "judge_service": {
         "unijudge", "judge_service", "pydantic", "numpy", "PIL", "fastapi", "starlette", "typer", "rich", "torch",
@@ -42,7 +42,7 @@ ONLY_IN = {
         "judge_service/backends/engine_arguments.py"},
     "faiss": {"miner/retrieval/retrievers.py"},
     "anyio": {"unijudge/client/concurrency.py"},
-    "cachetools": {"unijudge/images/image_processing.py", "trainer/models/vision_cache.py"},
+    "cachetools": {"unijudge/images/image_processing.py", "unijudge/modeling/vision_cache.py"},
     "httpx2": {"unijudge/storage/reaching.py", "unijudge/client/http.py", "unijudge/client/client.py",
         "trainer/embedding/endpoint.py"},
     "sentence_transformers": {"trainer/embedding/sentence_transformers.py"},
@@ -91,6 +91,12 @@ def test_a_package_imports_only_what_it_may(package):
         for line in violations(package, str(path.relative_to(ROOT)), imports(path))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_file_of_the_shared_package_needs_torch():
+    """The miner imports the shared package without torch."""
+    paths = [path for path in (ROOT / "unijudge").rglob("*.py") if "torch" in imports(path)]
+    assert paths == [ROOT / "unijudge/modeling/vision_cache.py"]
 
 
 def test_the_import_rules_detect_a_violation(tmp_path):

@@ -4,6 +4,8 @@ The shared prefix of a query's prompts runs once. The suffixes of the candidates
 prefix's key-value cache. In float32 the log-odds differ by at most 1e-4 from the log-odds of single pairs. A test
 checks this.
 
+A picture passes through the vision tower alone, and its features are kept for later queries.
+
 If a caller leaves, its request never starts, or stops before the next chunk.
 
 Letters: B candidates · S longest suffix · D width · V vocabulary.
@@ -22,11 +24,12 @@ from judge_service.backends.one_thread import Caller, OneThread
 from judge_service.backends.rendering import Inputs, answer, choice
 from unijudge.content import Content
 from unijudge.errors import JudgeRefused, ModelError, OutOfMemory
-from unijudge.judging.verdicts import Cost, JudgeIdentity, ListVerdict, PairError, Verdict
+from unijudge.judging.verdicts import FREE, Cost, JudgeIdentity, ListVerdict, PairError, Verdict
 from unijudge.memory import one_memory_error
 from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.families import Arrays
 from unijudge.modeling.model_source import NO_CODE
+from unijudge.modeling.vision_cache import Vision, embedded
 from unijudge.storage.access_errors import in_one_line
 
 
@@ -62,6 +65,7 @@ class TransformersJudge:
                     attn_implementation="sdpa",
                     **NO_CODE,
                 )
+                self._model.requires_grad_(requires_grad=False)
                 self._model.eval().to(self._device)
         except OutOfMemory as error:
             raise ModelError(
@@ -73,6 +77,7 @@ class TransformersJudge:
                 f"{settings.name}: cannot be loaded as a judge ({in_one_line(error)})"
             ) from error
 
+        self._vision = Vision(inputs.model, keep_bytes=settings.vision_cache_mb * 2**20)
         self._thread = OneThread("judge")
         self._progressed_at = float("-inf")
         self._identity = inputs.identity("transformers", transformers.__version__)
@@ -124,6 +129,7 @@ class TransformersJudge:
 
         # The step on the device takes most of the time.
         caller.check_waits()
+        encoded = self._vision.missing(_pictures([stream]))
         try:
             with one_memory_error():
                 (logprobs_V,) = self._logprobs_BV([stream], 0, None)
@@ -135,7 +141,7 @@ class TransformersJudge:
         chosen = choice(
             logprobs_V[numbers].tolist(),
             argmax_is_number=int(logprobs_V.argmax()) in numbers,
-            cost=self._cost(stream, 0),
+            cost=self._cost(stream, 0, len(encoded)),
         )
         self._progressed_at = time.monotonic()
         return chosen
@@ -149,31 +155,41 @@ class TransformersJudge:
                 streams, self._score(list(streams.values()), caller), strict=True
             ):
                 answers[index] = verdict
-
-            # The prefix was computed once. The first candidate bears its cost.
-            first, stream = next(iter(streams.items()))
-            if isinstance(verdict := answers[first], Verdict):
-                cost = self._cost(stream, 0)
-                answers[first] = verdict.model_copy(update={"cost": cost})
         return [result for result in answers if result is not None]
 
     @torch.inference_mode()
     def _score(self, streams: list[Stream], caller: Caller) -> Iterator[Verdict | PairError]:
         cut = self._inputs.shared(streams)
+        prefix = streams[0][:cut]
         caller.check_waits()
+        encoded = self._vision.missing(_pictures([prefix]))
         try:
             with one_memory_error():
-                cache = self._prefix_cache(streams[0][:cut]) if cut else None
+                cache = self._prefix_cache(prefix) if cut else None
         except OutOfMemory as error:
             raise JudgeRefused(f"query: {self._no_room(error)}") from error
+
+        # The prefix was computed once. The first candidate bears its cost.
+        shared = Cost(
+            prompt_tokens=0,
+            computed_tokens=self._inputs.model.length(prefix),
+            images=0,
+            images_encoded=len(encoded),
+        )
         for chunk in self._chunks(streams):
-            yield from self._score_chunk(chunk, cut, cache, caller)
+            for result in self._score_chunk(chunk, cut, cache, caller):
+                if isinstance(result, Verdict) and result.cost is not None:
+                    yield result.model_copy(update={"cost": result.cost + shared})
+                else:
+                    yield result
+                shared = FREE
 
     def _score_chunk(
         self, chunk: list[Stream], cut: int, cache: Any, caller: Caller
     ) -> Iterator[Verdict | PairError]:
         """Yields the answers of some candidates. If memory is short, splits the chunk in halves, down to one pair."""
         caller.check_waits()
+        encoded = self._vision.missing(_pictures([stream[cut:] for stream in chunk]))
         try:
             with one_memory_error():
                 logprobs_BV = self._logprobs_BV(chunk, cut, cache)
@@ -184,7 +200,10 @@ class TransformersJudge:
             self._progressed_at = time.monotonic()
             labels_B2 = logprobs_BV[:, self._labels].tolist()
             for stream, (yes, no), token in zip(chunk, labels_B2, most_probable, strict=True):
-                cost = self._cost(stream, cut)
+                # The first candidate with a picture bears the cost of its encoding.
+                own = encoded.intersection(_pictures([stream[cut:]]))
+                encoded -= own
+                cost = self._cost(stream, cut, len(own))
                 yield answer(yes, no, argmax_is_label=token in self._labels, cost=cost)
             return
         if len(chunk) == 1:
@@ -196,13 +215,14 @@ class TransformersJudge:
         yield from self._score_chunk(chunk[:half], cut, cache, caller)
         yield from self._score_chunk(chunk[half:], cut, cache, caller)
 
-    def _cost(self, stream: Stream, cut: int) -> Cost:
+    def _cost(self, stream: Stream, cut: int, encoded: int) -> Cost:
         """Returns the cost of an answer whose first `cut` entries were computed for all candidates of the query."""
         tokens = self._inputs.model.length(stream)
         return Cost(
             prompt_tokens=tokens,
             computed_tokens=tokens - self._inputs.model.length(stream[:cut]),
-            images=sum(isinstance(entry, bytes) for entry in stream),
+            images=len(_pictures([stream])),
+            images_encoded=encoded,
         )
 
     def _no_room(self, error: OutOfMemory) -> str:
@@ -258,10 +278,21 @@ class TransformersJudge:
 
         # A suffix attends to its prefix, and its positions continue after the prefix.
         num_cached = whole["input_ids"].shape[1] - new["input_ids"].shape[1]
-        new["attention_mask"] = whole["attention_mask"]
-        new["position_ids"] = whole["position_ids"][..., num_cached:]
-        new |= self._on_device(self._inputs.model.picture_arrays(suffixes))
-        seen = self._model.model(**new, past_key_values=cache, use_cache=cache is not None)
+        positions = whole["position_ids"][..., num_cached:]
+
+        # The features of known pictures are in the vision cache.
+        pictures = _pictures(suffixes)
+        features = self._vision.features(self._model.model, dict.fromkeys(pictures))
+        ids_BS = new["input_ids"]
+        spots_BS = (ids_BS == self._inputs.model.family.image_id) & (new["attention_mask"] == 1)
+        decoder = self._model.model.language_model
+        seen = decoder(
+            **embedded(decoder, ids_BS, spots_BS, [features[picture] for picture in pictures]),
+            attention_mask=whole["attention_mask"],
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
 
         # Shorter streams are padded at their end.
         lengths_B = whole["attention_mask"].sum(1)
@@ -271,3 +302,8 @@ class TransformersJudge:
 
     def _on_device(self, arrays: Arrays) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+
+
+def _pictures(streams: Sequence[Stream]) -> list[bytes]:
+    """Returns the pictures of the streams in reading order."""
+    return [entry for stream in streams for entry in stream if isinstance(entry, bytes)]

@@ -19,7 +19,6 @@ from trainer.models.length_buckets import buckets
 from trainer.models.out_of_memory import loading_cures, out_of_memory_named
 from trainer.models.pretrained import check_named, device_of, pretrained_options
 from trainer.models.settings import BackboneSettings, OnLong
-from trainer.models.vision_cache import Vision
 from unijudge.content import Content
 from unijudge.errors import ModelError, TooLong, UnijudgeError
 from unijudge.images.image_processing import PictureReader
@@ -27,6 +26,7 @@ from unijudge.modeling.chat_encoder import Stream
 from unijudge.modeling.checkpoints import check_checkpoint
 from unijudge.modeling.inputs import ModelInputs
 from unijudge.modeling.model_source import NO_CODE
+from unijudge.modeling.vision_cache import Vision, embedded
 from unijudge.storage.access_errors import in_one_line
 from unijudge.storage.files import folder_sha256
 
@@ -126,25 +126,15 @@ class Backbone:
         ids_BS, mask_BS, positions = (
             torch.from_numpy(arrays[name]).to(self.device) for name in names
         )
-        embedded_BSD = self.language_model.get_input_embeddings()(ids_BS)
-        deepstack: dict[str, Any] = {}
         seen = [features[picture] for picture in _pictures(streams)]
-        if seen:
-            levels_LTD = torch.cat(seen, dim=1).to(embedded_BSD.dtype)
-            spots_BS = (ids_BS == self.inputs.family.image_id) & (mask_BS == 1)
-            embedded_BSD = embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
-            if len(levels_LTD) > 1:
-                deepstack = {
-                    "visual_pos_masks": spots_BS,
-                    "deepstack_visual_embeds": list(levels_LTD[1:]),
-                }
+        spots_BS = (ids_BS == self.inputs.family.image_id) & (mask_BS == 1)
+        arguments = embedded(self.language_model, ids_BS, spots_BS, seen)
         with self.autocast():
             hidden_BSD = self.language_model(
-                inputs_embeds=embedded_BSD,
                 attention_mask=mask_BS,
                 position_ids=positions,
                 use_cache=False,
-                **deepstack,
+                **arguments,
             ).last_hidden_state
         last: Tensor = hidden_BSD[
             torch.arange(len(streams), device=self.device), mask_BS.sum(1) - 1

@@ -25,22 +25,30 @@ class Cost(BaseModel):
     """The tokens that the language model computed for this answer. The others were computed for another answer."""
     images: int = Field(ge=0)
     """The images in the prompt."""
+    images_encoded: Annotated[int | None, Field(ge=0, exclude_if=lambda count: count is None)] = (
+        None
+    )
+    """The images that passed through the vision tower for this answer. Unset: the judge does not count them."""
 
     def __add__(self, other: "Cost") -> "Cost":
         """Returns the sum of two costs.
 
         Example:
             >>> Cost(prompt_tokens=9, computed_tokens=4, images=1) + Cost(prompt_tokens=1, computed_tokens=1, images=0)
-            Cost(prompt_tokens=10, computed_tokens=5, images=1)
+            Cost(prompt_tokens=10, computed_tokens=5, images=1, images_encoded=None)
         """
+        # A sum with an unknown part is unknown.
+        counts = (self.images_encoded, other.images_encoded)
+        encoded = None if None in counts else sum(count or 0 for count in counts)
         return Cost(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             computed_tokens=self.computed_tokens + other.computed_tokens,
             images=self.images + other.images,
+            images_encoded=encoded,
         )
 
 
-FREE = Cost(prompt_tokens=0, computed_tokens=0, images=0)
+FREE = Cost(prompt_tokens=0, computed_tokens=0, images=0, images_encoded=0)
 """The cost of no answer."""
 
 

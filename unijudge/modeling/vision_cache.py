@@ -5,7 +5,8 @@ other images, and the cache determines which images are in the batch. So a resum
 would compute other numbers. On a CPU, running images alone takes a third more time for images of 112 × 112 pixels, and
 no extra time from 224 × 224 pixels on (a tower of 6 blocks, width 512). The cost on a GPU was not measured.
 
-Letters: T image tokens of an image · D width of the language model · L levels: 1, or more with Qwen3-VL's deepstack.
+Letters: B streams · S tokens of a stream · T image tokens of an image · D width of the language model · L levels: 1, or
+more with Qwen3-VL's deepstack.
 """
 
 import hashlib
@@ -37,6 +38,10 @@ class Vision:
             keep_bytes, getsizeof=lambda features: features.nbytes
         )
 
+    def missing(self, pictures: Collection[bytes]) -> set[bytes]:
+        """Returns the images that `features` would pass through a frozen vision tower now."""
+        return {picture for picture in pictures if _key(picture) not in self._kept}
+
     def features(self, model: Any, pictures: Collection[bytes]) -> dict[bytes, Tensor]:
         """Returns the features of each image, (L, T, D).
 
@@ -49,7 +54,7 @@ class Vision:
         )
         if not frozen:
             return self._see(model, list(pictures))
-        keys = {picture: hashlib.sha256(picture).digest() for picture in pictures}
+        keys = {picture: _key(picture) for picture in pictures}
         found = {
             picture: kept
             for picture, key in keys.items()
@@ -77,6 +82,32 @@ class Vision:
             levels = [seen.pooler_output, *getattr(seen, "deepstack_features", ())]
             features[picture] = torch.stack([torch.cat(tuple(level)) for level in levels])
         return features
+
+
+def embedded(language_model: Any, ids_BS: Tensor, spots_BS: Tensor, seen: Sequence[Tensor]) -> Any:
+    """Returns the arguments of a decoder for token ids and image features.
+
+    Args:
+        language_model: The decoder.
+        ids_BS: The token ids.
+        spots_BS: Whether a token is an image token.
+        seen: The features of the images in reading order, each (L, T, D).
+    """
+    embedded_BSD = language_model.get_input_embeddings()(ids_BS)
+    if not seen:
+        return {"inputs_embeds": embedded_BSD}
+    levels_LTD = torch.cat(list(seen), dim=1).to(embedded_BSD.dtype)
+    arguments: dict[str, Any] = {
+        "inputs_embeds": embedded_BSD.masked_scatter(spots_BS[..., None], levels_LTD[0])
+    }
+    if len(levels_LTD) > 1:
+        arguments["visual_pos_masks"] = spots_BS
+        arguments["deepstack_visual_embeds"] = list(levels_LTD[1:])
+    return arguments
+
+
+def _key(picture: bytes) -> bytes:
+    return hashlib.sha256(picture).digest()
 
 
 def _moved(features: dict[bytes, Tensor], device: torch.device) -> dict[bytes, Tensor]:
