@@ -109,7 +109,7 @@ def test_a_step_that_writes_no_output_has_failed(tmp_path):
 def test_a_log_that_cannot_be_written_fails_its_step_alone(tmp_path):
     """A full disk and a log without permission end in the same way."""
     (tmp_path / "out/run/k=4,way=good,seed=0.log").mkdir(parents=True)
-    progress, ran, _ = run(toy(seeds=[0]), tmp_path / "out")
+    progress, ran, _ = run(small_study(seeds=[0]), tmp_path / "out")
     assert list(progress.failed) == ["run/k=4,way=good,seed=0"]
     assert progress.failed["run/k=4,way=good,seed=0"].startswith("[Errno 21] Is a directory")
     assert len(ran) == 5
