@@ -31,7 +31,7 @@ LIBRARIES = (
     "pillow",
 )
 """Libraries whose versions belong to a report."""
-EXTRAS = {"judge": "judge] or unijudge[judge-cpu", "mine": "mine", "train": "train"}
+EXTRAS = {"judge": "judge", "mine": "mine", "train": "train"}
 """Group of commands → the extra to install."""
 OWN_EXTRAS = {"s3fs": "s3", "wandb": "trackers", "tensorboard": "trackers", "bitsandbytes": "qlora"}
 """Module → the extra to install, for every group of commands."""
@@ -65,9 +65,10 @@ def lacking_package(error: ImportError, words: Sequence[str]) -> str | None:
         return None
     ray = "mine-ray" if (group, module) == ("mine", "ray") else None
     extra = OWN_EXTRAS.get(module) or ray or EXTRAS.get(group, "train")
+    cpu = " ([judge-cpu] on a machine without a GPU)" if extra == "judge" else ""
     return (
         f"{_command(words)}: needs the package {module}, which is not installed here: "
-        f"pip install 'unijudge[{extra}]'"
+        f"pip install 'unijudge[{extra}]'{cpu}"
     )
 
 

@@ -22,6 +22,7 @@ DEFINED_BY = {
     "compilation_config": "engine.graphs",
     "cudagraph_capture_sizes": "engine.graphs",
     "data_parallel_size": "replicas",
+    "data_parallel_rank": "replicas",
     "data_parallel_size_local": "replicas",
     "dtype": "model.dtype",
     "enforce_eager": "engine.graphs",
@@ -154,11 +155,19 @@ def score_arguments(engine: EngineSettings) -> str:
         'none'
     """
     chosen = {name: value for name, value in engine.arguments.items() if name not in HARMLESS}
-    return json.dumps(chosen, sort_keys=True) if chosen else "none"
+    return json.dumps(chosen, sort_keys=True, default=str) if chosen else "none"
 
 
 def _limit_faults(limits: Any) -> Iterator[str]:
-    images = limits.get("image", PAIR_IMAGES) if isinstance(limits, dict) else PAIR_IMAGES
+    if limits is None:
+        return
+    if not isinstance(limits, dict):
+        yield (
+            f"engine.limit_mm_per_prompt = {shown(limits)}: is not a table. Set it to a table, such as "
+            f"{{ image = {PAIR_IMAGES} }}"
+        )
+        return
+    images = limits.get("image", PAIR_IMAGES)
     # vLLM also accepts a table with the number and the size of the images.
     if isinstance(images, dict):
         images = images.get("count", PAIR_IMAGES)

@@ -95,7 +95,7 @@ def test_a_misspelt_command_names_the_nearest(words, nearest, capsys):
         (
             "ray",
             "judge serve model.backend=scripted port=0",
-            "'unijudge[judge] or unijudge[judge-cpu]'",
+            "'unijudge[judge]' ([judge-cpu] on a machine without a GPU)",
         ),
         ("ray", "mine jobs", "'unijudge[mine-ray]'"),
         ("torch", "train embed corpus=c out=o model.name=m", "'unijudge[train]'"),

@@ -38,6 +38,7 @@ def with_engine(**engine):
         ("trust_remote_code", True, "cannot be set. It would run code"),
         ("enable_prefix_caching", False, "cannot be set. The candidates of a query share"),
         ("limit_mm_per_prompt", {"image": 1}, "image = 1, but a pair may have 2 images"),
+        ("data_parallel_rank", 0, "another setting defines this argument. Set replicas"),
         ("limit_mm_per_prompt", {"image": {"count": 1}}, "image = 1, but a pair may have 2 images"),
     ],
 )
@@ -151,3 +152,8 @@ def test_pipeline_parallel_replicas_have_all_their_gpus():
     assert plan.options["pipeline_parallel_size"] == 2
     assert plan.options["distributed_executor_backend"] == "mp"
     assert plan.memory.weights == sizes("72B").weight_bytes(2) // 4
+
+
+def test_a_limit_of_images_that_is_no_table_is_refused():
+    (fault, *_) = faults(limit_mm_per_prompt=5)
+    assert fault.startswith("engine.limit_mm_per_prompt = 5: is not a table. Set it to a table")
