@@ -18,7 +18,7 @@ from unijudge.client.client import JudgeClient
 from unijudge.content import Content
 from unijudge.errors import DataError, JudgeRefused, JudgeUncounted, SettingsError
 from unijudge.formats.corpus import Corpus
-from unijudge.judging.flops import PairFlops, TokenCount, pair_flops, sharing_of
+from unijudge.judging.flops import PairFlops, TokenCount, pair_flops, wasted_tokens_of
 from unijudge.judging.verdicts import Cost, JudgeIdentity, PairError, Verdict, total_cost
 
 COUNTED_QUERIES = 40
@@ -276,9 +276,15 @@ async def _counts(
     shape = judge.info.shape
     if not counts or shape is None:
         return counts, sizes_N2, None
-    sharing = sharing_of(judge.identity.backend, judge.identity.order)
+    wasted_tokens = wasted_tokens_of(judge.identity.backend)
     prices = [
-        pair_flops(shape, count, candidates_of_query=len(found), queries_of_candidate=1, **sharing)
+        pair_flops(
+            shape,
+            count,
+            candidates_of_query=len(found),
+            queries_of_candidate=1,
+            wasted_tokens=wasted_tokens,
+        )
         for found in counts
         for count in found
     ]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from miner.scoring.pairs import CandidatePair, PairSource, QueryPairs
 from miner.scoring.query_order import shared_order
@@ -95,8 +96,7 @@ class ShardScorer:
         questions: list[QueryPairs] = []
         for shard in shards:
             questions += self._questions.of(self._plan.parts.rows_of(shard))
-        items = [np.array([one.row for one in each.asked], np.int64) for each in questions]
-        return questions, shared_order(items)
+        return questions, shared_order(list(map(_candidate_rows, questions)))
 
     async def _write(
         self, shard: int, scored: Sequence[tuple[JudgedQuery, ShardCounts]]
@@ -251,3 +251,8 @@ def _judged(item: Item, asked: CandidatePair, answer: Judged | Verdict | PairErr
     if isinstance(answer, PairError):
         return Judged(*place, error=f"{answer.code}: {answer.message}")
     return Judged(*place, answer.yes_logprob, answer.no_logprob, answer.argmax_is_label)
+
+
+def _candidate_rows(pairs: QueryPairs) -> npt.NDArray[np.int64]:
+    """Returns the rows of a query's candidates in the table of items."""
+    return np.array([pair.row for pair in pairs.asked], np.int64)

@@ -16,7 +16,7 @@ def totals_rows(totals: ScoreTotals) -> list[tuple[str, str]]:
 
 
 def cost_rows(cost: Cost, pairs: int) -> list[tuple[str, str]]:
-    """Returns a row for each field of the cost of some pairs.
+    """Returns a row for each field of the cost of some pairs. A field without a count has no row.
 
     Example:
         >>> cost_rows(Cost(prompt_tokens=1200, computed_tokens=600, images=9), 6)[:2]
@@ -25,4 +25,5 @@ def cost_rows(cost: Cost, pairs: int) -> list[tuple[str, str]]:
     return [
         (name.replace("_", " "), f"{value:,} ({value / max(1, pairs):.3g} a pair)")
         for name, value in cost
+        if value is not None
     ]

@@ -8,7 +8,6 @@ Letters: K candidates of one query · R queries of one candidate · V visual tok
 """
 
 from dataclasses import dataclass
-from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,31 +74,20 @@ class PairFlops:
     """The cost if a query's candidates share their prefix, and each picture that the engine caches is computed once."""
 
 
-class Sharing(TypedDict):
-    """The caching of an engine, as arguments of `pair_flops`."""
+def wasted_tokens_of(backend: str) -> int:
+    """Returns how many tokens of a cached prefix an engine computes again for each candidate.
 
-    wasted_tokens: int
-    query_picture_once: bool
-
-
-def sharing_of(backend: str, order: str) -> Sharing:
-    """Returns the caching of a judge's engine.
-
-    vLLM caches a picture's features, and caches prefixes in blocks. The transformers backend caches a prefix to the
-    exact token, and nothing else. So it runs a query's picture through the tower once for each candidate if the
-    candidate comes first.
+    vLLM caches prefixes in blocks, so half a block is computed again on average. The transformers backend caches a
+    prefix to the exact token.
 
     Args:
         backend: The backend in the judge's identity.
-        order: The order of the judge's prompt: `query_first` or `candidate_first`.
 
     Example:
-        >>> sharing_of("transformers", "candidate_first")
-        {'wasted_tokens': 0, 'query_picture_once': False}
+        >>> wasted_tokens_of("transformers")
+        0
     """
-    if backend != "transformers":
-        return {"wasted_tokens": WASTED_TOKENS, "query_picture_once": True}
-    return {"wasted_tokens": 0, "query_picture_once": order == "query_first"}
+    return 0 if backend == "transformers" else WASTED_TOKENS
 
 
 def text_flops(shape: ModelShape, new: int, cached: int) -> float:
@@ -162,7 +150,6 @@ def pair_flops(
     candidates_of_query: float,
     queries_of_candidate: float,
     wasted_tokens: int = WASTED_TOKENS,
-    query_picture_once: bool = True,
 ) -> PairFlops:
     """Returns the cost of a pair whose query has K candidates and whose candidate has R queries.
 
@@ -182,8 +169,6 @@ def pair_flops(
         queries_of_candidate: R, the number of queries that use the candidate while its picture is cached, at least 1.
             Without a cached picture, R is 1.
         wasted_tokens: w, half a block of the prefix cache; 0 for the transformers backend, which has no blocks.
-        query_picture_once: Whether the engine runs the tower once for a query's picture and all its candidates. If not,
-            ViT(q) is not divided by K in the third sum.
 
     Returns:
         Three sums in FLOPs, each greater than 0.
@@ -209,14 +194,13 @@ def pair_flops(
         )
     query = vision_flops(shape.vision, count.query_image_tokens)
     candidate = vision_flops(shape.vision, count.candidate_image_tokens)
-    candidate_once = candidate / queries_of_candidate + shape.head_flops
-    once = query / candidates_of_query + candidate_once
-    run = once if query_picture_once else query + candidate_once
+    pictures = query / candidates_of_query + candidate / queries_of_candidate
+    once = pictures + shape.head_flops
     whole = text_flops(shape, count.tokens, 0)
     cached = max(0, count.shared_tokens - wasted_tokens)
     prefix = text_flops(shape, count.shared_tokens, 0) / candidates_of_query
     return PairFlops(
         naive=whole + query + candidate + shape.head_flops,
         vision_cached=whole + once,
-        prefix_cached=prefix + text_flops(shape, count.tokens - cached, cached) + run,
+        prefix_cached=prefix + text_flops(shape, count.tokens - cached, cached) + once,
     )
