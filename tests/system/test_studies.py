@@ -53,4 +53,4 @@ def test_steps_run_as_ray_tasks_and_an_interrupted_study_is_resumed(study):
     report = start("report", file, out)
     printed, _ = report.communicate(timeout=LIMIT_S)
     assert report.returncode == 0
-    assert "The good way, against the bad one, (k 4) helped: score +1.000" in printed
+    assert "The good way, against the bad one (k 4) helped: score +1.000" in printed

@@ -79,8 +79,9 @@ def run_job(job: CellJob) -> Ended:
         failure = f"status {status}" if status else None
     except OSError as error:  # also a full disk below the log
         failure = str(error)
-    if failure and job.log.is_file():
-        failure = f"{failure}: {_last_line(job.log)} (full output: {job.log})"
+    if failure:
+        with contextlib.suppress(OSError):  # the log could not be written
+            failure = f"{failure}: {_last_line(job.log)} (full output: {job.log})"
     return Ended(job.name, time.monotonic() - begun, failure)
 
 

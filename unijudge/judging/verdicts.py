@@ -57,7 +57,7 @@ def total_cost(costs: Iterable[Cost | None]) -> Cost | None:
 
     Example:
         >>> total_cost([None, FREE]), total_cost([None])
-        (Cost(prompt_tokens=0, computed_tokens=0, images=0), None)
+        (Cost(prompt_tokens=0, computed_tokens=0, images=0, images_encoded=0), None)
     """
     known = [cost for cost in costs if cost is not None]
     return sum(known[1:], known[0]) if known else None
