@@ -64,8 +64,6 @@ def markdown(results: Results) -> str:
 def summary(plans: Mapping[str, Plan]) -> str:
     """Returns the Markdown text of several studies: the agreement with the paper, then the tables of each study.
 
-    The agreement is judged by the first measure of each study.
-
     Args:
         plans: Name → study. A study without results is listed as not run yet.
     """
@@ -79,9 +77,8 @@ def summary(plans: Mapping[str, Plan]) -> str:
             sections.append(f"Not run yet ({len(plan.cells)} steps).")
             continue
         sections += _section(results)
-        main_measure = next(iter(results.measured))
         for finding in results.findings():
-            if finding.comparison.paper is not None and finding.measure == main_measure:
+            if finding.comparison.paper is not None:
                 row = [name, finding.claim, finding.measure, *finding.numbers, finding.agreement]
                 claims.append(row)
     agreement = table(CLAIM_COLUMNS, claims)
