@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from miner.estimate.pair_counts import PairCounts
+from miner.estimate.tokens import computed_share, mean_tokens
 from miner.scoring.pairs import PairSource, QueryPairs
 from miner.strata import stratified
 from unijudge.client.client import JudgeClient
@@ -23,8 +24,6 @@ from unijudge.judging.verdicts import Cost, JudgeIdentity, PairError, Verdict, t
 
 COUNTED_QUERIES = 40
 """Number of whole queries whose tokens are counted. Counting does not run the model."""
-FITTED_PAIRS = 30
-"""The least number of counted pairs from which the tokens of a character and of an image are fitted."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ async def probe(
     counts, sizes_N2, flops = await _counts(
         judge, corpus, _sample(corpus, questions, tally, COUNTED_QUERIES)
     )
-    tokens = _mean_tokens(counts, sizes_N2, tally) if counts else None
+    tokens = mean_tokens(counts, sizes_N2, tally) if counts else None
     query_seconds, pair_seconds = costs(large, small)
     return Probe(
         judge=judge.identity,
@@ -134,7 +133,7 @@ async def probe(
         picture_seconds=picture_seconds,
         replicas=judge.info.replicas,
         tokens=tokens,
-        computed_tokens=None if tokens is None else tokens * _computed_share(counts, large.cost),
+        computed_tokens=None if tokens is None else tokens * computed_share(counts, large.cost),
         flops=flops,
     )
 
@@ -297,47 +296,6 @@ async def _counts(
             prefix_cached=fmean(one.prefix_cached for one in prices),
         ),
     )
-
-
-def _mean_tokens(
-    counts: Sequence[Sequence[TokenCount]], sizes_N2: Sequence[tuple[int, int]], tally: PairCounts
-) -> float:
-    """Returns the mean tokens of a pair of the job.
-
-    The tokens of a pair are about a constant, plus a number for each character and for each image. A fit to the counted
-    pairs gives the three numbers. The characters and images of the job are known exactly. So the estimate does not
-    depend on the lengths of the texts that were drawn.
-
-    Args:
-        counts: The token counts of each query's pairs.
-        sizes_N2: The characters and the images of each counted pair.
-        tally: The counts of the job's pairs.
-    """
-    tokens_N = np.array([count.tokens for found in counts for count in found], np.float64)
-    ask = tally.to_ask(tally.k)
-    if len(tokens_N) < FITTED_PAIRS or not ask:
-        return float(tokens_N.mean())
-    sizes_N3 = np.column_stack([np.ones(len(tokens_N)), np.array(sizes_N2, np.float64)])
-    weights_3 = np.linalg.lstsq(sizes_N3, tokens_N, rcond=None)[0]
-    means_3 = np.array([1, tally.new_characters / ask, tally.images(tally.k) / ask])
-    return max(1.0, float(means_3 @ weights_3))
-
-
-def _computed_share(counts: Sequence[Sequence[TokenCount]], measured: Cost | None) -> float:
-    """Returns the share of the tokens that the judge computes, in (0, 1].
-
-    Args:
-        counts: The token counts of each query's pairs.
-        measured: The cost of scored queries. The share of their tokens that was computed includes all caching of the
-            judge's engine: whole blocks, and the beginning that all prompts have in common.
-    """
-    if measured is not None:
-        return measured.computed_tokens / measured.prompt_tokens
-
-    # Without measurement, the prefix of a query is computed once.
-    computed = sum(count.tokens - count.shared_tokens for found in counts for count in found)
-    computed += sum(found[0].shared_tokens for found in counts)
-    return computed / sum(count.tokens for found in counts for count in found)
 
 
 def _contents(corpus: Corpus, question: QueryPairs) -> tuple[Content, list[Content]]:

@@ -118,7 +118,8 @@ def test_the_candidates_of_an_estimate_serve_a_smaller_k(job):
     assert max(len(row.candidates) for row in read_scores(job(url).out)) == 7
 
 
-def test_tokens_and_operations_of_a_real_model(job, tiny_model):
+def tiny_judge(tiny_model):
+    """The transformers judge on a tiny model."""
     settings = ServiceSettings.model_validate(
         {
             "model": {
@@ -129,7 +130,11 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
             }
         }
     )
-    with serving(open_judge(settings)) as url:
+    return open_judge(settings)
+
+
+def test_tokens_and_operations_of_a_real_model(job, tiny_model):
+    with serving(tiny_judge(tiny_model)) as url:
         made = estimate_cost(job(url, k=4, min_label_mass=0), 20)
     assert made.probe.tokens > made.probe.computed_tokens > 10
     assert made.probe.flops.naive > made.probe.flops.prefix_cached > 0
@@ -142,17 +147,7 @@ def test_tokens_and_operations_of_a_real_model(job, tiny_model):
 
 
 def test_the_predicted_cost_is_the_cost_of_the_job(job, tiny_model):
-    settings = ServiceSettings.model_validate(
-        {
-            "model": {
-                "name": str(tiny_model),
-                "backend": "transformers",
-                "max_pixels": 3136,
-                "min_pixels": 784,
-            }
-        }
-    )
-    with serving(open_judge(settings)) as url:
+    with serving(tiny_judge(tiny_model)) as url:
         small = job(url, k=6, min_label_mass=0)
         predicted = estimate_cost(small, 200).cost
         actual = score(small, quiet).totals.counts.cost
